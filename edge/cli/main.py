@@ -1,0 +1,56 @@
+"""The `edge` command: one parser, and one handler a command.
+
+A handler's module is imported only when its command runs, so that `edge status` stays fast on a Raspberry Pi. Handlers
+take the parsed arguments and return the exit code: 0 fine, 1 needs attention, 2 unsafe or failed.
+
+No traceback reaches the terminal: an `EdgeError` is one sentence; anything else is our bug, and its traceback is in the
+log under the id that the message gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from edge.errors import EdgeError
+
+EXIT_FINE = 0
+EXIT_ATTENTION = 1
+EXIT_FAILED = 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its arguments."""
+    top = argparse.ArgumentParser(prog="edge", description="Edge runtime for micro-factories.")
+    top.add_argument("--config", type=Path, metavar="FILE", help="site.toml (else $EDGE_CONFIG, ./site.toml, /etc/edge)")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        handler = args.handler
+        code: int = handler(args)
+    except EdgeError as error:
+        print(f"edge: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (`edge events | head`) has gone: nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FINE
+    except Exception as error:  # noqa: BLE001 - the outermost boundary: logged whole, told as one sentence
+        from edge.cli.crash import record_crash
+
+        print(f"edge: internal error: {record_crash(error)}", file=sys.stderr)
+        return EXIT_FAILED
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
