@@ -1,0 +1,58 @@
+"""Data about firmware and controllers: one TOML file each, every value with its public source beside it.
+
+The shape of a profile belongs to the driver that uses it: `load` validates the file against the type that the driver
+passes. A site may keep profiles of its own in a directory; they come before the ones that are shipped.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+ProfileT = TypeVar("ProfileT", bound=BaseModel)
+
+
+class ProfileError(Exception):
+    """A profile does not exist or is wrong; names the file, the field and what would be right."""
+
+
+def load(name: str, schema: type[ProfileT], user_dir: Path | None = None) -> ProfileT:
+    """The profile `name`, validated. Raises `ProfileError`."""
+    path = _files(user_dir).get(name)
+    if path is None:
+        raise ProfileError(f"there is no profile {name!r}; there are: {', '.join(sorted(_files(user_dir)))}")
+    return _read(path, schema)
+
+
+def load_all(schema: type[ProfileT], dialect: str, user_dir: Path | None = None) -> dict[str, ProfileT]:
+    """Every profile whose top-level ``dialect`` is `dialect`, by name. Raises `ProfileError`."""
+    found = {name: path for name, path in _files(user_dir).items() if _table(path).get("dialect") == dialect}
+    return {name: _read(path, schema) for name, path in sorted(found.items())}
+
+
+def _files(user_dir: Path | None) -> dict[str, Path]:
+    shipped = Path(str(resources.files("firmware_profiles")))
+    folders = [shipped] + ([user_dir] if user_dir is not None else [])
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
+
+
+def _table(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProfileError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: not TOML: {error}") from error
+
+
+def _read(path: Path, schema: type[ProfileT]) -> ProfileT:
+    try:
+        return schema.model_validate(_table(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ProfileError(f"{path}: {field}: {first['msg']} (is {first['input']!r})") from error

@@ -24,8 +24,10 @@ EXIT_FAILED = 2
 def parser() -> argparse.ArgumentParser:
     """Every command with its arguments."""
     top = argparse.ArgumentParser(prog="edge", description="Edge runtime for micro-factories.")
-    top.add_argument("--config", type=Path, metavar="FILE", help="site.toml (else $EDGE_CONFIG, ./site.toml, /etc/edge)")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    top.add_argument(
+        "--config", type=Path, metavar="FILE", help="site.toml (else $EDGE_CONFIG, ./site.toml, /etc/edge)"
+    )
+    top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     return top
 
 

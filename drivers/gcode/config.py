@@ -1,0 +1,63 @@
+"""What site.toml says of a printer on a serial port or TCP."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from edge.driver import Machine
+
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"the lower limit {value[0]:g} is above the upper limit {value[1]:g}")
+    return value
+
+
+def _tcp(value: str | None) -> str | None:
+    if value is not None:
+        parts = urlsplit(value)
+        if parts.scheme != "tcp" or not parts.hostname or parts.port is None:
+            raise ValueError("write it as tcp://host:port")
+    return value
+
+
+Range: TypeAlias = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
+class Connection(BaseModel):
+    """Either a serial port, best by its path in /dev/serial/by-id, with its speed in baud, or ``tcp://host:port``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    port: str | None = None
+    baud: int = Field(default=115200, ge=1200, le=4_000_000)
+    url: Annotated[str | None, AfterValidator(_tcp)] = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Connection:
+        if (self.port is None) == (self.url is None):
+            raise ValueError('give either port = "/dev/…" or url = "tcp://host:port"')
+        return self
+
+    @property
+    def place(self) -> str:
+        """Where the printer is, for people."""
+        return self.port or self.url or ""
+
+
+class Limits(BaseModel):
+    """What a program may ask of this printer. A heater without a range must not be heated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    x_mm: Range
+    y_mm: Range
+    z_mm: Range
+    nozzle_degc: Range = (0.0, 0.0)
+    bed_degc: Range = (0.0, 0.0)
+
+
+Printer: TypeAlias = Machine[Connection, Limits]

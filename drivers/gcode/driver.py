@@ -1,0 +1,301 @@
+"""The driver for one printer that speaks Marlin's G-code over a serial port or TCP.
+
+One job from end to end: the firmware's counter is set to 0, every command of the program goes out with its number, and
+when the last is acknowledged, a numbered ``M400`` waits until the machine stands still. Then the firmware is asked for
+its counter: only if it equals what was sent is the run SUCCEEDED.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+from drivers import link
+from drivers.analysis import commands
+from drivers.gcode import identity as firmware_identity
+from drivers.gcode import profile as profiles
+from drivers.gcode.config import Printer
+from drivers.gcode.identity import Firmware
+from drivers.gcode.profile import Profile
+from drivers.gcode.replies import Action, Busy, Position, Reply, Temperatures, Text
+from drivers.gcode.session import Session
+from drivers.gcode.stream import Wire
+from edge.driver import (
+    Capability,
+    ConnectError,
+    Driver,
+    DriverContext,
+    Identity,
+    LinkHealth,
+    Lost,
+    MachineError,
+    MachineState,
+    Message,
+    Motion,
+    NotAcceptableError,
+    NotConfirmedError,
+    Outcome,
+    OutcomeKind,
+    Program,
+    Progress,
+    Recovery,
+    Resume,
+    Run,
+    StateSeen,
+    Temperature,
+    shielded,
+)
+
+HANDSHAKE_S = 20.0
+"""How long a printer that is not busy may take to say who it is; a bootloader alone takes 2 s."""
+
+POLL_S = 5.0
+"""How often an idle printer is asked for its temperatures; also what notices a dead connection."""
+
+STOP_S = 120.0
+"""How long a cancelled run may take to stop: the move in the queue, then 10 mm upwards."""
+
+STALL_BUSY_INTERVALS = 3
+"""Busy messages that must be missing in a row before a command counts as stalled."""
+
+FINAL = "M400"
+"""Sent after the program, numbered: its ``ok`` comes when all motion is done (Marlin/src/gcode/motion/M400.cpp)."""
+
+
+class GcodeDriver(Driver):
+    """An identified printer. Made by `open_printer`."""
+
+    def __init__(self, machine: Printer, context: DriverContext) -> None:
+        self._machine = machine
+        self._context = context
+        self._clock = context.clock
+        self._session = Session(context, self._heard)
+        self._profile: Profile | None = None
+        self._profile_name = ""
+        self._firmware = Firmware("")
+        self._running = False
+        self._stopping: asyncio.Task[None] | None = None
+        self._patience_s = 0.0  # until when an unidentified printer may take to answer
+        self._heaters: dict[str, tuple[float, float]] = {}
+
+    @property
+    def identity(self) -> Identity:
+        name, _, version = self._firmware.name.partition(" ")
+        return Identity(name, version, self._firmware.machine_type, self._firmware.uuid, self._profile_name)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset({Capability.ABORT_AT_ONCE} if self._firmware.has("EMERGENCY_PARSER") else ())
+
+    # Connection
+
+    async def connect(self) -> None:
+        """Open the link and learn who is there. Raises `ConnectError` or `IdentityError`."""
+        wanted = self._machine.connection
+        received, lost = self._session.received, self._session.link_lost
+        if wanted.port is not None:
+            self._session.attach(link.open_serial(wanted.port, wanted.baud, received, lost))
+        else:
+            deadline_s = asyncio.get_running_loop().time() + HANDSHAKE_S
+            self._session.attach(await link.open_tcp(str(wanted.url), deadline_s, received, lost))
+        self._firmware = await self._introduction()
+        name, profile = profiles.fitting(self._firmware.name, self._machine.profile, self._machine.profiles_dir)
+        self._profile_name, self._profile = name, profile
+        self._session.renew(_wire(profile))
+        if self._firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
+            await self._session.ask(profile.macro.report_temperatures)
+        self._see(MachineState.IDLE)
+
+    async def _introduction(self) -> Firmware:
+        """The answer to M115, past a board that is just booting and one that ends what it was told before."""
+        # A line end first: half a line may stand in the firmware's buffer, left there by a host that died.
+        self._session.write_now(b"\n")
+        self._patience_s = self._clock.mono_s() + HANDSHAKE_S
+        while True:
+            try:
+                async with asyncio.timeout(max(0.0, self._patience_s - self._clock.mono_s())):
+                    return firmware_identity.read(await self._session.ask("M115", firmware_identity.introduces))
+            except TimeoutError as error:
+                if self._clock.mono_s() < self._patience_s:
+                    self._session.renew(Wire())
+                    continue
+                raise ConnectError(
+                    f"{self._machine.connection.place} does not answer M115; is its speed right?"
+                ) from error
+            except MachineError as error:
+                if not self._session.restarted:
+                    raise ConnectError(f"{self._machine.connection.place}: {error}") from error
+                self._session.renew(Wire())
+
+    async def keep_looking(self) -> None:
+        """Ask an idle printer for its temperatures, for ever. A silent one fails the session."""
+        while self._session.failure is None:
+            await asyncio.sleep(POLL_S)
+            if self._session.stream.idle:
+                try:
+                    await self._session.ask("M105", _is_temperatures)
+                except MachineError:
+                    return  # latched in the session; `lost` tells it
+
+    def close(self) -> None:
+        """Let go of the link; commands nothing."""
+        self._session.close()
+
+    async def lost(self) -> MachineError:
+        return await self._session.lost()
+
+    # Runs
+
+    async def execute(self, run: Run, program: Program, resume: Resume | None = None) -> Outcome:
+        if resume is not None:
+            raise NotAcceptableError("resume", "asked", "this driver starts programs from their beginning only")
+        if self._running:
+            raise NotAcceptableError(f"run {run.run_id}", "asked", "one run at a time")
+        total = await asyncio.to_thread(_count, program.path)
+        self._running = True
+        self._stopping = None
+        self._see(MachineState.EXECUTE)
+        try:
+            return await self._stream(program.path, total)
+        except asyncio.CancelledError:
+            await shielded(self._stop_quietly(), f"stop {self._machine.id}")
+            raise
+        finally:
+            self._running = False
+            self._see(MachineState.ABORTED if self._session.failure else MachineState.IDLE)
+
+    async def _stream(self, path: Path, total: int) -> Outcome:
+        def acked(number: int) -> None:
+            self._context.emit(Progress(min(number, total), total))
+            self._context.emit(LinkHealth(self._session.stream.resends, self._session.stream.time_outs))
+
+        with closing(_commands(path)) as program:
+            await self._session.run(itertools.chain(program, (FINAL,)), acked)
+        evidence = {"commands": self._session.stream.acked, "resends": self._session.stream.resends}
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+            return Outcome(OutcomeKind.STOPPED, Motion.POSSIBLE, "stopped on request", evidence)
+        counted = await self._session.probe()
+        if counted != total + 1:
+            raise MachineError(f"the firmware counted {counted} lines, {total + 1} were sent")
+        (position,) = [r for r in await self._session.ask("M114", _is_position) if isinstance(r, Position)][-1:]
+        return Outcome(
+            OutcomeKind.SUCCEEDED,
+            Motion.POSSIBLE,
+            f"all {total} commands carried out",
+            {**evidence, "commands": total, "position_mm": dict(position.axes_mm)},
+        )
+
+    async def recover(self, run: Run, program: Program) -> Recovery:
+        return Lost("the daemon ended in mid-print, and this driver cannot ask the printer how far it came")
+
+    async def stop(self, deadline_s: float) -> None:
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(deadline_s), name=f"stop {self._machine.id}")
+        await asyncio.shield(self._stopping)
+
+    async def _stop_quietly(self) -> None:
+        """Stop for a caller that is being cancelled: it cannot take an answer, so what happened goes to people."""
+        try:
+            await self.stop(self._clock.mono_s() + STOP_S)
+        except MachineError as error:
+            self._context.emit(Message(f"not stopped: {error}"))
+
+    async def _stop(self, deadline_s: float) -> None:
+        profile = self._known_profile()
+        try:
+            async with asyncio.timeout(deadline_s - self._clock.mono_s()):
+                self._session.cut()
+                if not self._session.stream.idle and self._firmware.has("EMERGENCY_PARSER"):
+                    self._session.write_now(profile.macro.break_wait.encode("ascii") + b"\n")
+                for command in profile.macro.stop:
+                    await self._session.ask(command)
+                # Both answers come in order, after everything above, whatever became of single acknowledgements.
+                await self._session.ask("M114", _is_position)
+                await self._session.ask("M105", _is_temperatures)
+        except TimeoutError as error:
+            raise NotConfirmedError("the printer did not confirm the stop in time") from error
+        except MachineError as error:
+            raise NotConfirmedError(f"the printer did not confirm the stop: {error}") from error
+        if hot := [name for name, (_, target_degc) in self._heaters.items() if target_degc > 0]:
+            raise NotConfirmedError(f"the printer still heats {', '.join(hot)} after the stop")
+
+    async def abort(self) -> None:
+        profile = self._known_profile()
+        self._session.write_now(profile.macro.abort.encode("ascii") + b"\n")
+        self._session.fail(MachineError(f"aborted with {profile.macro.abort}; the printer needs a reset by hand"))
+        self._see(MachineState.ABORTED)
+
+    # What is seen
+
+    def _heard(self, reply: Reply) -> None:
+        match reply:
+            case Temperatures(heaters=heaters):
+                self._heaters.update(heaters)
+                for name, (actual_degc, target_degc) in heaters.items():
+                    self._context.emit(Temperature(name, actual_degc, target_degc))
+            case Busy(what=what):
+                self._patience_s = self._clock.mono_s() + HANDSHAKE_S
+                if what.startswith("paused"):
+                    self._see(MachineState.HELD, what)
+            case Action(text=text):
+                self._context.emit(Message(text))
+            case Text(text=text) if text.startswith("echo:"):
+                self._context.emit(Message(text.removeprefix("echo:").strip()))
+            case _:
+                pass
+
+    def _see(self, state: MachineState, detail: str = "") -> None:
+        self._context.emit(StateSeen(state, detail))
+
+    def _known_profile(self) -> Profile:
+        if self._profile is None:
+            raise ConnectError(f"{self._machine.connection.place} is not identified yet")
+        return self._profile
+
+
+@asynccontextmanager
+async def open_printer(machine: Printer, context: DriverContext) -> AsyncIterator[Driver]:
+    """Connect, identify, and look after the connection until the block is left. Leaving commands nothing."""
+    driver = GcodeDriver(machine, context)
+    try:
+        await driver.connect()
+        looking = asyncio.create_task(driver.keep_looking(), name=f"look at {machine.id}")
+        try:
+            yield driver
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])
+    finally:
+        driver.close()
+
+
+def _wire(profile: Profile) -> Wire:
+    wire = profile.wire
+    return Wire(
+        window_bytes=0,
+        stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
+        silence_s=wire.silence_s,
+        ok_after_resend=wire.ok_after_resend,
+    )
+
+
+def _commands(path: Path) -> Generator[str, None, None]:
+    # Comments may hold any bytes; `check` has made sure that commands are ASCII.
+    with path.open(encoding="utf-8", errors="replace") as file:
+        yield from commands(file)
+
+
+def _count(path: Path) -> int:
+    return sum(1 for _ in _commands(path))
+
+
+def _is_temperatures(reply: Reply) -> bool:
+    return isinstance(reply, Temperatures)
+
+
+def _is_position(reply: Reply) -> bool:
+    return isinstance(reply, Position)

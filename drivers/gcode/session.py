@@ -1,0 +1,178 @@
+"""A `GcodeStream` on a `Link`: moves the bytes, keeps the time, and lets tasks wait for what the stream reports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from drivers.gcode.replies import Reply
+from drivers.gcode.stream import Acked, Answered, Cause, Event, Failed, GcodeStream, Heard, Probed, Wire
+from drivers.link import Link
+from edge.driver import DriverContext, MachineError, NotConfirmedError
+
+T = TypeVar("T")
+
+
+class Session:
+    """One connection. Every failure latches in `failure` and ends everything that waits."""
+
+    def __init__(self, context: DriverContext, on_heard: Callable[[Reply], None]) -> None:
+        self._context = context
+        self._clock = context.clock
+        self._on_heard = on_heard
+        self._on_acked: Callable[[int], None] = lambda number: None
+        self._loop = asyncio.get_running_loop()
+        self._link: Link | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._asked: deque[tuple[str, asyncio.Future[tuple[Reply, ...]]]] = deque()
+        self._probed: asyncio.Future[int] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._failed = self._loop.create_future()
+        self.stream = GcodeStream(Wire(), self._clock.mono_s())
+        self.failure: MachineError | None = None
+        self.restarted = False  # the failure is that the board has just booted
+
+    # Connection
+
+    def attach(self, link: Link) -> None:
+        """Talk over `link` from now on."""
+        self._link = link
+
+    def renew(self, wire: Wire) -> None:
+        """Start the line protocol afresh on the same link; what waited is cancelled."""
+        self._cancel_waiting()
+        self.failure = None
+        self.restarted = False
+        if self._failed.done():
+            self._failed = self._loop.create_future()
+        self.stream = GcodeStream(wire, self._clock.mono_s())
+
+    def close(self) -> None:
+        """Let go of the link. Idempotent; sends nothing."""
+        self._cancel_waiting()
+        self._failed.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._link is not None:
+            self._link.close()
+
+    async def lost(self) -> MachineError:
+        """Wait until this session has failed; why."""
+        await asyncio.shield(self._failed)
+        assert self.failure is not None
+        return self.failure
+
+    # What a driver asks for
+
+    async def ask(self, command: str, expects: Callable[[Reply], bool] | None = None) -> tuple[Reply, ...]:
+        """Send `command` unnumbered; what was said until its ``ok``. Raises `MachineError`."""
+        answer: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
+        self._asked.append((command, answer))
+        self.stream.request(command, expects)
+        return await self._wait(answer)
+
+    async def probe(self) -> int:
+        """The firmware's own line counter. Raises `MachineError`."""
+        self._probed = self._loop.create_future()
+        self.stream.probe()
+        return await self._wait(self._probed)
+
+    async def run(self, commands: Iterator[str], on_acked: Callable[[int], None]) -> None:
+        """Send a program; returns when all of it, or all up to a `cut`, is acknowledged. Raises `MachineError`."""
+        self._drained = self._loop.create_future()
+        self._on_acked = on_acked
+        self.stream.begin(commands)
+        await self._wait(self._drained)
+
+    def cut(self) -> int:
+        """Send nothing more of the program; the number of the last command sent."""
+        last = self.stream.cut()
+        self._after([])
+        return last
+
+    def write_now(self, data: bytes) -> None:
+        """Past every queue and window, for what must reach the firmware at once."""
+        if self._link is not None:
+            self._context.record_bytes(">", data)
+            self._link.write(data)
+
+    def fail(self, error: MachineError) -> None:
+        """Latch: this connection is of no use any more."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        waiting = [future for _, future in self._asked] + [self._probed, self._drained]
+        for future in waiting:
+            if future is not None and not future.done():
+                future.set_exception(error)
+        self._asked.clear()
+        if not self._failed.done():
+            self._failed.set_result(None)
+
+    async def _wait(self, future: asyncio.Future[T]) -> T:
+        if self.failure is not None:
+            future.cancel()
+            raise self.failure
+        self._after([])
+        return await future
+
+    # Between link and stream
+
+    def received(self, data: bytes) -> None:
+        """Bytes came from the link."""
+        self._context.record_bytes("<", data)
+        self._after(self.stream.receive(data, self._clock.mono_s()))
+
+    def link_lost(self, reason: str) -> None:
+        """The link broke: what the machine does now, nobody knows."""
+        self.fail(NotConfirmedError(f"the link to the machine broke: {reason}"))
+
+    def _tick(self) -> None:
+        data, events = self.stream.tick(self._clock.mono_s())
+        self.write_now(data)
+        self._after(events)
+
+    def _after(self, events: list[Event]) -> None:
+        """Hand on what happened, write what has room now, and set the timer."""
+        for event in events:
+            self._handle(event)
+        if data := self.stream.take(self._clock.mono_s()):
+            self.write_now(data)
+        if self._drained is not None and not self._drained.done() and self.stream.drained:
+            self._drained.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+        deadline_s = self.stream.deadline_s()
+        delay_s = None if deadline_s is None else max(0.0, deadline_s - self._clock.mono_s())
+        self._timer = None if delay_s is None else self._loop.call_later(delay_s, self._tick)
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Acked(number=number):
+                self._on_acked(number)
+            case Answered(command=command, replies=replies):
+                self._answered(command, replies)
+            case Probed(last_line=last_line):
+                if self._probed is not None and not self._probed.done():
+                    self._probed.set_result(last_line)
+            case Heard(reply=reply):
+                self._on_heard(reply)
+            case Failed(reason=reason, cause=cause):
+                self.restarted = cause is Cause.RESTARTED
+                self.fail(NotConfirmedError(reason) if cause is Cause.SILENT else MachineError(reason))
+
+    def _answered(self, command: str, replies: tuple[Reply, ...]) -> None:
+        for index, (asked, future) in enumerate(self._asked):
+            if asked == command:
+                del self._asked[index]
+                if not future.done():
+                    future.set_result(replies)
+                return
+
+    def _cancel_waiting(self) -> None:
+        for future in [*(future for _, future in self._asked), self._probed, self._drained]:
+            if future is not None:
+                future.cancel()
+        self._asked.clear()

@@ -1,0 +1,430 @@
+"""The line protocol of Marlin-like firmware, as a core without I/O: numbering, checksum, window, resend. PURE.
+
+Bytes go in by `receive`, bytes come out by `take`, time comes in as `now_s` (seconds on any monotonic clock).
+
+Rules
+
+1. Program commands are numbered from 1, after ``N0 M110 N0``. Requests (polls) go out unnumbered. So the firmware's
+   line counter is the index of the last program command that it took.
+2. ``ok`` acknowledges the oldest line in flight; the firmware answers in order. The ``ok`` right after ``Resend``
+   belongs to the ``Resend`` and acknowledges nothing.
+3. ``Resend: n`` says that everything below n was taken, whatever is still waiting for its ``ok``. Lines from n on go
+   out again. The errors before it are printed when a line is read, before the ``ok``s of lines already queued, so they
+   are never matched with the oldest line in flight.
+4. Marlin flushes its receive buffer on an error and executes the tail of a cut line unchecked. So after any error one
+   line is in flight at a time, until `CLEAN_LINES` were acknowledged; after `DISTRUST_ERRORS` errors it stays so.
+5. Nothing is guessed after a silence: a line with a number far ahead is refused by the firmware with the last number
+   it took (`PROBE_NUMBER`), and that is the truth.
+6. A failure latches. Nothing more is sent until a new stream is made on a new connection.
+
+Source of the protocol: Marlin/src/gcode/queue.cpp (2.1.2.1), `get_serial_commands` and `flush_and_request_resend`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from drivers.gcode.replies import (
+    Boot,
+    Busy,
+    Fatal,
+    LineError,
+    LineSplitter,
+    NotDone,
+    Ok,
+    Reply,
+    Resend,
+    UnknownCommand,
+    parse,
+)
+
+PROBE_NUMBER = 999_999_999
+"""Ahead of any program, and below 2**31 - 1, the largest line number that Marlin keeps (`long`, queue.cpp)."""
+
+CLEAN_LINES = 1000
+"""Lines acknowledged in a row without an error before more than one is in flight again."""
+
+DISTRUST_ERRORS = 5
+"""Errors after which a link is never trusted with more than one line in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How this connection is to be used; values come from the firmware's profile.
+
+    `window_bytes`: bytes in flight at most, 0 for one line at a time. `stall_s`: how long a line may stay without
+    ``ok`` or ``busy`` before the firmware is probed. `silence_s`: how long nothing at all may be heard while an answer
+    is owed. `max_resends`: how often the same line may be asked for again. `ok_after_resend`: whether ``Resend`` is
+    followed by an ``ok`` of its own.
+    """
+
+    window_bytes: int = 0
+    stall_s: float = 6.0
+    silence_s: float = 30.0
+    max_resends: int = 10
+    ok_after_resend: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """Program commands up to `number` were carried out or queued by the firmware."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request was carried out; `replies` are all that was said between its sending and its ``ok``."""
+
+    command: str
+    replies: tuple[Reply, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The firmware's own counter: the last line that it took."""
+
+    last_line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Something said that moves nothing here: a report, a message, a prompt."""
+
+    reply: Reply
+
+
+class Cause(enum.Enum):
+    """Why a stream has latched."""
+
+    SAID = enum.auto()  # the firmware said what is wrong, or broke the protocol
+    RESTARTED = enum.auto()  # the firmware's boot banner came
+    SILENT = enum.auto()  # no answer: what the machine does now is unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The stream has latched."""
+
+    reason: str
+    cause: Cause
+
+
+Event: TypeAlias = Acked | Answered | Probed | Heard | Failed
+
+
+@dataclass(slots=True)
+class _Line:
+    command: str
+    number: int | None
+    wire: bytes
+    expects: Callable[[Reply], bool] | None = None
+    replies: list[Reply] = field(default_factory=list)
+
+    def is_answered(self) -> bool:
+        """Whether an ``ok`` can be this line's: an answer that must come before it has come."""
+        return self.expects is None or any(map(self.expects, self.replies))
+
+
+def checksum(line: bytes) -> int:
+    """XOR of all bytes before the ``*``."""
+    value = 0
+    for byte in line:
+        value ^= byte
+    return value
+
+
+def numbered(number: int, command: str) -> bytes:
+    """``N<number> <command>*<checksum>`` with its line end."""
+    body = f"N{number} {command}".encode("ascii")
+    return b"%b*%d\n" % (body, checksum(body))
+
+
+class GcodeStream:
+    """One connection to one firmware."""
+
+    def __init__(self, wire: Wire, now_s: float) -> None:
+        self._wire = wire
+        self._splitter = LineSplitter()
+        self._source: Iterator[str] | None = None
+        self._pulled = 0  # number of the last command taken from the source
+        self._acked = 0  # number of the last command acknowledged
+        self._requests: deque[_Line] = deque()
+        self._again: deque[_Line] = deque()  # refused lines, to go out before anything new
+        self._flight: deque[_Line] = deque()
+        self._flight_bytes = 0
+        self._probe_due = False
+        self._probing = False
+        self._probes_unanswered = 0
+        self._ok_owed_to_resend = False
+        self._stale_resends = 0
+        self._refused: tuple[int, int] = (0, 0)  # (line number, how often in a row it was asked for again)
+        self._clean = CLEAN_LINES
+        self._failure: Failed | None = None
+        self._heard_s = now_s  # when the last byte came
+        self._moved_s = now_s  # when the last sign came that commands move on
+        self.resends = 0
+        self.time_outs = 0
+
+    # What to do
+
+    def begin(self, commands: Iterator[str]) -> None:
+        """Number and send `commands`, from 1. They are stripped, not empty, and free of ``M110``."""
+        if not self.idle:
+            raise RuntimeError("a program is begun only on an idle stream")
+        self._source = commands
+        self._pulled = self._acked = 0
+        # Alone in flight until it is acknowledged: before it, the firmware counts from somebody else's last line.
+        self._again.append(_Line("M110 N0", 0, numbered(0, "M110 N0")))
+
+    def request(self, command: str, expects: Callable[[Reply], bool] | None = None) -> None:
+        """Send `command` unnumbered as soon as there is room; `Answered` follows.
+
+        With `expects`, an ``ok`` before a reply that fits is somebody else's: of a command that the firmware had queued
+        before this connection was made.
+        """
+        self._requests.append(_Line(command, None, command.encode("ascii") + b"\n", expects))
+
+    def cut(self) -> int:
+        """Take nothing more from the program; the number of the last command sent. What is in flight stays so."""
+        self._source = None
+        return self._pulled
+
+    def probe(self) -> None:
+        """Ask the firmware for its counter; `Probed` follows."""
+        self._probe_due = True
+
+    # What is so
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is in flight and nothing waits to be sent."""
+        return not (self._flight or self._again or self._requests or self._source or self._probing or self._probe_due)
+
+    @property
+    def drained(self) -> bool:
+        """Every program command that was or will be taken is acknowledged."""
+        lines = (*self._flight, *self._again)
+        return self._source is None and all(line.number is None for line in lines)
+
+    @property
+    def acked(self) -> int:
+        """Number of the last program command that was acknowledged."""
+        return self._acked
+
+    @property
+    def window_bytes(self) -> int:
+        """Bytes that may be in flight now; 0 is one line at a time."""
+        trusted = self._clean >= CLEAN_LINES and self.resends < DISTRUST_ERRORS
+        return self._wire.window_bytes if trusted else 0
+
+    # Bytes out
+
+    def take(self, now_s: float) -> bytes:
+        """The bytes to write now. Ask again after every `receive` and `tick`."""
+        out: list[bytes] = []
+        while self._failure is None and not self._probing:
+            if self._probe_due:
+                if self._flight:
+                    break
+                self._probe_due = False
+                out.append(self._start_probe(now_s))
+                break
+            line = self._next()
+            if line is None:
+                break
+            if not self._flight:
+                self._moved_s = self._heard_s = now_s
+            self._flight.append(line)
+            self._flight_bytes += len(line.wire)
+            out.append(line.wire)
+        return b"".join(out)
+
+    def _next(self) -> _Line | None:
+        """The next line, if it has room. A line is taken off its queue only when it goes out."""
+        if self._flight and (self._flight[0].number == 0 or not self.window_bytes):
+            return None
+        for queue in (self._again, self._requests):
+            if queue:
+                return queue.popleft() if self._has_room(queue[0].wire) else None
+        if self._source is None:
+            return None
+        command = next(self._source, None)
+        if command is None:
+            self._source = None
+            return None
+        self._pulled += 1
+        line = _Line(command, self._pulled, numbered(self._pulled, command))
+        if self._has_room(line.wire):
+            return line
+        self._again.append(line)
+        return None
+
+    def _has_room(self, wire: bytes) -> bool:
+        return not self._flight or self._flight_bytes + len(wire) <= self.window_bytes
+
+    def _start_probe(self, now_s: float) -> bytes:
+        self._probing = True
+        self._moved_s = now_s
+        return numbered(PROBE_NUMBER, "M105")
+
+    # Bytes in
+
+    def receive(self, data: bytes, now_s: float) -> list[Event]:
+        """What `data` means."""
+        self._heard_s = now_s
+        events: list[Event] = []
+        for text in self._splitter.feed(data):
+            for reply in parse(text):
+                if self._failure is not None:
+                    return events
+                events += self._reply(reply, now_s)
+        return events
+
+    def _reply(self, reply: Reply, now_s: float) -> list[Event]:
+        owed, self._ok_owed_to_resend = self._ok_owed_to_resend, False
+        match reply:
+            case Ok(line=line):
+                self._moved_s = now_s
+                return [] if owed else self._acknowledge(line)
+            case Resend(line=line):
+                self._moved_s = now_s
+                self._ok_owed_to_resend = self._wire.ok_after_resend
+                return self._resend(line)
+            case LineError() | Busy():
+                self._moved_s = now_s
+                return [Heard(reply)]
+            case Boot():
+                return self._fail("the printer has restarted", Cause.RESTARTED)
+            case Fatal(text=text):
+                return self._fail(f"the printer stopped itself: {text}", Cause.SAID)
+            case UnknownCommand(command=command) if self._numbered_in_flight():
+                return self._fail(f'the firmware does not know the command "{command}"', Cause.SAID)
+            case NotDone(text=text) if self._numbered_in_flight():
+                return self._fail(f"the firmware did not carry out a command: {text}", Cause.SAID)
+            case _:
+                if self._flight and self._flight[0].number is None:
+                    self._flight[0].replies.append(reply)
+                return [Heard(reply)]
+
+    def _numbered_in_flight(self) -> bool:
+        return bool(self._flight) and self._flight[0].number is not None
+
+    def _acknowledge(self, number: int | None) -> list[Event]:
+        """One ``ok``; with its line number (ADVANCED_OK) also the lines whose ``ok`` was lost before it."""
+        if number is not None and all(line.number != number for line in self._flight):
+            return []
+        if number is None and self._flight and not self._flight[0].is_answered():
+            return []
+        events: list[Event] = []
+        while self._flight:
+            line = self._land()
+            events += self._done(line)
+            if number is None or line.number == number:
+                break
+        return events
+
+    def _land(self) -> _Line:
+        line = self._flight.popleft()
+        self._flight_bytes -= len(line.wire)
+        return line
+
+    def _done(self, line: _Line) -> list[Event]:
+        if line.number is None:
+            return [Answered(line.command, tuple(line.replies))]
+        self._clean += 1
+        self._acked = line.number
+        self._stale_resends = 0
+        return [Acked(line.number)]
+
+    def _resend(self, number: int) -> list[Event]:
+        if self._probing:
+            return self._probe_answered(number - 1)
+        if self._flight and self._flight[0].number == 0:
+            number = 0
+        if self._stale_resends and number == self._refused[0]:
+            # Lines that were behind the refused one are refused with the same words.
+            self._stale_resends -= 1
+            return []
+        self.resends += 1
+        self._clean = 0
+        count = self._refused[1] + 1 if number == self._refused[0] else 1
+        self._refused = (number, count)
+        if count > self._wire.max_resends:
+            return self._fail(f"line {number} was refused {count} times", Cause.SAID)
+        behind = self._take_back(number)
+        self._stale_resends = max(0, behind - 1)
+        return self._fits(number - 1) if number else []
+
+    def _take_back(self, number: int) -> int:
+        """Move the lines from `number` on, and requests behind them, back to be sent again; how many they are."""
+        kept = 0
+        for line in self._flight:
+            if line.number is not None and line.number >= number:
+                break
+            kept += 1
+        else:
+            return 0
+        back = [self._flight.pop() for _ in range(len(self._flight) - kept)]
+        self._flight_bytes -= sum(len(line.wire) for line in back)
+        self._again.extendleft(back)
+        return len(back)
+
+    def _probe_answered(self, last_line: int) -> list[Event]:
+        self._probing = False
+        self._probes_unanswered = 0
+        if self._flight and self._flight[0].number == 0:
+            self._take_back(0)
+            return []
+        events: list[Event] = []
+        # What the firmware took needs no ok; what it did not take goes out again. A request may or may not have been
+        # carried out: it is asked again, for a request moves nothing.
+        back = []
+        while self._flight:
+            line = self._land()
+            if line.number is not None and line.number <= last_line:
+                events += self._done(line)
+            else:
+                line.replies.clear()
+                back.append(line)
+        self._again.extendleft(reversed(back))
+        return [*events, *(self._fits(last_line) or [Probed(last_line)])]
+
+    def _fits(self, last_line: int) -> list[Event]:
+        """A firmware that took more than was sent, or less than it acknowledged, is not the one we talked to."""
+        if last_line > self._pulled:
+            return self._fail(f"the printer counts line {last_line}, but {self._pulled} were sent", Cause.SAID)
+        if last_line < self._acked:
+            return self._fail(f"the printer counts line {last_line}, but acknowledged {self._acked}", Cause.SAID)
+        return []
+
+    def _fail(self, reason: str, cause: Cause) -> list[Event]:
+        self._failure = Failed(reason, cause)
+        return [self._failure]
+
+    # Time
+
+    def deadline_s(self) -> float | None:
+        """When `tick` must be called, if nothing is received before."""
+        if self._failure is not None or not (self._flight or self._probing):
+            return None
+        return min(self._moved_s + self._wire.stall_s, self._heard_s + self._wire.silence_s)
+
+    def tick(self, now_s: float) -> tuple[bytes, list[Event]]:
+        """The deadline has come: bytes to write now (a probe), and what is known."""
+        deadline_s = self.deadline_s()
+        if deadline_s is None or now_s < deadline_s:
+            return b"", []
+        self.time_outs += 1
+        if now_s >= self._heard_s + self._wire.silence_s:
+            return b"", self._fail(f"nothing was heard for {self._wire.silence_s:g} s", Cause.SILENT)
+        if self._probing:
+            self._probes_unanswered += 1
+            if self._probes_unanswered > self._wire.max_resends:
+                return b"", self._fail("the printer talks, but does not say which line it took", Cause.SILENT)
+        # The line end first: what a broken line left in the firmware's buffer must not swallow the probe.
+        return b"\n" + self._start_probe(now_s), []

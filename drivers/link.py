@@ -1,0 +1,194 @@
+"""Bytes over a serial port or TCP; no protocol.
+
+A `Link` moves bytes between a file descriptor and two callbacks on the running event loop. Opening a serial port causes
+no more than the kernel does by itself: DTR rises once on open (most AVR boards reset on that edge if it was low), and
+HUPCL is cleared so that closing does not drop it again; a daemon that restarts finds its printer as it left it. Raw
+termios and the port's lock come from pyserial.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import termios
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import serial
+
+from edge.driver import ConnectError
+
+READ_BYTES = 4096
+WRITE_BUFFER_MAX_BYTES = 64 * 1024
+"""More waiting to be written than this means that the other side has stopped reading: the link is given up."""
+
+
+class Link:
+    """An open connection. Owns `source` (a serial port or a socket) and closes it."""
+
+    def __init__(
+        self,
+        source: serial.Serial | socket.socket,
+        on_bytes: Callable[[bytes], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._source = source
+        self._fd: int = source.fileno()
+        self._on_bytes = on_bytes
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._unwritten = bytearray()
+        self._closed = False
+        os.set_blocking(self._fd, False)
+        self._loop.add_reader(self._fd, self._readable)
+
+    def write(self, data: bytes) -> None:
+        """Write now what the descriptor takes, the rest as soon as it takes more. Never blocks; nothing after close."""
+        if self._closed or not data:
+            return
+        if not self._unwritten:
+            data = data[self._write_some(data) :]
+        if data and not self._closed:
+            if not self._unwritten:
+                self._loop.add_writer(self._fd, self._writable)
+            self._unwritten += data
+            if len(self._unwritten) > WRITE_BUFFER_MAX_BYTES:
+                self._lose("the machine has stopped reading")
+
+    def close(self) -> None:
+        """Let go. Idempotent; sends nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        self._source.close()
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _write_some(self, data: bytes | bytearray) -> int:
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._lose(_words(error))
+            return 0
+
+    def _writable(self) -> None:
+        del self._unwritten[: self._write_some(self._unwritten)]
+        if not self._unwritten and not self._closed:
+            self._loop.remove_writer(self._fd)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose(_words(error))
+            return
+        if data:
+            self._on_bytes(data)
+        else:
+            self._lose("the other side closed the connection")
+
+    def _lose(self, reason: str) -> None:
+        if not self._closed:
+            self.close()
+            self._on_lost(reason)
+
+
+def open_serial(port: str, baud: int, on_bytes: Callable[[bytes], None], on_lost: Callable[[str], None]) -> Link:
+    """Open a serial port (8N1, raw, exclusive). Raises `ConnectError` in words, naming who holds the port."""
+    look_at_port(port)
+    try:
+        device = serial.Serial(port, baud, timeout=0, write_timeout=0, exclusive=True)
+    except (serial.SerialException, OSError, ValueError) as error:
+        raise ConnectError(_why_not(port, error)) from error
+    attributes = termios.tcgetattr(device.fileno())
+    attributes[2] &= ~termios.HUPCL
+    termios.tcsetattr(device.fileno(), termios.TCSANOW, attributes)
+    return Link(device, on_bytes, on_lost)
+
+
+async def open_tcp(
+    url: str, deadline_s: float, on_bytes: Callable[[bytes], None], on_lost: Callable[[str], None]
+) -> Link:
+    """Connect to ``tcp://host:port`` before `deadline_s` (event loop time). Raises `ConnectError` in words."""
+    parts = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            found = await loop.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, address = found[0]
+            peer = socket.socket(family, kind, protocol)
+            try:
+                peer.setblocking(False)
+                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await loop.sock_connect(peer, address)
+            except BaseException:
+                peer.close()
+                raise
+    except TimeoutError as error:
+        raise ConnectError(f"{url} does not answer") from error
+    except OSError as error:
+        raise ConnectError(f"{url}: {_words(error)}") from error
+    return Link(peer, on_bytes, on_lost)
+
+
+def look_at_port(port: str) -> None:
+    """Whether `port` could be opened, without opening it. Raises `ConnectError` in words."""
+    path = Path(port)
+    if not path.exists():
+        raise ConnectError(f"the port {port} does not exist")
+    if not path.is_char_device():
+        raise ConnectError(f"{port} is no serial port")
+    if holder := holder_of(path):
+        raise ConnectError(f"the port {port} is held by {holder}")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise ConnectError(f"no permission to use the port {port}; its group is usually 'dialout'")
+
+
+def holder_of(port: Path) -> str | None:
+    """``name (process id)`` of another process that has `port` open, as far as /proc lets us see.
+
+    The process that made a pseudo-terminal is its other side, not its holder.
+    """
+    port = port.resolve()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            opened = {fd.name: str(fd.readlink()) for fd in (entry / "fd").iterdir()}
+            if str(port) in opened.values() and not _made_pty(entry, port, opened):
+                return f"{(entry / 'comm').read_text().strip()} (process {entry.name})"
+        except OSError:
+            continue  # gone meanwhile, or another user's
+    return None
+
+
+def _made_pty(process: Path, port: Path, opened: dict[str, str]) -> bool:
+    """Whether `process` holds the master of the pseudo-terminal `port` (proc(5), ``tty-index`` in fdinfo)."""
+    masters = (fd for fd, name in opened.items() if name.endswith("ptmx"))
+    return port.parent == Path("/dev/pts") and any(
+        f"tty-index:\t{port.name}\n" in (process / "fdinfo" / fd).read_text() for fd in masters
+    )
+
+
+def _why_not(port: str, error: Exception) -> str:
+    if getattr(error, "errno", None) in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in str(error):
+        return f"the port {port} is held by another process"
+    return f"the port {port} cannot be opened: {_words(error)}"
+
+
+def _words(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

@@ -1,0 +1,407 @@
+"""The surface for driver authors: the only module of edge that a driver imports.
+
+A plug-in (one object, named by an entry point in the group ``edge.drivers``) says which configuration its machines
+take, checks programs without touching a machine, and opens drivers. A driver is one open connection to one machine.
+
+Rules
+
+1. A request is not a fact. `execute`, `pause`, `resume` and `stop` return when the machine has *confirmed*.
+2. Any start at a machine happens at most once per `Run.run_id`.
+3. Public verbs are idempotent and name the end state: stopping a stopped machine confirms that it is stopped.
+4. Only `DriverError`s leave a driver. Everything else is a bug in the driver and ends the run as UNKNOWN.
+5. Cancelling `execute` is a shielded `stop` with a deadline, then the cancellation is raised again.
+6. Deadlines, not durations, cross this surface: they are values of `Clock.mono_s`.
+
+All data here is plain and picklable; `check` runs in a worker process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import ClassVar, Generic, Protocol, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+from edge.errors import (
+    ConnectError,
+    DriverError,
+    IdentityError,
+    MachineError,
+    Motion,
+    NotAcceptableError,
+    NotConfirmedError,
+    ProtocolError,
+)
+from edge.model.machine import MachineState, Value
+
+__all__ = [
+    "At",
+    "Capability",
+    "Clock",
+    "ConnectError",
+    "Driver",
+    "DriverContext",
+    "DriverError",
+    "DriverPlugin",
+    "Finished",
+    "Identity",
+    "IdentityError",
+    "Json",
+    "LinkHealth",
+    "Lost",
+    "Machine",
+    "MachineError",
+    "MachineState",
+    "Message",
+    "Motion",
+    "NotAcceptableError",
+    "NotConfirmedError",
+    "Observation",
+    "Outcome",
+    "OutcomeKind",
+    "Prediction",
+    "ProfileInfo",
+    "Program",
+    "Progress",
+    "ProtocolError",
+    "Recovery",
+    "Resume",
+    "Run",
+    "StateSeen",
+    "Step",
+    "StillRunning",
+    "Temperature",
+    "Value",
+    "shielded",
+]
+
+Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
+
+ConnectionT = TypeVar("ConnectionT", bound=BaseModel)
+LimitsT = TypeVar("LimitsT", bound=BaseModel)
+
+
+class Capability(enum.StrEnum):
+    """What an open driver can do, as the machine itself says."""
+
+    PAUSE = "pause"  # pause and resume, both confirmed
+    ABORT_AT_ONCE = "abort_at_once"  # abort acts even while a command blocks
+
+
+class OutcomeKind(enum.StrEnum):
+    """How a run ended."""
+
+    SUCCEEDED = "SUCCEEDED"  # the machine confirmed the end of the whole program
+    STOPPED = "STOPPED"  # stopped on request, confirmed
+    FAILED = "FAILED"  # the machine says that it failed
+    UNKNOWN = "UNKNOWN"  # nobody knows: held until evidence or a named person resolves it
+
+
+@dataclass(frozen=True, slots=True)
+class Machine(Generic[ConnectionT, LimitsT]):
+    """A configured piece of equipment, its tables already validated by the plug-in's own types.
+
+    `profile` is ``auto`` or a profile's name; `profiles_dir` holds the site's own profiles, if any.
+    """
+
+    id: str
+    driver: str
+    profile: str
+    processes: tuple[str, ...]
+    connection: ConnectionT
+    limits: LimitsT
+    properties: Mapping[str, Value] = field(default_factory=dict)
+    profiles_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A file of the job order, verified against its hash. `name` is its name in the order."""
+
+    name: str
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the order says of this step, as far as a driver needs it."""
+
+    id: str
+    process: str
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One attempt of one step for one part. `run_id` is the identity that reaches the machine."""
+
+    run_id: str
+    job_id: str
+    part: int
+    step: Step
+    attempt: int
+    checkpoint: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What `check` found. `duration_s` is None where nobody can tell; `facts` are shown to people."""
+
+    duration_s: float | None
+    facts: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the machine says it is. `serial` is its own unique identity (Marlin: ``UUID``), empty if it has none."""
+
+    firmware: str
+    version: str
+    name: str = ""
+    serial: str = ""
+    profile: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileInfo:
+    """One profile that a plug-in knows."""
+
+    name: str
+    summary: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended, whether anything can have moved, the reason in words, and what the machine said in proof."""
+
+    kind: OutcomeKind
+    motion: Motion
+    reason: str = ""
+    evidence: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StillRunning:
+    """The machine carries the run on by itself; `execute` with this attaches to it and starts nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """The machine proves where it stands; `execute` with this goes on from there. `position` is the driver's own."""
+
+    position: Json
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The machine itself says how the run ended."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Nothing proves what became of the run; the reason in words."""
+
+    reason: str
+
+
+Recovery: TypeAlias = StillRunning | At | Finished | Lost
+Resume: TypeAlias = StillRunning | At
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of `total` in `unit`."""
+
+    done: int
+    total: int
+    unit: str = "commands"
+
+
+@dataclass(frozen=True, slots=True)
+class Temperature:
+    """One heater, by Marlin's names: ``T`` (``T0`` …) a nozzle, ``B`` the bed, ``C`` the chamber."""
+
+    name: str
+    actual_degc: float
+    target_degc: float
+
+
+@dataclass(frozen=True, slots=True)
+class StateSeen:
+    """The machine's state as observed; `detail` in words."""
+
+    state: MachineState
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkHealth:
+    """Counters of one connection since it was opened."""
+
+    resends: int
+    time_outs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something the machine says to people."""
+
+    text: str
+
+
+Observation: TypeAlias = Progress | Temperature | StateSeen | LinkHealth | Message
+
+
+class Clock(Protocol):
+    """Time as edge tells it. `mono_s` never goes back; `wall` is aware UTC and can be wrong."""
+
+    def mono_s(self) -> float: ...
+
+    def wall(self) -> datetime: ...
+
+
+class DriverContext(Protocol):
+    """What edge gives to an open driver."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def state_dir(self) -> Path:
+        """A directory of this machine's own, kept across restarts."""
+        ...
+
+    def emit(self, observation: Observation) -> None:
+        """Tell what is seen. Synchronous, never blocks; the latest of each kind (and name) is kept."""
+        ...
+
+    async def checkpoint(self, value: Json) -> None:
+        """Keep `value` for the current run; returns once it is durable. It comes back as `Run.checkpoint`."""
+        ...
+
+    def record_bytes(self, direction: str, data: bytes) -> None:
+        """Keep what crossed the wire, if the site records it. `direction` is ``>`` to the machine, ``<`` from it."""
+        ...
+
+
+class Driver(ABC):
+    """One open connection to one machine."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Identity:
+        """As read from the machine, never from the configuration."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> frozenset[Capability]:
+        """As read from the machine, never from the configuration."""
+
+    @abstractmethod
+    async def execute(self, run: Run, program: Program, resume: Resume | None = None) -> Outcome:
+        """Carry the program out, or go on with it. Motion begins here; returns when the machine confirms the end.
+
+        Raises `MachineError` with what is known about motion; `NotConfirmedError` becomes UNKNOWN.
+        """
+
+    @abstractmethod
+    async def recover(self, run: Run, program: Program) -> Recovery:
+        """After a restart of the daemon: what became of `run`, by what the machine says. Moves nothing."""
+
+    async def pause(self, deadline_s: float) -> None:
+        """Hold the run, and return when it is confirmed. Only where `Capability.PAUSE` is there.
+
+        Raises `NotConfirmedError`.
+        """
+        raise NotAcceptableError("pause", "asked", f"{self.identity.firmware} cannot be paused by this driver")
+
+    async def resume(self, deadline_s: float) -> None:
+        """Go on with a held run, and return when it is confirmed. Only where `Capability.PAUSE` is there.
+
+        Raises `NotConfirmedError`.
+        """
+        raise NotAcceptableError("resume", "asked", f"{self.identity.firmware} cannot be resumed by this driver")
+
+    @abstractmethod
+    async def stop(self, deadline_s: float) -> None:
+        """End what is going on, make the machine safe (heaters off), and return when it is confirmed.
+
+        Raises `NotConfirmedError` when the machine has not confirmed by `deadline_s`.
+        """
+
+    @abstractmethod
+    async def abort(self) -> None:
+        """Stop now, whatever it costs. Legal in every state, from any task; waits on no lock, queue or window."""
+
+    @abstractmethod
+    async def lost(self) -> MachineError:
+        """Wait until the machine can no longer be used over this connection; the reason."""
+
+
+class DriverPlugin(ABC, Generic[ConnectionT, LimitsT]):
+    """What an entry point in the group ``edge.drivers`` names: one object.
+
+    `connection` and `limits` are the typed shapes of these tables in site.toml; they refuse unknown keys
+    (``extra="forbid"``).
+    """
+
+    connection: ClassVar[type[BaseModel]]
+    limits: ClassVar[type[BaseModel]]
+
+    @abstractmethod
+    def profiles(self, user_dir: Path | None) -> list[ProfileInfo]:
+        """The profiles that a machine of this driver can name."""
+
+    @abstractmethod
+    def preflight(self, machine: Machine[ConnectionT, LimitsT]) -> None:
+        """Look, without opening anything: is the port there, does another process hold it, does the profile exist.
+
+        Raises `ConnectError`, or `DriverError` for a profile that cannot be used.
+        """
+
+    @abstractmethod
+    def check(self, machine: Machine[ConnectionT, LimitsT], step: Step, program: Program) -> Prediction:
+        """Read the program and hold it against the machine's limits. Offline, no motion, in a worker process.
+
+        Raises `NotAcceptableError`.
+        """
+
+    @abstractmethod
+    def open(
+        self, machine: Machine[ConnectionT, LimitsT], context: DriverContext
+    ) -> AbstractAsyncContextManager[Driver]:
+        """Entering connects, identifies, and refuses a mismatch; leaving lets go without commanding anything.
+
+        Raises `ConnectError` or `IdentityError`.
+        """
+
+
+async def shielded(work: Coroutine[None, None, None], name: str) -> None:
+    """Carry `work` to its end even if the caller is cancelled meanwhile; the cancellation is raised afterwards.
+
+    For clean-up that touches a machine. `work` must have a deadline of its own.
+    """
+    task = asyncio.create_task(work, name=name)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        task.exception()
+        raise cancelled
+    task.result()

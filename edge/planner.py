@@ -1,0 +1,191 @@
+"""Which machine does which step now, and the reason why each other step waits. PURE.
+
+Rules
+
+1. Steps go in this order: higher priority first (as ISA-95's job orders count it), earlier due date, first accepted.
+2. A step goes to the first machine, in the order of the site's configuration, that can take it now.
+3. A step that finds none has at least one `Blocker`, and the first one is the one to clear first.
+4. Nothing here changes anything: a claim is made by recording ``run_began``, which looks again.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from edge.model.machine import MachineState, Value
+from edge.model.order import Requirement, unmet
+
+
+class StepKey(NamedTuple):
+    """One step for one part of one job."""
+
+    job_id: str
+    part: int
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStep:
+    """A step that is allowed to start. Times are aware UTC. `program` is its artifact's SHA-256."""
+
+    key: StepKey
+    process: str
+    requires: Mapping[str, Requirement]
+    program: str
+    program_name: str
+    program_here: bool
+    priority: int
+    due_at: datetime | None
+    not_before: datetime | None
+    expires_at: datetime
+    accepted_seq: int
+    refusal: str = ""  # why the order's signature counts no longer; empty while it does
+
+
+@dataclass(frozen=True, slots=True)
+class MachineView:
+    """A machine as it is now. `state_detail` says why it is offline; `needs_clearing` names the run that left a part."""
+
+    id: str
+    processes: tuple[str, ...]
+    properties: Mapping[str, Value]
+    state: MachineState
+    state_detail: str = ""
+    needs_clearing: str | None = None
+    busy_with: str | None = None
+
+
+class CheckState(enum.Enum):
+    """Whether a program suits a machine."""
+
+    PENDING = enum.auto()
+    SUITS = enum.auto()
+    REFUSED = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What the driver said of a program for a machine, in words if it refused."""
+
+    state: CheckState
+    reason: str = ""
+
+
+class Code(enum.StrEnum):
+    """Why a step waits."""
+
+    EXPIRED = "expired"
+    NOT_BEFORE = "not_before"
+    UNSIGNED = "unsigned"
+    NO_PROGRAM = "no_program"
+    NO_MACHINE = "no_machine"
+    UNMET = "requirement"
+    REFUSED = "program_refused"
+    CHECKING = "checking"
+    OFFLINE = "offline"
+    NEEDS_CLEARING = "needs_clearing"
+    BUSY = "busy"
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """One reason to wait: in words, with the command that clears it (empty if only time or the machine does)."""
+
+    code: Code
+    text: str
+    command: str = ""
+    machine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`assignments` are to be claimed; every other step is in `waits`, with at least one blocker."""
+
+    assignments: Mapping[StepKey, str]
+    waits: Mapping[StepKey, tuple[Blocker, ...]]
+
+
+def plan(
+    steps: Sequence[OpenStep],
+    machines: Sequence[MachineView],
+    checks: Mapping[tuple[str, str], CheckResult],
+    now: datetime,
+) -> Plan:
+    """Assign what can start now. `checks` is by (program, machine); a missing entry has not been checked yet."""
+    assignments: dict[StepKey, str] = {}
+    waits: dict[StepKey, tuple[Blocker, ...]] = {}
+    taken: dict[str, StepKey] = {}
+    for step in sorted(steps, key=_urgency):
+        blockers = _order_blockers(step, now)
+        able = [machine for machine in machines if step.process in machine.processes]
+        if not able:
+            blockers.append(Blocker(Code.NO_MACHINE, f"no machine here does {step.process}"))
+        for machine in able:
+            found = _machine_blockers(step, machine, checks, taken)
+            if not blockers and not found:
+                assignments[step.key] = machine.id
+                taken[machine.id] = step.key
+                break
+            if found:
+                blockers.append(found[0])
+        if step.key not in assignments:
+            waits[step.key] = tuple(blockers)
+    return Plan(assignments, waits)
+
+
+def _urgency(step: OpenStep) -> tuple[int, bool, float, int, StepKey]:
+    due_s = step.due_at.timestamp() if step.due_at is not None else 0.0
+    return -step.priority, step.due_at is None, due_s, step.accepted_seq, step.key
+
+
+def _order_blockers(step: OpenStep, now: datetime) -> list[Blocker]:
+    cancel = f"edge job cancel {step.key.job_id}"
+    found = []
+    if step.refusal:
+        found.append(Blocker(Code.UNSIGNED, step.refusal, cancel))
+    if now >= step.expires_at:
+        found.append(Blocker(Code.EXPIRED, f"the order was to start before {_time(step.expires_at)}", cancel))
+    if step.not_before is not None and now < step.not_before:
+        found.append(Blocker(Code.NOT_BEFORE, f"not before {_time(step.not_before)}"))
+    if not step.program_here:
+        again = "edge job submit FILE.mfjob"
+        found.append(Blocker(Code.NO_PROGRAM, f"the file {step.program_name} has not arrived", again))
+    return found
+
+
+def _machine_blockers(
+    step: OpenStep,
+    machine: MachineView,
+    checks: Mapping[tuple[str, str], CheckResult],
+    taken: Mapping[str, StepKey],
+) -> list[Blocker]:
+    """What keeps this machine from taking the step, what lasts longest first."""
+    found: list[Blocker] = []
+
+    def add(code: Code, text: str, command: str = "") -> None:
+        found.append(Blocker(code, f"{machine.id}: {text}", command, machine.id))
+
+    if reason := unmet(step.requires, machine.properties):
+        add(Code.UNMET, reason)
+    check = checks.get((step.program, machine.id), CheckResult(CheckState.PENDING))
+    if check.state is CheckState.REFUSED:
+        add(Code.REFUSED, f"refuses {step.program_name}: {check.reason}")
+    if machine.state is MachineState.OFFLINE:
+        add(Code.OFFLINE, f"offline: {machine.state_detail}" if machine.state_detail else "offline")
+    elif machine.busy_with is not None or machine.id in taken:
+        add(Code.BUSY, "busy")
+    elif machine.state is not MachineState.IDLE:
+        add(Code.BUSY, f"is {machine.state}" + (f": {machine.state_detail}" if machine.state_detail else ""))
+    if machine.needs_clearing is not None and machine.needs_clearing != machine.busy_with:
+        add(Code.NEEDS_CLEARING, "the last part is still on it", f"edge machine clear {machine.id}")
+    if check.state is CheckState.PENDING and step.program_here:
+        add(Code.CHECKING, f"{step.program_name} is being checked")
+    return found
+
+
+def _time(value: datetime) -> str:
+    return value.strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,73 @@
+"""Drivers: found by entry point, loaded only if the site's configuration names them, typed by their own models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from edge.driver import DriverPlugin, Machine
+from edge.errors import ConfigError
+from edge.model.site import MachineTable, SiteConfig, config_error
+
+GROUP = "edge.drivers"
+
+AnyMachine = Machine[Any, Any]
+AnyPlugin = DriverPlugin[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """A configured machine, and the plug-in that knows its kind."""
+
+    machine: AnyMachine
+    plugin: AnyPlugin
+
+
+def load(config: SiteConfig, file: Path) -> list[Equipment]:
+    """Every configured machine, in the order of the file. Raises `ConfigError`."""
+    installed = {point.name: point for point in entry_points(group=GROUP)}
+    loaded: dict[str, AnyPlugin] = {}
+    found = []
+    for index, table in enumerate(config.machines):
+        where = f"machines.{index} ({table.id})"
+        if table.driver not in loaded:
+            loaded[table.driver] = _load(installed, table.driver, file, where)
+        found.append(Equipment(_machine(table, loaded[table.driver], config, file, where), loaded[table.driver]))
+    return found
+
+
+def _load(installed: dict[str, EntryPoint], name: str, file: Path, where: str) -> AnyPlugin:
+    if name not in installed:
+        known = ", ".join(sorted(installed)) or "none"
+        raise ConfigError(file, f"{where}.driver", f"no driver {name!r} is installed", f"installed: {known}")
+    try:
+        plugin = installed[name].load()
+    except ImportError as error:
+        raise ConfigError(file, f"{where}.driver", f"the driver {name!r} cannot be loaded: {error}") from error
+    if not isinstance(plugin, DriverPlugin):
+        raise ConfigError(file, f"{where}.driver", f"{installed[name].value} is no DriverPlugin")
+    return plugin
+
+
+def _machine(table: MachineTable, plugin: AnyPlugin, config: SiteConfig, file: Path, where: str) -> AnyMachine:
+    return Machine(
+        id=table.id,
+        driver=table.driver,
+        profile=table.profile,
+        processes=tuple(table.processes),
+        connection=_typed(plugin.connection, table.connection, file, f"{where}.connection"),
+        limits=_typed(plugin.limits, table.limits, file, f"{where}.limits"),
+        properties=table.properties,
+        profiles_dir=config.site.profiles_dir,
+    )
+
+
+def _typed(schema: type[BaseModel], values: dict[str, Any], file: Path, where: str) -> BaseModel:
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise config_error(file, where, error, schema) from error
