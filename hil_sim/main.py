@@ -1,0 +1,148 @@
+"""`hil-sim`: simulated machines behind real wires, for tests without hardware."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hil_sim.clock import ScaledClock
+from hil_sim.faults import NAMES, FaultError, Faults
+from hil_sim.printer import texts
+from hil_sim.printer.board import Options
+from hil_sim.printer.device import CommandLog, Device, note_to_stderr
+from hil_sim.printer.firmware import Firmware
+from hil_sim.wire import PtyWire, TcpWire, Wire, WireError
+
+BAD_USAGE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 0, or 2 with one line on standard error."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _printer(arguments)
+    except (FaultError, WireError) as error:
+        return _refuse(str(error))
+
+
+def _refuse(text: str) -> int:
+    print(f"hil-sim printer: {text}", file=sys.stderr)
+    return BAD_USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hil-sim", description="Simulated machines behind real wires.")
+    machines = parser.add_subparsers(dest="machine", required=True, metavar="MACHINE")
+    printer = machines.add_parser("printer", help="a 3D printer with Marlin 2.1 on a serial line")
+    wire = printer.add_mutually_exclusive_group(required=True)
+    wire.add_argument("--pty", metavar="PATH", type=Path, help="a pseudo-terminal; PATH becomes a link to it")
+    wire.add_argument("--tcp", metavar="HOST:PORT", type=_address, help="a TCP port; port 0 takes a free one")
+    printer.add_argument("--speed", metavar="N", type=_positive, default=1.0, help="simulated seconds per real second")
+    printer.add_argument("--baud", metavar="N", type=_count, help="pace the wire, in real time (default: no pace)")
+    printer.add_argument("--log", metavar="FILE", type=Path, help="append each executed command to FILE")
+    printer.add_argument("--uuid", default=texts.DEFAULT_UUID, help="the UUID that M115 shows")
+    printer.add_argument("--rx-bytes", metavar="N", type=_count, default=128, help="size of the receive ring")
+    printer.add_argument("--advanced-ok", action="store_true", help="`ok` with line number and free places")
+    printer.add_argument(
+        "--emergency-parser",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="act on M108, M112 and M410 as they arrive (default: yes)",
+    )
+    printer.add_argument("--reset-on-open", action="store_true", help="a host that opens the port resets the board")
+    printer.add_argument(
+        "--fault", metavar="NAME[=ARG]", action="append", default=[], help=f"may be repeated: {', '.join(NAMES)}"
+    )
+    printer.add_argument("--seed", metavar="N", type=int, default=0, help="for the faults that are random")
+    printer.add_argument("--verbose", action="store_true", help="notes on standard error")
+    return parser
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host, int(port)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _printer(arguments: argparse.Namespace) -> int:
+    faults = Faults.parse(arguments.fault)
+    options = Options(
+        uuid=arguments.uuid,
+        advanced_ok=arguments.advanced_ok,
+        emergency_parser=arguments.emergency_parser,
+        rx_bytes=arguments.rx_bytes,
+    )
+    log: CommandLog | None = None
+    if arguments.log:
+        try:
+            log = CommandLog(arguments.log)
+        except OSError as error:
+            return _refuse(f"cannot write the log {arguments.log}: {error.strerror}")
+    try:
+        wire: Wire = PtyWire(arguments.pty) if arguments.pty else TcpWire(*arguments.tcp)
+        firmware = Firmware(options, faults, log.record if log else _unrecorded, arguments.seed)
+        device = Device(
+            firmware=firmware,
+            clock=ScaledClock(arguments.speed),
+            wire=wire,
+            baud=arguments.baud,
+            reset_on_open=arguments.reset_on_open,
+            note=note_to_stderr if arguments.verbose else _unnoted,
+        )
+        asyncio.run(_serve(device, wire.describe()))
+    finally:
+        if log:
+            log.close()
+    return 0
+
+
+def _unrecorded(_at_s: float, _number: str, _text: str) -> None:
+    """No log was asked for."""
+
+
+def _unnoted(_text: str) -> None:
+    """No notes were asked for."""
+
+
+async def _serve(device: Device, description: str) -> None:
+    """Run until SIGTERM or SIGINT; SIGUSR1 presses the reset button."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    handlers: dict[signal.Signals, Callable[[], None]] = {
+        signal.SIGTERM: stop.set,
+        signal.SIGINT: stop.set,
+        signal.SIGUSR1: device.press_reset,
+    }
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    device.start()
+    try:
+        print(f"ready {description}", flush=True)
+        await stop.wait()
+    finally:
+        device.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
