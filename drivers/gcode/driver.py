@@ -279,7 +279,6 @@ def _wire(profile: Profile) -> Wire:
         window_bytes=0,
         stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
         silence_s=wire.silence_s,
-        ok_after_resend=wire.ok_after_resend,
     )
 
 

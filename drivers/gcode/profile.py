@@ -36,7 +36,6 @@ class WireTable(_Table):
     rx_buffer_bytes: int = Field(ge=32)
     line_max_bytes: int = Field(ge=32)
     busy_interval_s: float = Field(ge=0)
-    ok_after_resend: bool
     silence_s: float = Field(gt=0)
 
 

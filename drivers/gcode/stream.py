@@ -6,8 +6,9 @@ Rules
 
 1. Program commands are numbered from 1, after ``N0 M110 N0``. Requests (polls) go out unnumbered. So the firmware's
    line counter is the index of the last program command that it took.
-2. ``ok`` acknowledges the oldest line in flight; the firmware answers in order. The ``ok`` right after ``Resend``
-   belongs to the ``Resend`` and acknowledges nothing.
+2. ``ok`` acknowledges the oldest line in flight; the firmware answers in order. The first ``ok`` after ``Resend``
+   belongs to the ``Resend`` and acknowledges nothing. Some firmware sends none, so nothing goes out after a ``Resend``
+   until its ``ok`` has come or `RESEND_OK_S` have passed: then an ``ok`` has one meaning only.
 3. ``Resend: n`` says that everything below n was taken, whatever is still waiting for its ``ok``. Lines from n on go
    out again. The errors before it are printed when a line is read, before the ``ok``s of lines already queued, so they
    are never matched with the oldest line in flight.
@@ -15,7 +16,9 @@ Rules
    line is in flight at a time, until `CLEAN_LINES` were acknowledged; after `DISTRUST_ERRORS` errors it stays so.
 5. Nothing is guessed after a silence: a line with a number far ahead is refused by the firmware with the last number
    it took (`PROBE_NUMBER`), and that is the truth.
-6. A failure latches. Nothing more is sent until a new stream is made on a new connection.
+6. A line whose ``N`` was garbled is no numbered line to the firmware: it says that it does not know that command, and
+   then ``ok``. The text is not the one sent, so that ``ok`` acknowledges nothing and the line goes out again.
+7. A failure latches. Nothing more is sent until a new stream is made on a new connection.
 
 Source of the protocol: Marlin/src/gcode/queue.cpp (2.1.2.1), `get_serial_commands` and `flush_and_request_resend`.
 """
@@ -51,6 +54,9 @@ CLEAN_LINES = 1000
 DISTRUST_ERRORS = 5
 """Errors after which a link is never trusted with more than one line in flight."""
 
+RESEND_OK_S = 0.25
+"""How long the ``ok`` of a ``Resend`` may take. Marlin prints both in one go; a USB adapter may hold 16 ms back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wire:
@@ -58,15 +64,13 @@ class Wire:
 
     `window_bytes`: bytes in flight at most, 0 for one line at a time. `stall_s`: how long a line may stay without
     ``ok`` or ``busy`` before the firmware is probed. `silence_s`: how long nothing at all may be heard while an answer
-    is owed. `max_resends`: how often the same line may be asked for again. `ok_after_resend`: whether ``Resend`` is
-    followed by an ``ok`` of its own.
+    is owed. `max_resends`: how often the same line may be asked for again.
     """
 
     window_bytes: int = 0
     stall_s: float = 6.0
     silence_s: float = 30.0
     max_resends: int = 10
-    ok_after_resend: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,8 @@ class GcodeStream:
         self._probe_due = False
         self._probing = False
         self._probes_unanswered = 0
-        self._ok_owed_to_resend = False
+        self._resend_ok_until_s: float | None = None  # the `ok` of a `Resend` may come until then
+        self._garbled = False  # the next `ok` is of a line that the firmware did not recognise
         self._stale_resends = 0
         self._refused: tuple[int, int] = (0, 0)  # (line number, how often in a row it was asked for again)
         self._clean = CLEAN_LINES
@@ -227,7 +232,7 @@ class GcodeStream:
     def take(self, now_s: float) -> bytes:
         """The bytes to write now. Ask again after every `receive` and `tick`."""
         out: list[bytes] = []
-        while self._failure is None and not self._probing:
+        while self._failure is None and not self._probing and self._resend_ok_until_s is None:
             if self._probe_due:
                 if self._flight:
                     break
@@ -286,14 +291,13 @@ class GcodeStream:
         return events
 
     def _reply(self, reply: Reply, now_s: float) -> list[Event]:
-        owed, self._ok_owed_to_resend = self._ok_owed_to_resend, False
         match reply:
             case Ok(line=line):
                 self._moved_s = now_s
-                return [] if owed else self._acknowledge(line)
+                return self._ok(line)
             case Resend(line=line):
                 self._moved_s = now_s
-                self._ok_owed_to_resend = self._wire.ok_after_resend
+                self._resend_ok_until_s = now_s + RESEND_OK_S
                 return self._resend(line)
             case LineError() | Busy():
                 self._moved_s = now_s
@@ -303,7 +307,10 @@ class GcodeStream:
             case Fatal(text=text):
                 return self._fail(f"the printer stopped itself: {text}", Cause.SAID)
             case UnknownCommand(command=command) if self._numbered_in_flight():
-                return self._fail(f'the firmware does not know the command "{command}"', Cause.SAID)
+                if command.split()[:1] == self._flight[0].command.split()[:1]:
+                    return self._fail(f'the firmware does not know the command "{command}"', Cause.SAID)
+                self._garbled = True
+                return [Heard(reply)]
             case NotDone(text=text) if self._numbered_in_flight():
                 return self._fail(f"the firmware did not carry out a command: {text}", Cause.SAID)
             case _:
@@ -313,6 +320,15 @@ class GcodeStream:
 
     def _numbered_in_flight(self) -> bool:
         return bool(self._flight) and self._flight[0].number is not None
+
+    def _ok(self, number: int | None) -> list[Event]:
+        if self._resend_ok_until_s is not None:
+            self._resend_ok_until_s = None
+            return []
+        if self._garbled:
+            self._garbled = False
+            return self._refuse(self._flight[0].number or 0) if self._numbered_in_flight() else []
+        return self._acknowledge(number)
 
     def _acknowledge(self, number: int | None) -> list[Event]:
         """One ``ok``; with its line number (ADVANCED_OK) also the lines whose ``ok`` was lost before it."""
@@ -350,6 +366,10 @@ class GcodeStream:
             # Lines that were behind the refused one are refused with the same words.
             self._stale_resends -= 1
             return []
+        return self._refuse(number) or (self._fits(number - 1) if number else [])
+
+    def _refuse(self, number: int) -> list[Event]:
+        """The firmware has not taken line `number`: send it again, with what is behind it."""
         self.resends += 1
         self._clean = 0
         count = self._refused[1] + 1 if number == self._refused[0] else 1
@@ -358,7 +378,7 @@ class GcodeStream:
             return self._fail(f"line {number} was refused {count} times", Cause.SAID)
         behind = self._take_back(number)
         self._stale_resends = max(0, behind - 1)
-        return self._fits(number - 1) if number else []
+        return []
 
     def _take_back(self, number: int) -> int:
         """Move the lines from `number` on, and requests behind them, back to be sent again; how many they are."""
@@ -410,14 +430,21 @@ class GcodeStream:
 
     def deadline_s(self) -> float | None:
         """When `tick` must be called, if nothing is received before."""
-        if self._failure is not None or not (self._flight or self._probing):
+        if self._failure is not None:
+            return None
+        if self._resend_ok_until_s is not None:
+            return self._resend_ok_until_s
+        if not (self._flight or self._probing):
             return None
         return min(self._moved_s + self._wire.stall_s, self._heard_s + self._wire.silence_s)
 
     def tick(self, now_s: float) -> tuple[bytes, list[Event]]:
-        """The deadline has come: bytes to write now (a probe), and what is known."""
+        """The deadline has come: bytes to write now (a probe), and what is known. Ask `take` afterwards."""
         deadline_s = self.deadline_s()
         if deadline_s is None or now_s < deadline_s:
+            return b"", []
+        if self._resend_ok_until_s is not None:
+            self._resend_ok_until_s = None
             return b"", []
         self.time_outs += 1
         if now_s >= self._heard_s + self._wire.silence_s:
