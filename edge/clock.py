@@ -1,4 +1,4 @@
-"""The machine's clocks, and the stamp that every event carries."""
+"""The host's clocks, and the stamp that every event carries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime
 import time
 from pathlib import Path
 
-from edge.model.event import Stamp
+from edge.model.event import ClockTrust, Stamp
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -18,7 +18,7 @@ class SystemClock:
         self.boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
 
     def mono_s(self) -> float:
-        """Seconds, never going back, since some moment of this boot."""
+        """Seconds since some moment of this boot; never goes back."""
         return time.monotonic()
 
     def wall(self) -> datetime.datetime:
@@ -27,9 +27,5 @@ class SystemClock:
 
     def stamp(self) -> Stamp:
         """For an event that happens now. Nobody vouches for the wall clock, and the stamp says so."""
-        return Stamp(
-            at_wall=self.wall().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            at_mono_ms=int(self.mono_s() * 1000),
-            boot_id=self.boot_id,
-            clock="unknown",
-        )
+        at_wall = self.wall().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return Stamp(at_wall, self.mono_s(), self.boot_id, ClockTrust.UNKNOWN)

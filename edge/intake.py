@@ -1,0 +1,171 @@
+"""Bytes from anywhere -> `trust.admit` -> the journal. Idempotent: the same bytes again change nothing.
+
+Rules
+
+1. The verdict, its event, the replay mark and the job's id become durable in one transaction, and only then does the
+   sender get an answer.
+2. Files are taken out of a bundle only after its order is accepted, and only those that the order names. So nobody
+   without a valid signature can fill the disk.
+3. A bundle whose order was accepted before still brings the files that are missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.artifacts import Artifacts, read_bundle
+from edge.authority import Authority
+from edge.clock import SystemClock
+from edge.journal import Journal, Transaction
+from edge.model.event import Draft, EventKind
+from edge.trust import JobOrder, Now, Reason, ReplayWindow, Snapshot, Verdict, admit
+
+RESERVE_BYTES = 64 * 1024 * 1024
+"""Kept free for the journal, whatever artifacts ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of what was sent in. `refused` maps a file's hash to the reason why it was not taken."""
+
+    verdict: Verdict
+    job_id: str | None
+    stored: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+class _Ledger:
+    """What the journal remembers, as `trust.admit` asks for it."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def verdict_of(self, digest: str) -> Verdict | None:
+        known = self._transaction.verdict_of(digest)
+        if known is None:
+            return None
+        reason = None if known.accepted else Reason(known.reason)
+        return Verdict(known.accepted, reason, known.detail, digest, signed=True)
+
+    def window(self, issuer: str, series: str) -> ReplayWindow:
+        return self._transaction.window(issuer, series)
+
+    def digest_of(self, job_id: str) -> str | None:
+        return self._transaction.digest_of(job_id)
+
+
+class Intake:
+    """The site's door for orders."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        artifacts: Artifacts,
+        authority: Authority,
+        processes: frozenset[str],
+        clock: SystemClock,
+        free_bytes: Callable[[], int] | None = None,
+    ) -> None:
+        self._journal = journal
+        self._artifacts = artifacts
+        self._authority = authority
+        self._processes = processes
+        self._clock = clock
+        self._free_bytes = free_bytes or artifacts.free_bytes
+
+    async def envelope(self, raw: bytes, actor: str) -> Receipt:
+        """Judge one signed order and record the verdict."""
+        free_bytes, now = self._free_bytes(), self._clock.wall()
+
+        def judge(transaction: Transaction) -> Receipt:
+            snapshot = Snapshot(
+                site=self._journal.site,
+                root=self._authority.root,
+                processes=self._processes,
+                free_bytes=free_bytes,
+                reserve_bytes=RESERVE_BYTES,
+                ledger=_Ledger(transaction),
+            )
+            verdict = admit(raw, snapshot, Now(now))
+            if not verdict.repeated:
+                _record(transaction, verdict, raw, actor, now)
+            return Receipt(verdict, _job_id(transaction, verdict))
+
+        return await self._journal.transact(judge)
+
+    async def bundle(self, path: Path, actor: str) -> Receipt:
+        """Judge the order in a bundle, and take the files that it names. Raises `BundleError` for a malformed bundle."""
+        raw = await asyncio.to_thread(_envelope_in, path)
+        receipt = await self.envelope(raw, actor)
+        if not receipt.verdict.accepted or receipt.job_id is None:
+            return receipt
+        order = receipt.verdict.order or await self._order(receipt.job_id)
+        wanted = {artifact.sha256: artifact.size_bytes for artifact in order.artifacts.values()}
+        return await self._take_files(path, receipt, wanted, actor)
+
+    async def _take_files(self, path: Path, receipt: Receipt, wanted: dict[str, int], actor: str) -> Receipt:
+        absent = {sha256: size for sha256, size in wanted.items() if not self._artifacts.has(sha256)}
+
+        def take() -> Receipt:
+            with read_bundle(path) as bundle:
+                found = bundle.extract(absent, self._artifacts)
+            refused = tuple(sorted(found.refused.items()))
+            return Receipt(receipt.verdict, receipt.job_id, found.stored, found.missing, refused)
+
+        taken = await asyncio.to_thread(take)
+        if taken.stored:
+            await self._journal.record(
+                [
+                    Draft(
+                        EventKind.ARTIFACT_STORED,
+                        actor,
+                        {"sha256": sha256, "size_bytes": wanted[sha256]},
+                        job_id=receipt.job_id,
+                    )
+                    for sha256 in taken.stored
+                ]
+            )
+        return taken
+
+    async def _order(self, job_id: str) -> JobOrder:
+        return await self._journal.transact(lambda transaction: transaction.order(job_id))
+
+
+def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, now: datetime.datetime) -> None:
+    if not verdict.signed:
+        reason = str(verdict.reason)
+        transaction.count_refusal(reason, now.strftime("%Y-%m-%dT%H:%MZ"))
+    elif verdict.accepted and verdict.order is not None:
+        body = {
+            "digest": verdict.digest,
+            "envelope": base64.b64encode(raw).decode("ascii"),
+            "signers": list(verdict.signers),
+        }
+        transaction.record(Draft(EventKind.JOB_ACCEPTED, actor, body, job_id=verdict.order.job_id))
+    else:
+        body = {
+            "digest": verdict.digest,
+            "reason": str(verdict.reason),
+            "detail": verdict.detail,
+            "signers": list(verdict.signers),
+        }
+        claimed = verdict.order.job_id if verdict.order is not None else None
+        transaction.record(Draft(EventKind.JOB_REFUSED, actor, body, job_id=claimed))
+
+
+def _job_id(transaction: Transaction, verdict: Verdict) -> str | None:
+    if verdict.order is not None:
+        return verdict.order.job_id
+    known = transaction.verdict_of(verdict.digest)
+    return None if known is None else known.job_id
+
+
+def _envelope_in(path: Path) -> bytes:
+    with read_bundle(path) as bundle:
+        return bundle.envelope

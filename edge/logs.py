@@ -1,0 +1,43 @@
+"""The daemon's log: one line a fact for people; tracebacks only in the file, under an id."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import secrets
+import sys
+from pathlib import Path
+
+FILE_BYTES = 1_000_000
+FILES_KEPT = 3
+
+
+class _OneLine(logging.Formatter):
+    """For a terminal or journald: no traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
+def set_up(state_dir: Path, *, verbose: bool) -> Path:
+    """Log to standard error and to a rotating file below `state_dir`; the file's path."""
+    path = state_dir / "log" / "edge.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = logging.handlers.RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    screen = logging.StreamHandler(sys.stderr)
+    screen.setFormatter(_OneLine())
+    screen.setLevel(logging.DEBUG if verbose else logging.INFO)
+    root = logging.getLogger()
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    for handler in (file, screen):
+        root.addHandler(handler)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    return path
+
+
+def log_bug(log: logging.Logger, error: BaseException) -> str:
+    """Write the traceback of an unexpected error to the log; ``id …``, for the message that a person sees."""
+    ident = secrets.token_hex(4)
+    log.error("internal error, id %s: %s", ident, type(error).__name__, exc_info=error)
+    return f"id {ident}"

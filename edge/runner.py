@@ -1,0 +1,351 @@
+"""One machine at work: keeps its driver open, claims what the dispatcher offers, and writes down what happened.
+
+Rules
+
+1. ``run_began`` is durable before the driver may send the first byte that can move the machine.
+2. Right before it, the order's signatures, its latest start and the program's hash are checked once more.
+3. Whatever a driver returns or raises becomes an outcome in the journal; while the journal cannot take it, it is tried
+   again, and the machine gets no other work.
+4. A stop that is not confirmed ends the run as UNKNOWN.
+5. A driver's bug ends its run as UNKNOWN and closes the connection; it never stops the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import secrets
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.artifacts import Artifacts
+from edge.authority import Authority
+from edge.clock import SystemClock
+from edge.driver import (
+    Driver,
+    DriverError,
+    Identity,
+    Json,
+    MachineError,
+    MachineState,
+    Motion,
+    NotAcceptableError,
+    NotConfirmedError,
+    Observation,
+    Outcome,
+    OutcomeKind,
+    Program,
+    Run,
+    StateSeen,
+    Step,
+)
+from edge.errors import ArtifactError, IllegalTransitionError, JournalError, StaleRevisionError, StoreClosedError
+from edge.journal import Journal
+from edge.logs import log_bug
+from edge.model.event import Draft, EventKind
+from edge.observed import Observed
+from edge.planner import MachineView, StepKey
+from edge.plugins import Equipment
+
+ACTOR = "site"
+STOP_S = 120.0
+"""How long a machine may take to confirm a stop: the move in its queue, and a lift of the tool."""
+
+RECONNECT_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Pauses before the next attempt to reach a machine; the last one repeats."""
+
+JOURNAL_RETRY_S = 1.0
+
+log = logging.getLogger("edge.runner")
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A step that the planner gave to a machine, as the journal had it at `revision`."""
+
+    key: StepKey
+    step: Step
+    attempt: int
+    revision: int
+    program: Program
+    envelope: bytes
+    expires_at: datetime.datetime
+
+
+class _Context:
+    """The `DriverContext` of one machine."""
+
+    def __init__(self, runner: Runner, clock: SystemClock, state_dir: Path) -> None:
+        self._runner = runner
+        self.clock = clock
+        self.state_dir = state_dir
+
+    def emit(self, observation: Observation) -> None:
+        self._runner.observed.add(observation)
+
+    async def checkpoint(self, value: Json) -> None:
+        await self._runner.checkpoint(value)
+
+    def record_bytes(self, direction: str, data: bytes) -> None:
+        """Nothing records the wire yet."""
+
+
+class Runner:
+    """One configured machine. `serve` is its task."""
+
+    def __init__(
+        self,
+        equipment: Equipment,
+        journal: Journal,
+        artifacts: Artifacts,
+        authority: Authority,
+        clock: SystemClock,
+        state_dir: Path,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.machine = equipment.machine
+        self._plugin = equipment.plugin
+        self._journal = journal
+        self._artifacts = artifacts
+        self._authority = authority
+        self._clock = clock
+        self._state_dir = state_dir / "machines" / self.machine.id
+        self._on_change = on_change
+        self.observed = Observed(clock.mono_s, on_change)
+        self.identity: Identity | None = None
+        self.claimed: StepKey | None = None  # from the offer until the run's end is durable
+        self.run_id: str | None = None  # from `run_began` until the run's end is durable
+        self._offer: asyncio.Future[Assignment] | None = None
+        self._driver: Driver | None = None
+        self._executing: asyncio.Task[Outcome] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._stop_failure = ""
+        self._online: bool | None = None
+        self._closing = asyncio.Event()
+
+    def view(self, needs_clearing: str | None) -> MachineView:
+        """The machine as the planner sees it."""
+        busy = self.run_id or (self.claimed and self.claimed.job_id)
+        seen = self.observed.state
+        machine = self.machine
+        return MachineView(
+            machine.id, machine.processes, machine.properties, seen.state, seen.detail, needs_clearing, busy
+        )
+
+    # Called by the dispatcher and the API, on the event loop
+
+    def offer(self, assignment: Assignment) -> bool:
+        """Give the machine a step; False if it can take none now."""
+        if self._offer is None or self._offer.done() or self._closing.is_set():
+            return False
+        self.claimed = assignment.key
+        self._offer.set_result(assignment)
+        return True
+
+    def stop(self, run_id: str) -> None:
+        """Stop this run, if it is going on. Idempotent; what comes of it is recorded as the run's end."""
+        if self.run_id != run_id or self._driver is None or self._executing is None or self._stopping is not None:
+            return
+        self._stopping = asyncio.create_task(self._stop(self._driver), name=f"stop {self.machine.id}")
+
+    async def close(self) -> None:
+        """Stop what is going on, and let go of the machine. Returns when the end of the run is recorded."""
+        self._closing.set()
+        if self.run_id is not None:
+            self.stop(self.run_id)
+
+    async def checkpoint(self, value: Json) -> None:
+        """Keep `value` for the run that is going on."""
+        if self.run_id is None:
+            raise RuntimeError("a checkpoint belongs to a run, and none is going on")
+        await self._journal.checkpoint(self.run_id, value)
+
+    # The machine's task
+
+    async def serve(self) -> None:
+        """Keep the machine connected and working until `close`."""
+        failures = 0
+        while not self._closing.is_set():
+            try:
+                self._state_dir.mkdir(parents=True, exist_ok=True)
+                context = _Context(self, self._clock, self._state_dir)
+                async with self._plugin.open(self.machine, context) as driver:
+                    failures = 0
+                    await self._connected(driver)
+                    reason = await self._work(driver)
+            except DriverError as error:
+                reason = str(error)
+            except (OSError, StoreClosedError) as error:
+                reason = str(error)
+            except Exception as error:  # noqa: BLE001 - a plug-in's bug must not take the other machines down
+                reason = f"internal error in the driver {self.machine.driver} ({log_bug(log, error)})"
+            await self._disconnected(reason)
+            pause_s = RECONNECT_S[min(failures, len(RECONNECT_S) - 1)]
+            failures += 1
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._closing.wait()
+
+    async def _connected(self, driver: Driver) -> None:
+        self._driver, self.identity = driver, driver.identity
+        if self._online is not True:
+            self._online = True
+            who = driver.identity
+            body = {"firmware": who.firmware, "version": who.version, "serial": who.serial, "profile": who.profile}
+            await self._until_recorded(Draft(EventKind.MACHINE_ONLINE, ACTOR, body, machine=self.machine.id))
+            log.info("%s is online: %s %s", self.machine.id, who.firmware, who.version)
+
+    async def _disconnected(self, reason: str) -> None:
+        self._driver = None
+        self.observed.offline(reason)
+        if self._online is not False and not self._closing.is_set():
+            self._online = False
+            log.warning("%s is offline: %s", self.machine.id, reason)
+            draft = Draft(EventKind.MACHINE_OFFLINE, ACTOR, {"reason": reason}, machine=self.machine.id)
+            await self._until_recorded(draft)
+
+    async def _work(self, driver: Driver) -> str:
+        """Take work until the connection is lost (why) or the runner is closed."""
+        lost = asyncio.create_task(driver.lost(), name=f"watch {self.machine.id}")
+        closing = asyncio.create_task(self._closing.wait(), name=f"close {self.machine.id}")
+        try:
+            while True:
+                self._offer = asyncio.get_running_loop().create_future()
+                self._on_change()
+                await asyncio.wait([lost, closing, self._offer], return_when=asyncio.FIRST_COMPLETED)
+                if self._offer.done():
+                    await self._carry_out(driver, self._offer.result())
+                if lost.done():
+                    return str(lost.result())
+                if closing.done():
+                    return "the daemon stops"
+        finally:
+            self._offer = None
+            for task in (lost, closing):
+                task.cancel()
+            await asyncio.wait([lost, closing])
+
+    async def _carry_out(self, driver: Driver, assignment: Assignment) -> None:
+        key = assignment.key
+        run = Run(secrets.token_hex(16), key.job_id, key.part, assignment.step, assignment.attempt)
+        try:
+            if await self._begin(run, assignment):
+                outcome = await self._execute(driver, run, assignment.program)
+                await self._end(run, outcome)
+        finally:
+            self.claimed = self.run_id = None
+            self.observed.forget_run()
+
+    async def _begin(self, run: Run, assignment: Assignment) -> bool:
+        """Check the claim once more and make it durable; False if it no longer holds."""
+        if refusal := self._authority.refusal(assignment.envelope):
+            log.warning("job %s is not started: %s", run.job_id, refusal)
+            return False
+        try:
+            await asyncio.to_thread(self._artifacts.verify, assignment.program.sha256)
+        except ArtifactError as error:
+            log.error("job %s is not started: %s", run.job_id, error)
+            await asyncio.to_thread(self._artifacts.quarantine, assignment.program.sha256)
+            body = {"sha256": assignment.program.sha256, "reason": str(error)}
+            await self._until_recorded(Draft(EventKind.ARTIFACT_LOST, ACTOR, body, job_id=run.job_id))
+            return False
+        if self._clock.wall() >= assignment.expires_at:
+            return False
+        try:
+            body = {"attempt": run.attempt, "sha256": assignment.program.sha256}
+            await self._journal.record([self._draft(EventKind.RUN_BEGAN, run, body)], assignment.revision)
+        except (StaleRevisionError, IllegalTransitionError) as error:
+            log.info("job %s moved on before it could start: %s", run.job_id, error)
+            return False
+        except JournalError as error:
+            log.error("job %s is not started, for the journal cannot take it: %s", run.job_id, error)
+            return False
+        self.run_id = run.run_id
+        log.info("%s begins run %s of job %s", self.machine.id, run.run_id, run.job_id)
+        return True
+
+    async def _execute(self, driver: Driver, run: Run, program: Program) -> Outcome:
+        self._stopping = None
+        self._stop_failure = ""
+        work: Coroutine[None, None, Outcome] = driver.execute(run, program)
+        self._executing = asyncio.create_task(work, name=f"run {run.run_id}")
+        if self._closing.is_set():
+            self.stop(run.run_id)
+        try:
+            await asyncio.wait([self._executing])
+        except asyncio.CancelledError:
+            self._executing.cancel()
+            await asyncio.wait([self._executing])
+            raise
+        finally:
+            if self._stopping is not None:
+                await asyncio.wait([self._stopping])
+        return self._outcome(self._executing)
+
+    def _outcome(self, done: asyncio.Task[Outcome]) -> Outcome:
+        """What the end of a driver's `execute` means."""
+        try:
+            return done.result()
+        except NotConfirmedError as error:
+            return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, str(error))
+        except NotAcceptableError as error:
+            return Outcome(OutcomeKind.FAILED, Motion.NONE, str(error))
+        except MachineError as error:
+            return Outcome(OutcomeKind.FAILED, error.motion, str(error))
+        except asyncio.CancelledError:
+            return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, self._stop_failure or "the run was given up")
+        except Exception as error:  # noqa: BLE001 - a driver's bug: nobody knows what the machine does now
+            reason = f"internal error in the driver {self.machine.driver} ({log_bug(log, error)})"
+            return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, reason)
+
+    async def _stop(self, driver: Driver) -> None:
+        try:
+            await driver.stop(self._clock.mono_s() + STOP_S)
+        except DriverError as error:
+            self._give_up(str(error))
+        except Exception as error:  # noqa: BLE001 - as in _outcome
+            self._give_up(f"internal error in the driver {self.machine.driver} ({log_bug(log, error)})")
+
+    def _give_up(self, reason: str) -> None:
+        self._stop_failure = reason
+        if self._executing is not None:
+            self._executing.cancel()
+
+    async def _end(self, run: Run, outcome: Outcome) -> None:
+        body = {
+            "outcome": str(outcome.kind),
+            "motion": str(outcome.motion),
+            "reason": outcome.reason,
+            "evidence": dict(outcome.evidence),
+        }
+        await self._until_recorded(self._draft(EventKind.RUN_ENDED, run, body))
+        log.info("%s ends run %s: %s %s", self.machine.id, run.run_id, outcome.kind, outcome.reason)
+
+    async def _until_recorded(self, draft: Draft) -> None:
+        """Record a fact, however long the journal takes: it happened, so it must not be lost."""
+        while True:
+            try:
+                await self._journal.record([draft])
+            except (IllegalTransitionError, StoreClosedError):
+                raise
+            except JournalError as error:
+                log.error("the journal cannot take %s of %s: %s; trying again", draft.kind, self.machine.id, error)
+                self.observed.add(StateSeen(MachineState.STOPPED, f"the journal cannot be written: {error}"))
+                await asyncio.sleep(JOURNAL_RETRY_S)
+            else:
+                return
+
+    def _draft(self, kind: EventKind, run: Run, body: dict[str, Json]) -> Draft:
+        return Draft(
+            kind,
+            ACTOR,
+            body,
+            job_id=run.job_id,
+            part=run.part,
+            step=run.step.id,
+            run_id=run.run_id,
+            machine=self.machine.id,
+        )
