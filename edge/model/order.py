@@ -8,7 +8,8 @@ Rules, beyond the shape of each field:
        which robot program moves a part from one machine to the other.
     4. Retrying needs attempts: `retry` and `retry_before_motion` ask for `max_attempts` of 2 or more. `hold` and
        `abort` may have several too, for a local operator to use.
-    5. Units are in the names of properties. `requires` is matched by `unmet`.
+    5. Two artifacts with one hash are one content, so they have one size.
+    6. Units are in the names of properties. `requires` is matched by `unmet`.
 
 Unknown fields are refused: a site must not carry out half of what an issuer meant.
 """
@@ -223,6 +224,8 @@ class JobOrder(StrictModel):
             raise broken_rule("expires_at is not after issued_at, must be later")
         if self.not_before is not None and self.not_before >= self.expires_at:
             raise broken_rule("not_before is not before expires_at, must be earlier")
+        if len({(artifact.sha256, artifact.size_bytes) for artifact in self.artifacts.values()}) > len(self._sizes):
+            raise broken_rule("two artifacts have the same sha256 and different size_bytes, must have the same")
         steps = {step.id: step for step in self.steps}
         if len(steps) < len(self.steps):
             raise broken_rule("two steps have the same id, must differ")
@@ -254,7 +257,11 @@ class JobOrder(StrictModel):
     @property
     def total_bytes(self) -> int:
         """The size of all artifacts together, each content counted once."""
-        return sum({artifact.sha256: artifact.size_bytes for artifact in self.artifacts.values()}.values())
+        return sum(self._sizes.values())
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {artifact.sha256: artifact.size_bytes for artifact in self.artifacts.values()}
 
 
 def _in_a_circle(steps: Mapping[str, Step]) -> list[str]:

@@ -204,6 +204,12 @@ def test_steps_that_wait_for_each_other_are_refused():
         parse(steps=steps)
 
 
+def test_one_content_has_one_size():
+    body = order_document()["artifacts"]["body.gcode"]
+    with pytest.raises(FormatError, match="same sha256 and different size_bytes"):
+        parse(artifacts={"body.gcode": body, "small.gcode": body | {"size_bytes": 0}})
+
+
 def test_a_step_names_a_predecessor_once():
     with pytest.raises(FormatError, match="twice in 'after'"):
         parse(steps=[step_document(), step_document(id="b", after=["print", "print"])])
