@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import textwrap
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,11 @@ _LIMITS = ("processes", "sites")
 def print_json(document: Mapping[str, object]) -> None:
     """The one JSON document of a command."""
     print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_field(label: str, text: str) -> None:
+    """One labelled line, continued under its text where it is longer than a terminal is wide."""
+    print(textwrap.fill(text, width=80, initial_indent=f"  {label:<11}", subsequent_indent=" " * 13))
 
 
 def read_signed_file(path: Path) -> tuple[bytes, bool]:
@@ -243,9 +249,8 @@ def _tell_order(args: argparse.Namespace, path: Path, order: JobOrder, raw: byte
         return 0
     print(f"{path}: job {order.job_id}")
     print_order(order)
-    print(
-        f"  signed     by {len(keyids)} key{'s' if len(keyids) > 1 else ''}: {', '.join(k[:16] + '…' for k in keyids)}"
-    )
+    short = ", ".join(f"{keyid[:16]}…" for keyid in keyids)
+    print_field("signed", f"by {len(keyids)} key{'s' if len(keyids) > 1 else ''}: {short}")
     return 0
 
 
@@ -276,7 +281,7 @@ def print_order(order: JobOrder) -> None:
     """The lines that tell a person what an order asks for."""
     print(f"  product    {order.product}, {order.quantity} of it, at {order.site}")
     print(f"  issuer     {order.issuer}, number {order.sequence} of series {order.series[:8]}…")
-    print(f"  steps      {', '.join(f'{step.id} ({step.process})' for step in order.steps)}")
+    print_field("steps", ", ".join(f"{step.id} ({step.process})" for step in order.steps))
     for name, artifact in order.artifacts.items():
         print(f"  file       {name}, {artifact.size_bytes:,} bytes, {artifact.sha256[:16]}…")
     print(f"  expires    {time_text(order.expires_at)}")

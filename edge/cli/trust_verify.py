@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edge.cli.trust import order_document, print_json, print_order, read_signed_file
+from edge.cli.trust import order_document, print_field, print_json, print_order, read_signed_file
 from edge.errors import BundleError, EnvelopeError, RootError, UsageError
 from edge.model.order import JobOrder
 from edge.trust.admit import verify_order
@@ -124,11 +124,11 @@ def _tell(args: argparse.Namespace, finding: _Finding) -> None:
     if order is not None:
         print(f"  job        {order.job_id}")
         print_order(order)
-    print(f"  signed     by {', '.join(finding.signers) or 'nobody who may'}")
+    print_field("signed", f"by {', '.join(finding.signers) or 'nobody who may'}")
     if finding.files:
         print(f"  hashes     {sum(not problem for problem in finding.files.values())} of {len(finding.files)} match")
     if expired:
         print("  note       it has expired: no site starts it any more")
     for problem in finding.problems:
-        print(f"  problem    {problem}")
+        print_field("problem", problem)
     print("  does not hold" if finding.problems else "  holds")

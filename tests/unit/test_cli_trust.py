@@ -13,7 +13,7 @@ import pytest
 from edge.cli import trust_verify
 from edge.cli.main import main
 from edge.trust import PayloadType, load_private_key, read_envelope, sign
-from tests.helpers.trust import PROGRAM, private_key
+from tests.helpers.trust import PROGRAM, private_key, root_document, signed_root
 
 ORDER = """
 product = "bracket-v3"
@@ -102,6 +102,14 @@ def test_a_root_needs_its_signatures(shell):
 
 def test_a_root_shows_its_limits(ceremony):
     assert "only fdm, mill; only berlin-1" in ceremony("root", "show", "root.json")[1]
+
+
+def test_a_root_shows_what_it_revokes(shell, tmp_path):
+    document = root_document(revoked=("orders@acme",))
+    (tmp_path / "root.json").write_bytes(signed_root(document))
+    code, out, _ = shell("root", "show", "root.json")
+    assert code == 0
+    assert "(revoked: test)" in out
 
 
 def test_a_root_is_no_successor_of_another(ceremony):

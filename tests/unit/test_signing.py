@@ -136,6 +136,15 @@ def test_what_the_file_says_is_kept(tmp_path):
     assert order.artifacts["body.gcode"].sources == ("https://files.acme/body.gcode",)
 
 
+def test_a_step_that_tends_others_brings_no_file(tmp_path):
+    more = '[[steps]]\nid = "face"\nprocess = "mill"\nprogram = "body.gcode"\nafter = ["unload"]\n'
+    more += '[[steps]]\nid = "unload"\nprocess = "robot.tend"\nafter = ["print"]\n'
+    more += 'tends = {from = "print", to = "face"}\n'
+    result = made(order_file(tmp_path, GOOD + more))
+    assert result.order.processes == {"fdm", "mill", "robot.tend"}
+    assert list(result.files) == [DIGEST]
+
+
 def test_an_unknown_kind_of_program_is_bytes(tmp_path):
     (tmp_path / "robot.bin").write_bytes(b"\x00")
     order = made(order_file(tmp_path, GOOD.replace("body.gcode", "robot.bin"))).order
