@@ -4,6 +4,7 @@
     ├── ConfigError                 site.toml or a file it names is wrong
     ├── UsageError                  a command cannot be carried out as given
     │   └── NotRunningError         the daemon does not answer on its socket
+    ├── FormatError                 bytes do not have their documented format
     ├── TrustError
     │   ├── EnvelopeError           bytes are not a DSSE envelope
     │   ├── RootError               a trust root cannot be used
@@ -64,6 +65,10 @@ class UsageError(EdgeError):
 
 class NotRunningError(UsageError):
     """The daemon does not answer on its socket."""
+
+
+class FormatError(EdgeError):
+    """Bytes do not have their documented format: an order, a stored replay window."""
 
 
 class TrustError(EdgeError):

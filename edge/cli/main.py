@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+from edge.cli.trust_args import add_signing_commands, add_trust_commands
 from edge.errors import EdgeError
 
 EXIT_FINE = 0
@@ -27,7 +28,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--config", type=Path, metavar="FILE", help="site.toml (else $EDGE_CONFIG, ./site.toml, /etc/edge)"
     )
-    top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    add_trust_commands(commands)
+    job_commands = commands.add_parser("job", help="job orders").add_subparsers(metavar="WHAT", required=True)
+    add_signing_commands(job_commands)
     return top
 
 

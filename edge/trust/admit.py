@@ -1,0 +1,308 @@
+"""Whether a site takes a job order. Pure: bytes, what the site knows, and the time go in; a verdict comes out.
+
+The checks, in this order; the first that fails gives the reason:
+
+    1. size                                            too_large
+    2. the envelope's form                             malformed
+    3. its payload type                                bad_type
+    4. the same bytes were judged before               that verdict again
+    5. distinct issuer keys that signed                revoked_key, threshold
+    6. the order's form                                malformed
+    7. the signers' right to this issuer and work      threshold
+    8. the site                                        wrong_site
+    9. the trust root: new enough, not expired         stale_root
+   10. the time                                        expired, not_yet_valid
+   11. the sequence number, then the job's id          replayed, conflict
+   12. what this site can do                           unsupported
+   13. room for the artifacts                          storage_full
+
+What follows from a verdict:
+
+    - Whoever signed an order may count on its verdict: it is final for these bytes, be it a refusal, since the issuer
+      may have given the work to another site in the meantime. To try again is to sign again.
+    - A refusal binds nothing: it moves no replay mark and takes no job id.
+    - `not_before` in the future is no reason to refuse. A site that is off line takes tomorrow's order today; the
+      planner waits.
+    - Only a `signed` verdict becomes an event. Bytes that nobody with a right to sign has signed are counted, so that
+      garbage cannot fill the journal. Signatures of revoked keys are such: whoever stole the key could go on.
+
+Deciding is all that happens here: an accepted order exists when the caller has committed it.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from edge.errors import EnvelopeError, FormatError
+from edge.model.fields import time_text
+from edge.model.order import JobOrder, parse_order
+from edge.model.strictjson import shown
+from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
+from edge.trust.replay import ReplayWindow
+from edge.trust.root import Role, RootKey, TrustRoot
+
+# How far an issuer's clock may be ahead of ours.
+CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
+class Reason(enum.StrEnum):
+    """Why an order was refused."""
+
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    BAD_TYPE = "bad_type"
+    THRESHOLD = "threshold"
+    REVOKED_KEY = "revoked_key"
+    WRONG_SITE = "wrong_site"
+    STALE_ROOT = "stale_root"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    CLOCK_UNTRUSTED = "clock_untrusted"
+    REPLAYED = "replayed"
+    CONFLICT = "conflict"
+    UNSUPPORTED = "unsupported"
+    STORAGE_FULL = "storage_full"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of some bytes.
+
+    `reason` is None if and only if `accepted`. `detail` is a sentence for a person. `digest` is the SHA-256 of the
+    whole envelope, in hexadecimal. `order` is there once it could be read (a stored verdict may come back without).
+    `signers` are the names of the keys that count, sorted. `signed` says whether enough keys signed for the verdict to
+    become an event; `repeated` that these bytes were judged before, so that nothing is to be done.
+    """
+
+    accepted: bool
+    reason: Reason | None
+    detail: str
+    digest: str
+    order: JobOrder | None = None
+    signers: tuple[str, ...] = ()
+    signed: bool = False
+    repeated: bool = False
+
+
+class Ledger(Protocol):
+    """What the site remembers of earlier orders; answers from committed state only."""
+
+    def verdict_of(self, digest: str) -> Verdict | None:
+        """The verdict on the envelope with this digest, if it was a signed one."""
+        ...
+
+    def window(self, issuer: str, series: str) -> ReplayWindow:
+        """The numbers used in this series; `ReplayWindow()` if it has not begun."""
+        ...
+
+    def digest_of(self, job_id: str) -> str | None:
+        """The digest of the accepted envelope that holds this job id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a site knows when it judges. `free_bytes` less `reserve_bytes` is what artifacts may take."""
+
+    site: str
+    root: TrustRoot
+    processes: frozenset[str]
+    free_bytes: int
+    reserve_bytes: int
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The time to judge by. `wall` is aware."""
+
+    wall: datetime
+
+
+class _RefusalError(Exception):
+    """Ends the checks; never leaves this module."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(slots=True)
+class _Case:
+    """What is known so far about the bytes under judgement."""
+
+    digest: str
+    order: JobOrder | None = None
+    signers: tuple[str, ...] = ()
+    signed: bool = False
+
+    def accepted(self, detail: str) -> Verdict:
+        return Verdict(True, None, detail, self.digest, self.order, self.signers, self.signed)
+
+    def refused(self, refusal: _RefusalError) -> Verdict:
+        return Verdict(False, refusal.reason, refusal.detail, self.digest, self.order, self.signers, self.signed)
+
+
+def admit(raw: bytes, snapshot: Snapshot, now: Now) -> Verdict:
+    """The verdict on `raw`. Raises nothing, whatever the bytes are."""
+    case = _Case(hashlib.sha256(raw).hexdigest())
+    try:
+        envelope = _job_envelope(raw)
+        known = snapshot.ledger.verdict_of(case.digest)
+        if known is not None:
+            return replace(known, repeated=True)
+        order = _signed_order(envelope, snapshot.root, case)
+        _check_addressee(order, snapshot, now)
+        _check_time(order, now)
+        _check_replay(order, snapshot.ledger)
+        _check_supported(order, snapshot.processes)
+        _check_room(order, snapshot)
+    except _RefusalError as refusal:
+        return case.refused(refusal)
+    return case.accepted(f"order {order.job_id} for {order.product} is accepted")
+
+
+def verify_order(raw: bytes, root: TrustRoot) -> Verdict:
+    """Whether `root` lets the signers of `raw` give this order: checks 1, 2, 3, 5, 6 and 7, of no particular site.
+
+    Raises nothing.
+    """
+    case = _Case(hashlib.sha256(raw).hexdigest())
+    try:
+        order = _signed_order(_job_envelope(raw), root, case)
+    except _RefusalError as refusal:
+        return case.refused(refusal)
+    return case.accepted(f"order {order.job_id} is signed by {', '.join(case.signers)}")
+
+
+def _job_envelope(raw: bytes) -> Envelope:
+    if len(raw) > MAX_ENVELOPE_BYTES:
+        raise _RefusalError(
+            Reason.TOO_LARGE, f"the envelope has {len(raw)} bytes, at most {MAX_ENVELOPE_BYTES} are allowed"
+        )
+    try:
+        envelope = parse(raw)
+    except EnvelopeError as error:
+        raise _RefusalError(Reason.MALFORMED, str(error)) from error
+    if envelope.payload_type != PayloadType.JOB:
+        raise _RefusalError(
+            Reason.BAD_TYPE, f"the payload type is {shown(envelope.payload_type)}, must be '{PayloadType.JOB}'"
+        )
+    return envelope
+
+
+def _signed_order(envelope: Envelope, root: TrustRoot, case: _Case) -> JobOrder:
+    signers = _enough_signers(envelope, root)
+    case.signed = True
+    case.signers = _names_of(signers)
+    try:
+        order = parse_order(envelope.payload)
+    except FormatError as error:
+        raise _RefusalError(Reason.MALFORMED, str(error)) from error
+    case.order = order
+    _check_authority(order, signers, root)
+    return order
+
+
+def _enough_signers(envelope: Envelope, root: TrustRoot) -> frozenset[RootKey]:
+    threshold = root.threshold(Role.ISSUER)
+    if threshold is None:
+        raise _RefusalError(Reason.THRESHOLD, "the trust root gives nobody the role of an issuer")
+    signers = root.signers(Role.ISSUER, envelope)
+    valid = frozenset(key for key in signers if key.keyid not in root.revoked)
+    if len(valid) >= threshold:
+        return valid
+    if len(signers) >= threshold:
+        revoked = ", ".join(_names_of(signers - valid))
+        raise _RefusalError(
+            Reason.REVOKED_KEY, f"{len(valid)} valid signatures of issuers, needs {threshold}; revoked: {revoked}"
+        )
+    raise _RefusalError(Reason.THRESHOLD, f"{len(valid)} valid signatures of issuers, needs {threshold}")
+
+
+def _check_authority(order: JobOrder, signers: frozenset[RootKey], root: TrustRoot) -> None:
+    names = _names_of(signers)
+    if order.issuer not in names:
+        raise _RefusalError(
+            Reason.THRESHOLD, f"the order is issued by {order.issuer}, but signed by {', '.join(names)}"
+        )
+    threshold = root.roles[Role.ISSUER].threshold
+    allowed = sum(key.may_sign(order) for key in signers)
+    if allowed < threshold:
+        processes = ", ".join(sorted(order.processes))
+        raise _RefusalError(
+            Reason.THRESHOLD,
+            f"{allowed} of the keys that signed may order {processes} at {order.site}, needs {threshold}",
+        )
+
+
+def _check_addressee(order: JobOrder, snapshot: Snapshot, now: Now) -> None:
+    if order.site != snapshot.site:
+        raise _RefusalError(Reason.WRONG_SITE, f"the order is for site {order.site}, this is {snapshot.site}")
+    root = snapshot.root
+    if order.root_version_min > root.version:
+        raise _RefusalError(
+            Reason.STALE_ROOT,
+            f"the order needs version {order.root_version_min} of the trust root, this site has {root.version}",
+        )
+    if root.expires_at is not None and now.wall >= root.expires_at:
+        raise _RefusalError(
+            Reason.STALE_ROOT, f"this site's trust root expired at {time_text(root.expires_at)}, it needs a newer one"
+        )
+
+
+def _check_time(order: JobOrder, now: Now) -> None:
+    if now.wall >= order.expires_at:
+        raise _RefusalError(
+            Reason.EXPIRED, f"the order expired at {time_text(order.expires_at)}, it is {time_text(now.wall)}"
+        )
+    if order.issued_at - now.wall > CLOCK_TOLERANCE:
+        raise _RefusalError(
+            Reason.NOT_YET_VALID, f"the order is issued at {time_text(order.issued_at)}, it is {time_text(now.wall)}"
+        )
+
+
+def _check_replay(order: JobOrder, ledger: Ledger) -> None:
+    window = ledger.window(order.issuer, order.series)
+    if not window.check(order.sequence):
+        raise _RefusalError(
+            Reason.REPLAYED,
+            f"number {order.sequence} of {order.issuer} was used before or is too old, the highest is {window.high}",
+        )
+    holder = ledger.digest_of(order.job_id)
+    if holder is not None:
+        raise _RefusalError(Reason.CONFLICT, f"job {order.job_id} is known here as another order ({holder[:12]}…)")
+
+
+def _check_supported(order: JobOrder, processes: frozenset[str]) -> None:
+    missing = order.processes - processes
+    if missing:
+        raise _RefusalError(Reason.UNSUPPORTED, f"no machine of this site does {', '.join(sorted(missing))}")
+    if order.quantity > 1 or len(order.steps) > 1:
+        raise _RefusalError(
+            Reason.UNSUPPORTED,
+            f"the order has {len(order.steps)} steps and quantity {order.quantity}, "
+            "this version does orders of one step and one part",
+        )
+    if any(step.quality or step.holds for step in order.steps):
+        raise _RefusalError(
+            Reason.UNSUPPORTED, "the order asks for quality checks or hold points, which this version cannot do yet"
+        )
+
+
+def _check_room(order: JobOrder, snapshot: Snapshot) -> None:
+    room = max(0, snapshot.free_bytes - snapshot.reserve_bytes)
+    if order.total_bytes > room:
+        raise _RefusalError(
+            Reason.STORAGE_FULL, f"the artifacts have {order.total_bytes} bytes, this site has room for {room}"
+        )
+
+
+def _names_of(keys: Iterable[RootKey]) -> tuple[str, ...]:
+    return tuple(sorted({key.name for key in keys}))
