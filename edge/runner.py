@@ -151,8 +151,8 @@ class Runner:
             return
         self._stopping = asyncio.create_task(self._stop(self._driver), name=f"stop {self.machine.id}")
 
-    async def close(self) -> None:
-        """Stop what is going on, and let go of the machine. Returns when the end of the run is recorded."""
+    def close(self) -> None:
+        """Stop what is going on and let go of the machine; `serve` returns when the end of the run is recorded."""
         self._closing.set()
         if self.run_id is not None:
             self.stop(self.run_id)

@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+from edge.cli.site_args import add_job_commands, add_machine_commands, add_site_commands
 from edge.cli.trust_args import add_signing_commands, add_trust_commands
 from edge.errors import EdgeError
 
@@ -29,9 +30,13 @@ def parser() -> argparse.ArgumentParser:
         "--config", type=Path, metavar="FILE", help="site.toml (else $EDGE_CONFIG, ./site.toml, /etc/edge)"
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    add_trust_commands(commands)
-    job_commands = commands.add_parser("job", help="job orders").add_subparsers(metavar="WHAT", required=True)
+    add_site_commands(commands)
+    job_commands = commands.add_parser("job", help="one job").add_subparsers(metavar="WHAT", required=True)
     add_signing_commands(job_commands)
+    add_job_commands(job_commands)
+    machine_commands = commands.add_parser("machine", help="one machine").add_subparsers(metavar="WHAT", required=True)
+    add_machine_commands(machine_commands)
+    add_trust_commands(commands)
     return top
 
 

@@ -1,0 +1,215 @@
+"""HTTP/JSON over a Unix socket: what the CLI talks to. The peer's Unix user is the actor of what it asks for.
+
+Shapes are in docs/json.md. An error is ``{"error": "one sentence"}`` with status 4xx (asked wrongly) or 5xx (our fault;
+the sentence has an id, and the traceback is in the log under it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import pwd
+import socket
+import struct
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from edge.errors import ArtifactError, EdgeError, IllegalTransitionError, StaleRevisionError, UsageError
+from edge.intake import Receipt
+from edge.logs import log_bug
+from edge.site import Site
+
+log = logging.getLogger("edge.api")
+
+SOCKET_MODE = 0o660
+MAX_BUNDLE_BYTES = 4 * 1024**3
+FOLLOW_MAX_S = 60.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_UCRED = struct.Struct("3i")
+"""``struct ucred``: process, user and group id of the other side (unix(7), SO_PEERCRED)."""
+
+
+def actor_of(request: web.Request) -> str:
+    """``user:NAME`` of the process at the other end."""
+    transport = request.transport
+    peer = transport.get_extra_info("socket") if transport is not None else None
+    if peer is None:
+        raise UsageError("the other side is gone")
+    _, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    try:
+        return f"user:{pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user:{uid}"
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _error(error.reason, error.status)
+    except (UsageError, ArtifactError) as error:
+        return _error(str(error), 400)
+    except (StaleRevisionError, IllegalTransitionError) as error:
+        return _error(str(error), 409)
+    except EdgeError as error:
+        return _error(str(error), 503)
+    except Exception as error:  # noqa: BLE001 - the boundary to the CLI: logged whole, told as one sentence
+        return _error(f"internal error ({log_bug(log, error)}); the traceback is in the daemon's log", 500)
+
+
+def _error(sentence: str, status: int) -> web.Response:
+    return web.json_response({"error": sentence}, status=status)
+
+
+def application(site: Site) -> web.Application:
+    """Every route."""
+
+    async def status(request: web.Request) -> web.Response:
+        return web.json_response(await site.status())
+
+    async def machines(request: web.Request) -> web.Response:
+        return web.json_response((await site.status())["machines"])
+
+    async def jobs(request: web.Request) -> web.Response:
+        return web.json_response(await site.jobs(all="all" in request.query))
+
+    async def job(request: web.Request) -> web.Response:
+        return web.json_response(await site.job(request.match_info["job"]))
+
+    async def events(request: web.Request) -> web.Response:
+        after = _whole(request, "after", 0)
+        limit = min(_whole(request, "limit", 1000), 10_000)
+        wait_s = min(_whole(request, "wait", 0), FOLLOW_MAX_S)
+        return web.json_response(await site.events(after, limit, wait_s, request.query.get("machine")))
+
+    async def submit(request: web.Request) -> web.Response:
+        actor = actor_of(request)
+        async with _received(request, site.incoming_dir) as path:
+            receipt = await site.intake.bundle(path, actor)
+        return web.json_response(_receipt(receipt))
+
+    async def cancel(request: web.Request) -> web.Response:
+        body = await _body(request)
+        return web.json_response(
+            await site.cancel(request.match_info["job"], actor_of(request), str(body.get("reason", "")))
+        )
+
+    async def clear(request: web.Request) -> web.Response:
+        body = await _body(request)
+        run_id = body.get("run_id")
+        if not isinstance(run_id, str):
+            raise UsageError("run_id: name the run that left its part on the machine")
+        return web.json_response(await site.clear(request.match_info["machine"], run_id, actor_of(request)))
+
+    async def verify(request: web.Request) -> web.Response:
+        return web.json_response(await site.verify())
+
+    app = web.Application(middlewares=[_errors], client_max_size=MAX_BUNDLE_BYTES)
+    app.add_routes(
+        [
+            web.get("/v1/status", status),
+            web.get("/v1/machines", machines),
+            web.get("/v1/jobs", jobs),
+            web.post("/v1/jobs", submit),
+            web.get("/v1/jobs/{job}", job),
+            web.post("/v1/jobs/{job}/cancel", cancel),
+            web.post("/v1/machines/{machine}/clear", clear),
+            web.get("/v1/events", events),
+            web.get("/v1/verify", verify),
+        ]
+    )
+    return app
+
+
+@contextlib.asynccontextmanager
+async def serve(site: Site, path: Path) -> AsyncIterator[None]:
+    """Listen on the Unix socket `path` until the block is left."""
+    await _remove_stale(path)
+    runner = web.AppRunner(application(site), access_log=None, shutdown_timeout=2.0)
+    await runner.setup()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # The name appears with its final permissions: nobody else gets in between bind and chmod.
+        before = os.umask(0o777 & ~SOCKET_MODE)
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            listener.close()
+            raise UsageError(f"cannot listen on {path}: {error.strerror}") from error
+        finally:
+            os.umask(before)
+        await web.SockSite(runner, listener).start()
+        yield
+    finally:
+        await runner.cleanup()
+        path.unlink(missing_ok=True)
+
+
+async def _remove_stale(path: Path) -> None:
+    """Remove what a killed daemon left; refuse if somebody answers there."""
+    if not path.exists():
+        return
+    try:
+        _, writer = await asyncio.open_unix_connection(str(path))
+    except OSError:
+        path.unlink(missing_ok=True)
+        return
+    writer.close()
+    await writer.wait_closed()
+    raise UsageError(f"another daemon answers on {path}")
+
+
+@contextlib.asynccontextmanager
+async def _received(request: web.Request, directory: Path) -> AsyncIterator[Path]:
+    """The request's body in a temporary file, gone after the block."""
+    with tempfile.NamedTemporaryFile(dir=directory, prefix="upload-", suffix=".mfjob") as file:
+        size = 0
+        async for chunk in request.content.iter_chunked(256 * 1024):
+            size += len(chunk)
+            if size > MAX_BUNDLE_BYTES:
+                raise UsageError(f"the bundle is larger than {MAX_BUNDLE_BYTES} bytes")
+            await asyncio.to_thread(file.write, chunk)
+        file.flush()
+        yield Path(file.name)
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    try:
+        body = await request.json() if request.can_read_body else {}
+    except json.JSONDecodeError as error:
+        raise UsageError(f"the request's body is no JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise UsageError("the request's body is no JSON object")
+    return body
+
+
+def _whole(request: web.Request, name: str, default: int) -> int:
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"{name} is {text!r}, a whole number is needed")
+    return int(text)
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    verdict = receipt.verdict
+    return {
+        "accepted": verdict.accepted,
+        "reason": None if verdict.reason is None else str(verdict.reason),
+        "detail": verdict.detail,
+        "digest": verdict.digest,
+        "job_id": receipt.job_id,
+        "signers": list(verdict.signers),
+        "repeated": verdict.repeated,
+        "files": {"stored": list(receipt.stored), "missing": list(receipt.missing), "refused": dict(receipt.refused)},
+    }

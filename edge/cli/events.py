@@ -1,0 +1,57 @@
+"""`edge events`: what happened, oldest first, and what goes on happening."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from edge import sitefile
+from edge.cli import text
+from edge.cli.client import call
+from edge.errors import NotRunningError
+from edge.sitefile import SiteFile
+from edge.status import FINE
+from edge.views import open_readonly
+
+FOLLOW_WAIT_S = 30
+PAGE = 1000
+
+
+def events(args: argparse.Namespace) -> int:
+    """Print the last events; with --follow also each one that comes."""
+    file = sitefile.read(sitefile.find(args.config))
+    with open_readonly(file.state_dir) as snapshot:
+        found = snapshot.last_events(args.last, args.machine)
+        newest = (snapshot.summary()["last_event"] or {"seq": 0})["seq"]
+    _show(found, as_json=args.json)
+    while args.follow:
+        more = _more(file, newest, args.machine)
+        _show(more, as_json=args.json)
+        newest = more[-1]["seq"] if more else newest
+    return FINE
+
+
+def _more(file: SiteFile, after: int, machine: str | None) -> list[Mapping[str, Any]]:
+    query = {"after": after, "limit": PAGE, "wait": FOLLOW_WAIT_S} | ({"machine": machine} if machine else {})
+    try:
+        found: list[Mapping[str, Any]] = call(file.socket, "GET", f"/v1/events?{urlencode(query)}")
+    except NotRunningError as error:
+        raise NotRunningError(f"{error}; there is nothing to follow") from error
+    return found
+
+
+def _show(found: list[Mapping[str, Any]], *, as_json: bool) -> None:
+    for event in found:
+        print(json.dumps(event, ensure_ascii=False) if as_json else line(event), flush=True)
+
+
+def line(event: Mapping[str, Any]) -> str:
+    """One event on one line of the terminal."""
+    about = [event[key] for key in ("machine", "job_id") if event.get(key)]
+    body = event["body"]
+    said = next((str(body[key]) for key in ("outcome", "reason", "firmware") if body.get(key)), "")
+    parts = [f"{event['seq']:>5}", text.clock_time(event["at_wall"]), event["kind"], *about, said, f"({event['actor']})"]
+    return text.clip("  ".join(part for part in parts if part), text.WIDTH)

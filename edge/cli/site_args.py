@@ -1,0 +1,129 @@
+"""The arguments of the commands about a site; imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edge.cli.args import Commands, command
+
+
+def add_site_commands(commands: Commands) -> None:
+    """`demo`, `init`, `check`, `run`, `status`, `machines`, `jobs`, `why` and `events`."""
+    demo = command(commands, "demo", "the whole story in one terminal, with a simulated printer", _demo)
+    demo.add_argument("--keep", action="store_true", help="leave the demo's folder where it is")
+
+    init = command(commands, "init", "write a site.toml to begin with", _init)
+    init.add_argument("dir", type=Path, metavar="DIR")
+    init.add_argument("--site", default="site-1", metavar="ID", help="the site's id (default: site-1)")
+    command(commands, "check", "whether the site's configuration is right, without opening a machine", _check)
+    run = command(commands, "run", "serve the site until SIGTERM", _run)
+    run.add_argument("--verbose", action="store_true", help="log what is of use to a developer")
+
+    status = command(commands, "status", "what needs a hand, the machines and the open jobs", _status)
+    status.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
+    command(commands, "machines", "the machines", _machines)
+    jobs = command(commands, "jobs", "the open jobs", _jobs)
+    jobs.add_argument("--all", action="store_true", help="also those that have ended")
+    why = command(commands, "why", "why a job waits, and what clears it", _why)
+    why.add_argument("job", metavar="JOB")
+    events = command(commands, "events", "what happened, oldest first", _events)
+    events.add_argument("-f", "--follow", action="store_true", help="go on with what happens, until Ctrl-C")
+    events.add_argument("-n", "--last", type=int, default=20, metavar="N", help="begin with the last N (default: 20)")
+    events.add_argument("--machine", metavar="ID", help="of one machine only")
+
+
+def add_job_commands(job_commands: Commands) -> None:
+    """`job submit`, `job show` and `job cancel`."""
+    submit = command(job_commands, "submit", "hand a signed bundle to the site", _job_submit)
+    submit.add_argument("file", type=Path, metavar="FILE.mfjob")
+    show = command(job_commands, "show", "all that is known of a job", _job_show)
+    show.add_argument("job", metavar="JOB", help="its id, or enough of it")
+    cancel = command(job_commands, "cancel", "end a job; a running machine is stopped", _job_cancel)
+    cancel.add_argument("job", metavar="JOB", help="its id, or enough of it")
+    cancel.add_argument("--reason", default="", metavar="TEXT", help="recorded with your name")
+
+
+def add_machine_commands(machine_commands: Commands) -> None:
+    """`machine clear`."""
+    clear = command(machine_commands, "clear", "say that the finished part has been taken off", _machine_clear)
+    clear.add_argument("machine", metavar="MACHINE")
+    clear.add_argument("--run", metavar="RUN", help="the run that left it (default: the one that the site names)")
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from edge.demo import story
+
+    return story.main(args)
+
+
+def _init(args: argparse.Namespace) -> int:
+    from edge.cli import site
+
+    return site.init(args)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from edge.cli import site
+
+    return site.check(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from edge.cli import site
+
+    return site.run(args)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from edge.cli import status
+
+    return status.status(args)
+
+
+def _machines(args: argparse.Namespace) -> int:
+    from edge.cli import status
+
+    return status.machines(args)
+
+
+def _jobs(args: argparse.Namespace) -> int:
+    from edge.cli import jobs
+
+    return jobs.jobs(args)
+
+
+def _why(args: argparse.Namespace) -> int:
+    from edge.cli import jobs
+
+    return jobs.why(args)
+
+
+def _events(args: argparse.Namespace) -> int:
+    from edge.cli import events
+
+    return events.events(args)
+
+
+def _job_submit(args: argparse.Namespace) -> int:
+    from edge.cli import jobs
+
+    return jobs.submit(args)
+
+
+def _job_show(args: argparse.Namespace) -> int:
+    from edge.cli import jobs
+
+    return jobs.show(args)
+
+
+def _job_cancel(args: argparse.Namespace) -> int:
+    from edge.cli import jobs
+
+    return jobs.cancel(args)
+
+
+def _machine_clear(args: argparse.Namespace) -> int:
+    from edge.cli import machine
+
+    return machine.clear(args)

@@ -1,0 +1,137 @@
+"""`edge status` and `edge machines`: from the daemon, or from its journal when it is dead. Fast: no pydantic, no asyncio."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edge import sitefile
+from edge.cli import text
+from edge.cli.client import call
+from edge.errors import NotRunningError
+from edge.sitefile import SiteFile
+from edge.status import ATTENTION, FINE, UNSAFE, document
+from edge.views import open_readonly
+
+WATCH_S = 2.0
+
+_CLEAR_SCREEN = "\033[H\033[2J"
+
+_LEVELS = {FINE: ("all is well", "green"), ATTENTION: ("needs attention", "yellow"), UNSAFE: ("UNSAFE", "red")}
+
+
+def status(args: argparse.Namespace) -> int:
+    """Print the whole screen; its level is the exit code."""
+    file = sitefile.read(sitefile.find(args.config))
+    while True:
+        found = fetch(file)
+        if args.json:
+            text.print_json(found)
+        else:
+            lines = screen(found)
+            print((_CLEAR_SCREEN if args.watch and sys.stdout.isatty() else "") + "\n".join(lines), flush=True)
+        if not args.watch:
+            return int(found["level"])
+        time.sleep(WATCH_S)  # noqa: TID251 - a person watches; nothing is waited for
+
+
+def machines(args: argparse.Namespace) -> int:
+    """Print the machines alone."""
+    found = fetch(sitefile.read(sitefile.find(args.config)))
+    if args.json:
+        text.print_json(found["machines"])
+    else:
+        print("\n".join(machine_lines(found["machines"])))
+    return FINE if found["daemon"] else ATTENTION
+
+
+def fetch(file: SiteFile) -> dict[str, Any]:
+    """The document of `edge.status`: from the daemon, or from the journal if there is none to ask."""
+    try:
+        answer: dict[str, Any] = call(file.socket, "GET", "/v1/status")
+    except NotRunningError as reason:
+        with open_readonly(file.state_dir) as snapshot:
+            answer = document(snapshot, _configured(file), None, {}, {})
+        answer["daemon_missing"] = str(reason)
+    return answer
+
+
+def _configured(file: SiteFile) -> list[dict[str, Any]]:
+    """The machines of site.toml, as far as they can be read without their drivers."""
+    tables = file.tables.get("machines", [])
+    found = [table for table in tables if isinstance(table, dict)] if isinstance(tables, list) else []
+    return [
+        {"id": str(t.get("id", "?")), "driver": str(t.get("driver", "?")), "processes": t.get("processes", [])}
+        for t in found
+    ]
+
+
+def screen(found: Mapping[str, Any]) -> list[str]:
+    """What `edge status` shows: what needs a hand first."""
+    words, tone = _LEVELS[found["level"]]
+    event = found["last_event"]
+    where = f"event {event['seq']}, {text.since(event['at_wall'])} ago" if event else "no event yet"
+    lines = [f"{text.colour(found['site'], 'bold')}: {text.colour(words, tone)}   ({where})"]
+    if found["daemon"] is None:
+        lines += text.wrap(f"{found['daemon_missing']}; this is what the journal says.", "")
+    if found["attention"]:
+        lines += ["", text.colour("NEEDS A HAND", "bold")]
+        for item in found["attention"]:
+            lines += text.wrap(f"! {item['text']}", "  ")
+            if item["command"]:
+                lines.append(text.colour(f"      {item['command']}", "dim"))
+    lines += ["", text.colour("MACHINES", "bold"), *machine_lines(found["machines"])]
+    lines += ["", text.colour("JOBS", "bold"), *job_lines(found["jobs"], found["machines"])]
+    counts = ", ".join(f"{count} {state.lower()}" for state, count in found["job_counts"].items() if count)
+    lines += [f"  in all: {counts}"] if counts else []
+    for notice in found["notices"]:
+        lines += text.wrap(f"note: {notice['text']}", "  ")
+    return lines
+
+
+def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line each: state, job, progress, temperatures, faults of the link, age of what is seen."""
+    if not machines:
+        return ["  none configured"]
+    rows = []
+    for machine in machines:
+        progress, link = machine["progress"], machine["link"]
+        heat = [f"{name} {seen['actual_degc']:.0f}/{seen['target_degc']:.0f}" for name, seen in _heaters(machine)]
+        ages = [seen["age_s"] for _, seen in _heaters(machine)]
+        rows.append(
+            [
+                machine["id"],
+                machine["state"] + (" *" if machine["needs_clearing"] and not machine["run"] else ""),
+                f"{100 * progress['done'] / progress['total']:.0f} %" if progress else "-",
+                "  ".join(heat) or "-",
+                str(link["resends"] + link["time_outs"]) if link else "-",
+                text.age(min(ages)) if ages else "-",
+                machine["run"]["job_id"] if machine["run"] else "-",
+            ]
+        )
+    lines = text.table(["MACHINE", "STATE", "DONE", "TEMP degC", "LINK ERR", "AGE", "JOB"], rows)
+    if any(machine["needs_clearing"] and not machine["run"] for machine in machines):
+        lines.append("  * the last part is still on it")
+    return lines
+
+
+def _heaters(machine: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return sorted(machine["temperatures"].items(), reverse=True)
+
+
+def job_lines(jobs: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+    """A line each: state, and where it runs or why it waits."""
+    if not jobs:
+        return ["  none open"]
+    running = {machine["run"]["job_id"]: machine["id"] for machine in machines if machine["run"]}
+    rows = []
+    for job in jobs:
+        if job["job_id"] in running:
+            note = f"on {running[job['job_id']]}"
+        else:
+            note = job["waits"][0]["text"] if job["waits"] else ""
+        rows.append([job["job_id"], text.clip(job["product"], 14), job["state"], note])
+    return text.table(["JOB", "PRODUCT", "STATE", "WHERE, OR WHY IT WAITS"], rows)

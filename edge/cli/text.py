@@ -1,0 +1,75 @@
+"""Plain text for an 80-column terminal. Colour underlines what the words say already, and is off without a terminal."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+WIDTH = 80
+
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+
+
+def colour(text: str, name: str) -> str:
+    """`text` in a colour or weight, if standard output is a terminal and NO_COLOR is not set."""
+    if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+        return text
+    return f"\033[{_CODES[name]}m{text}\033[0m"
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(document, ensure_ascii=False, indent=1))
+
+
+def clip(text: str, width: int) -> str:
+    """`text` in at most `width` columns."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "  ") -> list[str]:
+    """Lines with aligned columns; the last column is clipped to the terminal."""
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = []
+    for row in cells:
+        text = indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append(clip(text.rstrip(), WIDTH))
+    lines[0] = colour(lines[0], "dim")
+    return lines
+
+
+def wrap(text: str, indent: str) -> list[str]:
+    """`text` in lines of the terminal's width, each with `indent`."""
+    lines, line = [], indent
+    for word in text.split():
+        if len(line) + len(word) > WIDTH and line.strip():
+            lines.append(line.rstrip())
+            line = indent
+        line += word + " "
+    return [*lines, line.rstrip()]
+
+
+def age(seconds: float) -> str:
+    """``4 s``, ``12 min``, ``3 h``, ``9 d``."""
+    for size_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size_s:
+            return f"{seconds / size_s:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def since(at_wall: str, now: datetime.datetime | None = None) -> str:
+    """How long ago an event's time is."""
+    now = now or datetime.datetime.now(datetime.UTC)
+    return age((now - datetime.datetime.fromisoformat(at_wall)).total_seconds())
+
+
+def clock_time(at_wall: str) -> str:
+    """An event's time in the local zone: today ``14:03:20``, else with its date."""
+    at = datetime.datetime.fromisoformat(at_wall).astimezone()
+    today = datetime.datetime.now(datetime.UTC).astimezone().date()
+    return at.strftime("%H:%M:%S" if at.date() == today else "%Y-%m-%d %H:%M:%S")

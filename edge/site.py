@@ -1,0 +1,131 @@
+"""The running site, as the local socket shows it: questions to the journal and the machines, and what people ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edge import status, views
+from edge.clock import SystemClock
+from edge.dispatch import Dispatcher
+from edge.errors import UsageError
+from edge.intake import Intake
+from edge.journal import Journal
+from edge.jobstate import StepState
+from edge.model.event import Draft, EventKind
+from edge.plugins import Equipment
+from edge.runner import Runner
+
+T = TypeVar("T")
+
+
+class Site:
+    """What the API serves."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        state_dir: Path,
+        intake: Intake,
+        dispatcher: Dispatcher,
+        equipment: Sequence[Equipment],
+        runners: Mapping[str, Runner],
+        clock: SystemClock,
+        version: str,
+    ) -> None:
+        self.intake = intake
+        self.incoming_dir = state_dir / "incoming"
+        self._journal = journal
+        self._state_dir = state_dir
+        self._dispatcher = dispatcher
+        self._equipment = equipment
+        self._runners = runners
+        self._daemon = {"pid": os.getpid(), "version": version, "since": clock.stamp().at_wall}
+
+    # Questions
+
+    async def status(self) -> dict[str, Any]:
+        """The document of `edge.status`."""
+        configured = [configured_row(item) for item in self._equipment]
+        live = {name: _live(runner) for name, runner in self._runners.items()}
+        waits = self._waits()
+        return await self._ask(lambda snapshot: status.document(snapshot, configured, self._daemon, live, waits))
+
+    async def jobs(self, *, all: bool) -> list[views.Row]:
+        """Open jobs, or all of them, each with what it waits for."""
+        waits = self._waits()
+        rows = await self._ask(lambda snapshot: snapshot.jobs(all))
+        return [{**row, "waits": waits.get(row["job_id"], [])} for row in rows]
+
+    async def job(self, job_id: str) -> views.Row:
+        """All that is known of one job. Raises `UsageError` if there is none."""
+        found = await self._ask(lambda snapshot: snapshot.job(job_id))
+        if found is None:
+            raise UsageError(f"there is no job {job_id} here")
+        return {**found, "waits": self._waits().get(job_id, [])}
+
+    async def events(self, after: int, limit: int, wait_s: float, machine: str | None) -> list[views.Row]:
+        """Events after `after`, oldest first; waits for the first one if there is none yet."""
+        if wait_s:
+            await self._journal.wait_beyond(after, asyncio.get_running_loop().time() + wait_s)
+        return await self._ask(lambda snapshot: snapshot.events(after, limit, machine))
+
+    async def verify(self) -> dict[str, Any]:
+        """Whether the journal's chain and its projections hold together."""
+        return asdict(await self._journal.verify())
+
+    # Requests
+
+    async def cancel(self, job_id: str, actor: str, reason: str) -> dict[str, Any]:
+        """Ask for the end of every open step of a job. Idempotent: a job that has ended stays as it is."""
+        found = await self.job(job_id)
+        open_steps = [s for s in found["steps"] if not StepState(s["state"]).ended and s["requested"] == "none"]
+        drafts = [
+            Draft(EventKind.CANCEL_REQUESTED, actor, {"reason": reason}, job_id, step["part"], step["step"])
+            for step in open_steps
+        ]
+        if drafts:
+            await self._journal.record(drafts, expected_revision=found["revision"])
+        return await self.job(job_id)
+
+    async def clear(self, machine: str, run_id: str, actor: str) -> dict[str, Any]:
+        """A person says that what `run_id` left on the machine has been taken off."""
+        if machine not in self._runners:
+            raise UsageError(f"there is no machine {machine}; there are: {', '.join(self._runners) or 'none'}")
+        if self._runners[machine].run_id is not None:
+            raise UsageError(f"{machine} is working; clear it when it stands still")
+        draft = Draft(EventKind.MACHINE_CLEARED, actor, {"run_id": run_id}, machine=machine)
+        await self._journal.record([draft])
+        return {"machine": machine, "cleared": run_id, "actor": actor}
+
+    def _waits(self) -> dict[str, list[dict[str, str]]]:
+        """What the open jobs wait for, by job: the blockers of all their steps, in order."""
+        found: dict[str, list[dict[str, str]]] = {}
+        for key, blockers in self._dispatcher.waits.items():
+            found.setdefault(key.job_id, []).extend(
+                {"code": str(b.code), "text": b.text, "command": b.command, "step": key.step} for b in blockers
+            )
+        return found
+
+    async def _ask(self, question: Callable[[views.Snapshot], T]) -> T:
+        def run() -> T:
+            with views.open_readonly(self._state_dir) as snapshot:
+                return question(snapshot)
+
+        return await asyncio.to_thread(run)
+
+
+def configured_row(item: Equipment) -> views.Row:
+    """What site.toml says of a machine, as far as `edge status` shows it."""
+    machine = item.machine
+    return {"id": machine.id, "driver": machine.driver, "processes": list(machine.processes)}
+
+
+def _live(runner: Runner) -> dict[str, Any]:
+    who = runner.identity
+    seen = runner.observed.as_json()
+    return {**seen, "identity": asdict(who) if who is not None and seen["state"] != "OFFLINE" else None}
