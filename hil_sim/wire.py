@@ -200,7 +200,8 @@ class TcpWire:
         try:
             self._listener = socket.create_server((host, port))
         except OSError as error:
-            raise WireError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+            reason = str(error.strerror or error).partition(" (")[0]
+            raise WireError(f"cannot listen on {host}:{port}: {reason}") from error
         self._listener.setblocking(False)
 
     def describe(self) -> str:
