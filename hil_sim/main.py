@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from hil_sim.clock import ScaledClock
 from hil_sim.faults import NAMES, FaultError, Faults
@@ -18,6 +19,13 @@ from hil_sim.printer.firmware import Firmware
 from hil_sim.wire import PtyWire, TcpWire, Wire, WireError
 
 BAD_USAGE = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_USAGE, f"{self.prog}: {message}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,8 +42,8 @@ def _refuse(text: str) -> int:
     return BAD_USAGE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hil-sim", description="Simulated machines behind real wires.")
+def _parser() -> _Parser:
+    parser = _Parser(prog="hil-sim", description="Simulated machines behind real wires.")
     machines = parser.add_subparsers(dest="machine", required=True, metavar="MACHINE")
     printer = machines.add_parser("printer", help="a 3D printer with Marlin 2.1 on a serial line")
     wire = printer.add_mutually_exclusive_group(required=True)

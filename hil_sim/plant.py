@@ -108,6 +108,8 @@ class Axes:
         self.planned: Position = (0.0, 0.0, 0.0, 0.0)
         self._moves: deque[Move] = deque()
         self._last: Move | None = None
+        self.stops = 0
+        """How often `stop` was called; a move that waits for room is dropped by it, too."""
 
     def moves_free(self, now_s: float) -> int:
         """Moves that can still be queued at `now_s`."""
@@ -196,6 +198,7 @@ class Axes:
         self.planned = self.position(now_s)
         self._moves.clear()
         self._last = None
+        self.stops += 1
 
     def homing_s(self, axes: str) -> float:
         """How long homing `axes` (of "XYZ") takes from the planned position, one axis after the other."""

@@ -1,7 +1,8 @@
 """The wire a simulated machine hangs on: a pseudo-terminal or a TCP port, and the pace of a serial line.
 
 Both wires are non-blocking file descriptors in the running event loop. Nobody at the other end means that what is sent
-is lost, as on a serial line. A host that does not read loses what does not fit into `MAX_UNSENT_BYTES`.
+is lost, as on a serial line. A host that does not read, or asks for more than its baud rate carries, loses the answers
+(whole ones) that do not fit into `MAX_UNSENT_BYTES`.
 """
 
 from __future__ import annotations
@@ -71,11 +72,12 @@ class _Channel:
 
     def send(self, data: bytes) -> None:
         if self._unsent:
-            self._unsent += data[: MAX_UNSENT_BYTES - len(self._unsent)]
+            if len(self._unsent) + len(data) <= MAX_UNSENT_BYTES:
+                self._unsent += data
             return
         rest = self._write(data)
         if rest:
-            self._unsent = rest[:MAX_UNSENT_BYTES]
+            self._unsent = rest
             self._loop.add_writer(self._fd, self._writable)
 
     def detach(self) -> None:
@@ -200,7 +202,8 @@ class TcpWire:
         try:
             self._listener = socket.create_server((host, port))
         except OSError as error:
-            raise WireError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+            reason = str(error.strerror or error).partition(" (")[0]
+            raise WireError(f"cannot listen on {host}:{port}: {reason}") from error
         self._listener.setblocking(False)
 
     def describe(self) -> str:
@@ -267,7 +270,7 @@ class Pace:
         self._credit_from_s = 0.0
 
     def push(self, data: bytes) -> bool:
-        """Deliver `data` now or bit by bit; whether some of it is held back. What exceeds the bound is lost."""
+        """Deliver `data` now or bit by bit; whether it is held back. What does not fit into the bound is lost."""
         if not data:
             return False
         if not self._bytes_per_s:
@@ -276,7 +279,8 @@ class Pace:
         if self._timer is None:
             self._credit_from_s = time.monotonic()
             self._timer = asyncio.get_running_loop().call_later(PACE_TICK_S, self._tick)
-        self._held += data[: MAX_UNSENT_BYTES - len(self._held)]
+        if len(self._held) + len(data) <= MAX_UNSENT_BYTES:
+            self._held += data
         return True
 
     def clear(self) -> None:

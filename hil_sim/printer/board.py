@@ -82,6 +82,7 @@ class Board:
         self.heaters_off()
 
     def heaters_off(self) -> None:
+        """Targets to 0, as a reset and a kill do."""
         self.hotend.set_target(0.0, self.now_s)
         self.bed.set_target(0.0, self.now_s)
 

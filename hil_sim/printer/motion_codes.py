@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Generator
 
 from hil_sim.plant import Position
 from hil_sim.printer import texts
@@ -25,20 +26,23 @@ def _linear(board: Board, arguments: str) -> Waiting | None:
 
 
 def _linear_later(board: Board, arguments: str) -> Waiting:
-    yield from _room(board)
-    _move(board, words(arguments))
+    if (yield from _room(board)):
+        _move(board, words(arguments))
 
 
-def _room(board: Board) -> Waiting:
+def _room(board: Board) -> Generator[float, None, bool]:
+    """Wait for room in the planner; False if a quick stop came first, which drops the waiting move, too."""
+    stops = board.axes.stops
     while (room_s := board.axes.room_at_s(board.now_s)) > board.now_s:
         yield room_s
+    return board.axes.stops == stops
 
 
 def _arc(clockwise: bool) -> Handler:
     def handler(board: Board, arguments: str) -> Waiting:
-        yield from _room(board)
-        given = words(arguments)
-        _move(board, given, _arc_mm(board, given, clockwise))
+        if (yield from _room(board)):
+            given = words(arguments)
+            _move(board, given, _arc_mm(board, given, clockwise))
 
     return handler
 

@@ -1,8 +1,9 @@
 """What Marlin 2.1.2.1 says, word for word.
 
-Source: seen on the Marlin 2.1.2.1 Linux build (see `tests/transcripts/marlin-2.1.2.1.txt`); the capability names and
-the form of the `area` line are those of its M115. Lines end in a line feed; the texts that Marlin repeats from the
-host (M0, M118) end in carriage return and line feed.
+Source: seen on the Marlin 2.1.2.1 Linux build (see `tests/transcripts/marlin-2.1.2.1.txt`); the names of the 35
+capabilities, the inside of the `area` line and the position line follow Marlin's source (M115.cpp, motion.cpp), not a
+recording. Lines end in a line feed; the texts that Marlin repeats from the host (M0, M118) end in carriage return and
+line feed, as its `SERIAL_ECHOLN` does.
 """
 
 from __future__ import annotations
