@@ -217,7 +217,7 @@ def read_bundle(path: Path) -> Iterator[Bundle]:
             _check_end(path, file)
             archive = stack.enter_context(zipfile.ZipFile(file))
             members = _members(path, archive)
-            envelope = _read_envelope(path, archive)
+            envelope = archive.read(ENVELOPE_NAME)  # not more than the size that was checked, whatever is in there
         except _UNREADABLE as error:
             raise BundleError(f"{path.name} cannot be read as a zip file: {_reason(error)}") from error
         yield Bundle(archive, envelope, members)
@@ -279,14 +279,6 @@ def _problem(member: zipfile.ZipInfo, name: str) -> str:
     else:
         return f"does not belong into a bundle (only {ENVELOPE_NAME} and {FOLDER_NAME}<hash>)"
     return f"says it has {member.file_size} bytes, allowed: {limit}" if member.file_size > limit else ""
-
-
-def _read_envelope(path: Path, archive: zipfile.ZipFile) -> bytes:
-    with archive.open(ENVELOPE_NAME) as stream:
-        envelope = stream.read(MAX_ENVELOPE_BYTES + 1)
-    if len(envelope) > MAX_ENVELOPE_BYTES:
-        raise BundleError(f"{path.name}: {ENVELOPE_NAME} has more than {MAX_ENVELOPE_BYTES} bytes")
-    return envelope
 
 
 def _sync_directory(directory: Path) -> None:

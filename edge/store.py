@@ -8,9 +8,9 @@ Rules:
     3. A queued function is carried out once, whether or not its caller still waits; a cancelled caller learns by
        looking. Cancelled before it was queued, it is not carried out.
     4. When the shared transaction itself fails, nothing of the group was kept and every caller of it gets the error.
-       A full disk leaves the store usable, because space comes back. Any other error there latches: after a failed
-       write or fsync nobody knows what the disk holds, so every later `write` raises it too, until the file is opened
-       (and checked) again.
+       A full disk, or another program that holds the database, leaves the store usable: that passes. Any other error
+       there latches: after a failed write or fsync nobody knows what the disk holds, so every later `write` raises it
+       too, until the file is opened (and checked) again.
     5. The queue is bounded; who writes when it is full waits.
     6. One process at a time: an exclusive lock on a file beside the database.
 """
@@ -44,6 +44,7 @@ FILE_MODE = 0o640  # the group may read: `edge status` with the daemon dead
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, *_DAMAGED}
+_PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
 _PRIMARY_CODE = 0xFF  # the rest of an extended result code is detail
 
 
@@ -215,7 +216,7 @@ class Store:
                     with contextlib.suppress(sqlite3.Error):  # the error that counts is the first one
                         connection.execute("ROLLBACK")
                 fault = _in_words(self.path, error)
-                if _code(error) != sqlite3.SQLITE_FULL:
+                if _code(error) not in _PASSING:
                     _log.critical("%s; nothing more is written until a restart", fault)
                     self._fault = fault
         for job in group:
@@ -324,6 +325,8 @@ def _in_words(path: Path, error: BaseException) -> JournalError:
         return error
     if _code(error) == sqlite3.SQLITE_FULL:
         return JournalError(f"{path} cannot grow, the disk is full; nothing of this was kept")
+    if _code(error) == sqlite3.SQLITE_BUSY:
+        return JournalError(f"{path} is held by another program; nothing of this was kept")
     if _code(error) in _DAMAGED:
         return CorruptJournalError(f"{path} is damaged: {error}")
     if isinstance(error, OSError):

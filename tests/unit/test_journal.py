@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edge.audit import audit_file
 from edge.errors import IllegalTransitionError, JournalError, StaleRevisionError
 from edge.journal import Journal, KnownVerdict, OpenRun, Transaction
 from edge.model.event import Draft, EventKind
@@ -283,6 +284,15 @@ async def test_cancelling_asks_what_runs_to_stop_and_ends_the_rest_at_once(journ
         await journal.record([cancelled()])
 
 
+async def test_a_run_ends_once_and_is_resolved_once(journal: Journal) -> None:
+    await journal.record([accepted(), began(), ended("run-1", "UNKNOWN")])
+    with pytest.raises(IllegalTransitionError, match="cannot happen to a step that is HELD"):
+        await journal.record([ended("run-1", "SUCCEEDED")])
+    await journal.record([resolved("run-1", "good")])
+    with pytest.raises(IllegalTransitionError, match="cannot happen to a step that is COMPLETED"):
+        await journal.record([resolved("run-1", "scrapped")])
+
+
 async def test_who_decides_from_what_is_no_longer_so_is_refused(journal: Journal) -> None:
     await journal.record([accepted(), online()])
     await journal.record([began()], expected_revision=1)
@@ -366,6 +376,14 @@ async def test_verifying_finds_what_was_changed_behind_the_journal_s_back(path: 
         report = await journal.verify()
         assert not report.ok
         assert any(re.search(words, problem) for problem in report.problems), report.problems
+
+
+def test_verifying_what_cannot_be_read_says_so(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="cannot be opened"):
+        audit_file(tmp_path / "missing.sqlite")
+    (tmp_path / "text").write_bytes(b"hello" * 1000)
+    with pytest.raises(JournalError, match="cannot be read"):
+        audit_file(tmp_path / "text")
 
 
 async def test_verifying_finds_events_that_cannot_have_happened(path: Path) -> None:

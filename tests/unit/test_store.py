@@ -259,6 +259,45 @@ async def test_a_failed_write_latches_until_the_file_is_opened_again(
         await store.write(add(2))
 
 
+async def test_another_program_that_holds_the_database_passes(tmp_path: Path) -> None:
+    async with Store(tmp_path / "s.sqlite") as store:
+        await make_table(store)
+        await store.write(lambda connection: connection.execute("PRAGMA busy_timeout=1").fetchall())
+        other = sqlite3.connect(store.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JournalError, match="held by another program"):
+            await store.write(add(1))
+        other.close()
+        assert await store.write(add(2)) == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is meant to be seen
+async def test_a_bug_in_the_writer_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with Store(tmp_path / "s.sqlite") as store:
+        monkeypatch.setattr(store, "_commit", bug)
+        with pytest.raises(StoreClosedError, match="has ended"):
+            await store.write(add(1))
+        with pytest.raises(StoreClosedError):
+            await store.write(add(2))
+
+
+async def test_a_reader_that_holds_the_log_at_the_end_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    async with Store(path) as store:
+        await make_table(store)
+        await store.write(add(1))
+        reader = sqlite3.connect(path)
+        reader.execute("BEGIN")
+        assert all_rows(reader) == [1]
+        await store.write(add(2))
+        await store.write(lambda connection: connection.execute("PRAGMA busy_timeout=1").fetchall())
+    reader.close()
+    assert on_disk(path) == [1, 2]
+
+
 async def test_a_function_that_ends_the_transaction_is_our_bug_and_latches(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
