@@ -122,8 +122,9 @@ class Artifacts:
             ArtifactError: longer or shorter than `size_bytes`, another hash, or the disk refused; nothing is kept.
         """
         path = self.path(sha256)
-        with contextlib.suppress(ArtifactError):
-            self.verify(sha256)
+        if self._is_good(sha256):
+            if path.stat().st_size != size_bytes:
+                raise ArtifactError(f"artifact {sha256} has {path.stat().st_size} bytes, not {size_bytes}")
             return path
         half = self._incoming / secrets.token_hex(8)
         try:
@@ -142,6 +143,13 @@ class Artifacts:
     def free_bytes(self) -> int:
         """What the file system has left for an ordinary user."""
         return shutil.disk_usage(self.directory).free
+
+    def _is_good(self, sha256: str) -> bool:
+        try:
+            self.verify(sha256)
+        except ArtifactError:
+            return False
+        return True
 
     def _receive(self, stream: Readable, sha256: str, size_bytes: int, half: Path) -> None:
         hasher, left = hashlib.sha256(), size_bytes

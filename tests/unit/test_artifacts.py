@@ -59,6 +59,8 @@ def test_a_file_that_is_here_and_good_is_not_read_again(artifacts: Artifacts) ->
     stream = io.BytesIO(GCODE)
     artifacts.store(stream, SHA256, len(GCODE))
     assert stream.tell() == 0
+    with pytest.raises(ArtifactError, match="has 800 bytes, not 5"):
+        artifacts.store(stream, SHA256, 5)
 
 
 def test_a_file_that_has_rotted_is_noticed_and_can_be_stored_again(artifacts: Artifacts) -> None:
