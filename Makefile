@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/edge demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n 2 $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report= $(TESTS)
 	@$(BIN)/python tests/coverage_pure.py
 
 check: $(VENV)/.dev
@@ -22,6 +22,7 @@ check: $(VENV)/.dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
+# What a person would have the formatter do.
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 

@@ -118,9 +118,7 @@ class Dispatcher:
             raise JournalError(f"step {step.id} of job {row['job_id']} has no program; this version cannot tend")
         artifact = order.artifacts[step.program]
         key = StepKey(row["job_id"], row["part"], row["step"])
-        program = Program(
-            step.program, self._artifacts.path(artifact.sha256), artifact.sha256, artifact.size_bytes
-        )
+        program = Program(step.program, self._artifacts.path(artifact.sha256), artifact.sha256, artifact.size_bytes)
         return _Allowed(
             OpenStep(
                 key=key,

@@ -23,7 +23,7 @@ from edge.authority import Authority
 from edge.clock import SystemClock
 from edge.journal import Journal, Transaction
 from edge.model.event import Draft, EventKind
-from edge.trust import JobOrder, Now, Reason, ReplayWindow, Snapshot, Verdict, admit
+from edge.trust import JobOrder, Now, Reason, ReplayWindow, Snapshot, Verdict, admit, parse_order
 
 RESERVE_BYTES = 64 * 1024 * 1024
 """Kept free for the journal, whatever artifacts ask for."""
@@ -100,7 +100,7 @@ class Intake:
         return await self._journal.transact(judge)
 
     async def bundle(self, path: Path, actor: str) -> Receipt:
-        """Judge the order in a bundle, and take the files that it names. Raises `BundleError` for a malformed bundle."""
+        """Judge the order in a bundle, and take the files that it names. Raises `BundleError`."""
         raw = await asyncio.to_thread(_envelope_in, path)
         receipt = await self.envelope(raw, actor)
         if not receipt.verdict.accepted or receipt.job_id is None:
@@ -134,7 +134,7 @@ class Intake:
         return taken
 
     async def _order(self, job_id: str) -> JobOrder:
-        return await self._journal.transact(lambda transaction: transaction.order(job_id))
+        return parse_order(await self._journal.transact(lambda transaction: transaction.payload_of(job_id)))
 
 
 def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, now: datetime.datetime) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, assert_never
 
 from edge.driver import LinkHealth, MachineState, Message, Observation, Progress, StateSeen, Temperature
-
-SeenT = TypeVar("SeenT", bound=Observation)
 
 
 class Observed:
@@ -16,52 +14,57 @@ class Observed:
     def __init__(self, now_s: Callable[[], float], on_state: Callable[[], None]) -> None:
         self._now_s = now_s
         self._on_state = on_state
-        self._latest: dict[tuple[type[Observation], str], tuple[float, Observation]] = {}
+        self._temperatures: dict[str, tuple[float, Temperature]] = {}
+        self._progress: tuple[float, Progress] | None = None
+        self._link: LinkHealth | None = None
+        self._message: tuple[float, Message] | None = None
         self.state = StateSeen(MachineState.OFFLINE, "not connected yet")
 
     def add(self, observation: Observation) -> None:
         """Keep it in place of what was seen of the same kind and name."""
-        if isinstance(observation, StateSeen):
-            changed = observation != self.state
-            self.state = observation
-            if changed:
-                self._on_state()
-        name = observation.name if isinstance(observation, Temperature) else ""
-        self._latest[type(observation), name] = (self._now_s(), observation)
+        now_s = self._now_s()
+        match observation:
+            case Progress():
+                self._progress = now_s, observation
+            case Temperature(name=name):
+                self._temperatures[name] = now_s, observation
+            case LinkHealth():
+                self._link = observation
+            case Message():
+                self._message = now_s, observation
+            case StateSeen():
+                changed, self.state = observation != self.state, observation
+                if changed:
+                    self._on_state()
+            case _ as never:
+                assert_never(never)
 
     def forget_run(self) -> None:
         """A run has ended: its progress is no longer seen."""
-        self._latest.pop((Progress, ""), None)
+        self._progress = None
 
     def offline(self, reason: str) -> None:
         """The connection is gone: nothing of what was seen is known any more."""
-        self._latest.clear()
+        self._temperatures.clear()
+        self._progress = self._link = self._message = None
         self.add(StateSeen(MachineState.OFFLINE, reason))
 
     def as_json(self) -> dict[str, Any]:
-        """The shape that `docs/json.md` gives for a machine's observations."""
-        progress = self._of(Progress)
-        link = self._of(LinkHealth)
-        message = self._of(Message)
+        """The shape that docs/json.md gives for what is seen of a machine."""
+        progress, link, message = self._progress, self._link, self._message
         return {
             "state": str(self.state.state),
             "detail": self.state.detail,
             "progress": progress
-            and {"done": progress[1].done, "total": progress[1].total, "unit": progress[1].unit, "age_s": progress[0]},
+            and {"done": progress[1].done, "total": progress[1].total, "unit": progress[1].unit}
+            | {"age_s": self._age_s(progress[0])},
             "temperatures": {
-                seen.name: {"actual_degc": seen.actual_degc, "target_degc": seen.target_degc, "age_s": self._age_s(at)}
-                for at, seen in self._latest.values()
-                if isinstance(seen, Temperature)
+                name: {"actual_degc": seen.actual_degc, "target_degc": seen.target_degc, "age_s": self._age_s(at_s)}
+                for name, (at_s, seen) in self._temperatures.items()
             },
-            "link": link and {"resends": link[1].resends, "time_outs": link[1].time_outs},
-            "message": message and {"text": message[1].text, "age_s": message[0]},
+            "link": link and {"resends": link.resends, "time_outs": link.time_outs},
+            "message": message and {"text": message[1].text, "age_s": self._age_s(message[0])},
         }
-
-    def _of(self, kind: type[SeenT]) -> tuple[float, SeenT] | None:
-        found = self._latest.get((kind, ""))
-        if found is None or not isinstance(found[1], kind):
-            return None
-        return self._age_s(found[0]), found[1]
 
     def _age_s(self, at_s: float) -> float:
         return round(self._now_s() - at_s, 1)

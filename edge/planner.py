@@ -48,7 +48,7 @@ class OpenStep:
 
 @dataclass(frozen=True, slots=True)
 class MachineView:
-    """A machine as it is now. `state_detail` says why it is offline; `needs_clearing` names the run that left a part."""
+    """A machine as it is now. `needs_clearing` names the run that left its part there, `busy_with` the one going on."""
 
     id: str
     processes: tuple[str, ...]

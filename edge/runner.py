@@ -20,6 +20,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edge.artifacts import Artifacts
 from edge.authority import Authority
@@ -213,17 +214,18 @@ class Runner:
         closing = asyncio.create_task(self._closing.wait(), name=f"close {self.machine.id}")
         try:
             while True:
-                self._offer = asyncio.get_running_loop().create_future()
+                self._offer = offer = asyncio.get_running_loop().create_future()
                 self._on_change()
-                await asyncio.wait([lost, closing, self._offer], return_when=asyncio.FIRST_COMPLETED)
-                if self._offer.done():
-                    await self._carry_out(driver, self._offer.result())
+                first: list[asyncio.Future[Any]] = [lost, closing, offer]
+                await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+                if self._closing.is_set():
+                    return "the daemon stops"
+                if offer.done():
+                    await self._carry_out(driver, offer.result())
                 if lost.done():
                     return str(lost.result())
-                if closing.done():
-                    return "the daemon stops"
         finally:
-            self._offer = None
+            self._offer = self.claimed = None
             for task in (lost, closing):
                 task.cancel()
             await asyncio.wait([lost, closing])
@@ -255,35 +257,34 @@ class Runner:
         if self._clock.wall() >= assignment.expires_at:
             return False
         try:
-            body = {"attempt": run.attempt, "sha256": assignment.program.sha256}
-            await self._journal.record([self._draft(EventKind.RUN_BEGAN, run, body)], assignment.revision)
+            claim: dict[str, Json] = {"attempt": run.attempt, "sha256": assignment.program.sha256}
+            await self._journal.record([self._draft(EventKind.RUN_BEGAN, run, claim)], assignment.revision)
         except (StaleRevisionError, IllegalTransitionError) as error:
             log.info("job %s moved on before it could start: %s", run.job_id, error)
             return False
         except JournalError as error:
             log.error("job %s is not started, for the journal cannot take it: %s", run.job_id, error)
+            await asyncio.sleep(JOURNAL_RETRY_S)
             return False
         self.run_id = run.run_id
         log.info("%s begins run %s of job %s", self.machine.id, run.run_id, run.job_id)
         return True
 
     async def _execute(self, driver: Driver, run: Run, program: Program) -> Outcome:
-        self._stopping = None
-        self._stop_failure = ""
         work: Coroutine[None, None, Outcome] = driver.execute(run, program)
         self._executing = asyncio.create_task(work, name=f"run {run.run_id}")
         if self._closing.is_set():
             self.stop(run.run_id)
+        self._on_change()  # a stop may have been requested between `run_began` and now
         try:
             await asyncio.wait([self._executing])
-        except asyncio.CancelledError:
-            self._executing.cancel()
-            await asyncio.wait([self._executing])
-            raise
-        finally:
             if self._stopping is not None:
                 await asyncio.wait([self._stopping])
-        return self._outcome(self._executing)
+            return self._outcome(self._executing)
+        finally:
+            self._executing.cancel()
+            self._executing = self._stopping = None
+            self._stop_failure = ""
 
     def _outcome(self, done: asyncio.Task[Outcome]) -> Outcome:
         """What the end of a driver's `execute` means."""
@@ -315,7 +316,7 @@ class Runner:
             self._executing.cancel()
 
     async def _end(self, run: Run, outcome: Outcome) -> None:
-        body = {
+        body: dict[str, Json] = {
             "outcome": str(outcome.kind),
             "motion": str(outcome.motion),
             "reason": outcome.reason,
@@ -326,6 +327,7 @@ class Runner:
 
     async def _until_recorded(self, draft: Draft) -> None:
         """Record a fact, however long the journal takes: it happened, so it must not be lost."""
+        seen = self.observed.state
         while True:
             try:
                 await self._journal.record([draft])
@@ -336,7 +338,9 @@ class Runner:
                 self.observed.add(StateSeen(MachineState.STOPPED, f"the journal cannot be written: {error}"))
                 await asyncio.sleep(JOURNAL_RETRY_S)
             else:
-                return
+                break
+        if self.observed.state.detail.startswith("the journal cannot be written"):
+            self.observed.add(seen)
 
     def _draft(self, kind: EventKind, run: Run, body: dict[str, Json]) -> Draft:
         return Draft(

@@ -1,4 +1,4 @@
-"""The running site, as the local socket shows it: questions to the journal and the machines, and what people ask for."""
+"""The running site, as the local socket shows it: questions to journal and machines, and what people ask for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from edge.clock import SystemClock
 from edge.dispatch import Dispatcher
 from edge.errors import UsageError
 from edge.intake import Intake
-from edge.journal import Journal
 from edge.jobstate import StepState
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.plugins import Equipment
 from edge.runner import Runner
@@ -81,15 +81,12 @@ class Site:
     # Requests
 
     async def cancel(self, job_id: str, actor: str, reason: str) -> dict[str, Any]:
-        """Ask for the end of every open step of a job. Idempotent: a job that has ended stays as it is."""
+        """Ask for the end of a job. Idempotent: one that has ended, or is being stopped, stays as it is."""
         found = await self.job(job_id)
-        open_steps = [s for s in found["steps"] if not StepState(s["state"]).ended and s["requested"] == "none"]
-        drafts = [
-            Draft(EventKind.CANCEL_REQUESTED, actor, {"reason": reason}, job_id, step["part"], step["step"])
-            for step in open_steps
-        ]
-        if drafts:
-            await self._journal.record(drafts, expected_revision=found["revision"])
+        if any(not StepState(s["state"]).ended and s["requested"] == "none" for s in found["steps"]):
+            body = {"reason": reason} if reason else {}
+            draft = Draft(EventKind.CANCEL_REQUESTED, actor, body, job_id)
+            await self._journal.record([draft], expected_revision=found["revision"])
         return await self.job(job_id)
 
     async def clear(self, machine: str, run_id: str, actor: str) -> dict[str, Any]:

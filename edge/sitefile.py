@@ -38,7 +38,8 @@ def find(given: Path | None) -> Path:
         if place.exists():
             return place
     looked = " nor ".join(str(place) for place in PLACES)
-    raise ConfigError("site.toml", "", f"there is neither {looked}", f"name one with --config or ${ENVIRONMENT}, or make one with `edge init`")
+    expected = f"name one with --config or ${ENVIRONMENT}, or make one with `edge init`"
+    raise ConfigError("site.toml", "", f"there is neither {looked}", expected)
 
 
 def read(path: Path) -> SiteFile:

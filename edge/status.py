@@ -57,7 +57,7 @@ def level(attention: Sequence[Mapping[str, Any]], daemon: Mapping[str, Any] | No
 
 
 def _machine(configured: Row, known: Row | None, live: Mapping[str, Any]) -> Row:
-    empty = {"identity": None, "progress": None, "temperatures": {}, "link": None, "message": None}
+    empty: Row = {"identity": None, "progress": None, "temperatures": {}, "link": None, "message": None}
     return {
         **configured,
         **empty,

@@ -14,7 +14,7 @@ TIMEOUT_S = 150.0
 """Longest answer: a machine that stops, or events that are waited for."""
 
 
-class Refused(EdgeError):  # noqa: N818 - an answer of the daemon, in its own words
+class Refused(EdgeError):
     """The daemon did not do what was asked."""
 
 

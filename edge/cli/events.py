@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -43,7 +43,7 @@ def _more(file: SiteFile, after: int, machine: str | None) -> list[Mapping[str, 
     return found
 
 
-def _show(found: list[Mapping[str, Any]], *, as_json: bool) -> None:
+def _show(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     for event in found:
         print(json.dumps(event, ensure_ascii=False) if as_json else line(event), flush=True)
 
@@ -53,5 +53,6 @@ def line(event: Mapping[str, Any]) -> str:
     about = [event[key] for key in ("machine", "job_id") if event.get(key)]
     body = event["body"]
     said = next((str(body[key]) for key in ("outcome", "reason", "firmware") if body.get(key)), "")
-    parts = [f"{event['seq']:>5}", text.clock_time(event["at_wall"]), event["kind"], *about, said, f"({event['actor']})"]
+    when, who = text.clock_time(event["at_wall"]), f"({event['actor']})"
+    parts = [f"{event['seq']:>5}", when, event["kind"], *about, said, who]
     return text.clip("  ".join(part for part in parts if part), text.WIDTH)

@@ -1,4 +1,7 @@
-"""`edge status` and `edge machines`: from the daemon, or from its journal when it is dead. Fast: no pydantic, no asyncio."""
+"""`edge status` and `edge machines`: from the daemon, or from its journal when it is dead.
+
+Fast: imports neither pydantic nor asyncio.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def status(args: argparse.Namespace) -> int:
             print((_CLEAR_SCREEN if args.watch and sys.stdout.isatty() else "") + "\n".join(lines), flush=True)
         if not args.watch:
             return int(found["level"])
-        time.sleep(WATCH_S)  # noqa: TID251 - a person watches; nothing is waited for
+        time.sleep(WATCH_S)
 
 
 def machines(args: argparse.Namespace) -> int:

@@ -57,8 +57,8 @@ def add_trust_commands(commands: Commands) -> None:
     show = command(root, "show", "what a trust root says and who signed it", _root_show)
     show.add_argument("file", type=Path, metavar="FILE")
 
-    verify = command(commands, "verify", "say what a signed file is, who signed it, and whether it holds", _verify)
-    verify.add_argument("file", type=Path, metavar="FILE", help="a trust root, an envelope or a bundle")
+    verify = command(commands, "verify", "whether a signed file holds; without FILE, whether the journal does", _verify)
+    verify.add_argument("file", type=Path, nargs="?", metavar="FILE", help="a trust root, an envelope or a bundle")
     verify.add_argument("--root", type=Path, metavar="ROOT", help="the trust root to verify with")
 
 
@@ -104,6 +104,10 @@ def _root_show(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    if args.file is None:
+        from edge.cli import journal
+
+        return journal.verify(args)
     from edge.cli import trust_verify
 
     return trust_verify.verify(args)

@@ -59,7 +59,7 @@ class SiteConfig(_Table):
 
 
 def validate(file: SiteFile) -> SiteConfig:
-    """Check everything that needs no driver. Raises `ConfigError` naming the field, the value and what would be right."""
+    """Check everything that needs no driver. Raises `ConfigError`."""
     try:
         config = SiteConfig.model_validate(file.tables)
     except ValidationError as error:
@@ -77,7 +77,9 @@ def validate(file: SiteFile) -> SiteConfig:
         }
     )
     if len(str(site.socket).encode()) > SOCKET_PATH_MAX_BYTES:
-        raise ConfigError(file.path, "site.socket", f"{site.socket} is too long", f"{SOCKET_PATH_MAX_BYTES} bytes at most")
+        raise ConfigError(
+            file.path, "site.socket", f"{site.socket} is too long", f"{SOCKET_PATH_MAX_BYTES} bytes at most"
+        )
     if site.profiles_dir is not None and not site.profiles_dir.is_dir():
         raise ConfigError(file.path, "site.profiles_dir", f"{site.profiles_dir} is no directory")
     return config.model_copy(update={"site": site})

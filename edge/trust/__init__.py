@@ -7,12 +7,12 @@ Everything named in `__all__` stays as it is within a major version; the modules
 """
 
 from edge.model.order import JobOrder, order_bytes, parse_order
+from edge.replay import ReplayWindow
 from edge.trust.admit import Ledger, Now, Reason, Snapshot, Verdict, admit, verify_order
 from edge.trust.bundle import check_files, read_envelope, replace_envelope, write_bundle
 from edge.trust.ed25519 import keyid_of
 from edge.trust.envelope import Envelope, PayloadType, Signature, add_signature, pae, parse, sign
 from edge.trust.keys import PublicKey, create_key, load_private_key, load_public_key, public_bytes
-from edge.trust.replay import ReplayWindow
 from edge.trust.root import (
     Revocation,
     Role,

@@ -42,8 +42,8 @@ from edge.errors import EnvelopeError, FormatError
 from edge.model.fields import time_text
 from edge.model.order import JobOrder, parse_order
 from edge.model.strictjson import shown
+from edge.replay import ReplayWindow
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
-from edge.trust.replay import ReplayWindow
 from edge.trust.root import Role, RootKey, TrustRoot
 
 # How far an issuer's clock may be ahead of ours.

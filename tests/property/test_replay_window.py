@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import FormatError
-from edge.trust.replay import WINDOW, ReplayWindow
+from edge.replay import WINDOW, ReplayWindow
 
 # Small numbers meet often, steps around the window's width fall off its edge, huge ones jump.
 NUMBERS = st.lists(

@@ -1,0 +1,197 @@
+"""Event bytes and the hash chain. PURE.
+
+Rules:
+
+    1. The bytes of an event are made once, here. They are what is hashed, kept, and sent later. Nobody makes them
+       again from parsed values, so there is no canonical form to agree on.
+    2. They are one JSON object in UTF-8 with exactly the keys of `KEYS`, in that order. What does not apply is null.
+       Outside `body` there are strings, integers and nulls only. Text that UTF-8 cannot express becomes "?".
+    3. hash = SHA-256(`DOMAIN` + bytes), in lower-case hexadecimal. `DOMAIN` keeps it apart from every other hash.
+    4. `prev_hash` is inside the bytes: one hash vouches for all events before it. The first event's is `ZERO_HASH`,
+       its number is 1, and every event of a chain names the same site and the same journal.
+    5. Hash first, then parse.
+
+A chain alone cannot show that its tail was cut off; whoever knows the newest (seq, hash) passes it as `head`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from edge.errors import CorruptJournalError
+from edge.model.event import ClockTrust, Draft, Event, EventKind, Stamp
+
+DOMAIN = b"microfactory-edge/event/v1\n"
+ZERO_HASH = "0" * 64
+
+KEYS = (
+    "site",
+    "journal",
+    "seq",
+    "prev_hash",
+    "at_wall",
+    "at_mono_ms",
+    "boot_id",
+    "clock",
+    "actor",
+    "kind",
+    "job_id",
+    "part",
+    "step",
+    "run_id",
+    "machine",
+    "body",
+)
+_OPTIONAL = {"job_id", "part", "step", "run_id", "machine"}
+_INTEGERS = {"seq", "at_mono_ms", "part"}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest event of a chain. `Head(0, ZERO_HASH)` is a chain without events."""
+
+    seq: int
+    hash: str
+
+
+EMPTY = Head(0, ZERO_HASH)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An event as it is kept."""
+
+    seq: int
+    hash: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a walk along the chain found. `problem` is a sentence about the first break, empty if there is none.
+
+    `head` is the last event that still fits, `count` how many do.
+    """
+
+    count: int
+    head: Head
+    problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every event fits."""
+        return not self.problem
+
+
+def digest(raw: bytes) -> str:
+    """The hash of an event's bytes."""
+    return hashlib.sha256(DOMAIN + raw).hexdigest()
+
+
+def encode(site: str, journal: str, seq: int, prev_hash: str, stamp: Stamp, draft: Draft) -> tuple[bytes, str]:
+    """The bytes of event `seq` and their hash.
+
+    Raises:
+        ValueError, TypeError: `draft.body` is not JSON (NaN, an infinity, an object that JSON does not know).
+    """
+    document = {
+        "site": site,
+        "journal": journal,
+        "seq": seq,
+        "prev_hash": prev_hash,
+        "at_wall": stamp.at_wall,
+        "at_mono_ms": stamp.at_mono_ms,
+        "boot_id": stamp.boot_id,
+        "clock": stamp.clock,
+        "actor": draft.actor,
+        "kind": draft.kind,
+        "job_id": draft.job_id,
+        "part": draft.part,
+        "step": draft.step,
+        "run_id": draft.run_id,
+        "machine": draft.machine,
+        "body": dict(draft.body),
+    }
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    raw = text.encode("utf-8", "replace")  # a lone surrogate, from a device that does not speak UTF-8
+    return raw, digest(raw)
+
+
+def decode(raw: bytes) -> Event:
+    """The event that `raw` is.
+
+    Raises:
+        CorruptJournalError: it is not the bytes of an event.
+    """
+    try:
+        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise CorruptJournalError(f"an event is not JSON: {error}") from error
+    if not isinstance(document, dict) or tuple(document) != KEYS:
+        raise CorruptJournalError("an event does not have the keys of an event, in their order")
+    for key, value in document.items():
+        if not _fits(key, value):
+            raise CorruptJournalError(f"an event's '{key}' is {json.dumps(value)[:80]}")
+    try:
+        document["clock"] = ClockTrust(document["clock"])
+        document["kind"] = EventKind(document["kind"])
+    except ValueError as error:
+        raise CorruptJournalError(f"an event of this version does not know that {error}") from error
+    return Event(**document, raw=raw, hash=digest(raw))
+
+
+def verify(rows: Iterable[Row], head: Head | None = None) -> Verdict:
+    """Walk a whole chain from its first event; `head` is where it must end, if that is known."""
+    last, origin = EMPTY, None
+    for row in rows:
+        problem = _break_at(row, last)
+        if problem:
+            return Verdict(last.seq, last, problem)
+        try:
+            event = decode(row.raw)
+        except CorruptJournalError as error:
+            return Verdict(last.seq, last, f"event {row.seq}: {error}")
+        if event.seq != row.seq:
+            return Verdict(last.seq, last, f"event {row.seq} says of itself that it is event {event.seq}")
+        if event.prev_hash != last.hash:
+            return Verdict(last.seq, last, f"event {row.seq} does not follow event {last.seq}: it names another hash")
+        if origin not in (None, (event.site, event.journal)):
+            return Verdict(last.seq, last, f"event {row.seq} is of another journal: {event.site}/{event.journal}")
+        origin = (event.site, event.journal)
+        last = Head(row.seq, row.hash)
+    if head is not None and head != last:
+        return Verdict(last.seq, last, f"the chain ends with event {last.seq}, expected event {head.seq} {head.hash}")
+    return Verdict(last.seq, last)
+
+
+def _break_at(row: Row, last: Head) -> str:
+    if row.seq != last.seq + 1:
+        return f"event {last.seq + 1} is missing: event {row.seq} comes after event {last.seq}"
+    if digest(row.raw) != row.hash:
+        return f"event {row.seq} was changed: its bytes do not have the hash that was kept with them"
+    return ""
+
+
+def _fits(key: str, value: object) -> bool:
+    if value is None:
+        return key in _OPTIONAL
+    if key == "body":
+        return isinstance(value, dict)
+    if key in _INTEGERS:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, str)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        raise ValueError("a key is there twice")
+    return document
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

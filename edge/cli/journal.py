@@ -1,0 +1,29 @@
+"""`edge verify` without a file: the journal's chain, and everything that follows from it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from edge import sitefile
+from edge.audit import audit
+from edge.cli import text
+from edge.status import FINE, UNSAFE
+from edge.views import open_readonly
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Walk the chain, fold all events again and compare; 0 if it holds, 2 if it does not."""
+    file = sitefile.read(sitefile.find(args.config))
+    with open_readonly(file.state_dir) as snapshot:
+        report = audit(snapshot.connection)
+    if args.json:
+        text.print_json({**asdict(report), "ok": report.ok})
+        return FINE if report.ok else UNSAFE
+    print(f"journal {report.journal} of site {report.site}: {report.events} events")
+    if report.ok:
+        print(f"  the chain is whole, and every state follows from it; head {report.head.hash[:16]}…")
+        return FINE
+    for problem in report.problems:
+        print("\n".join(text.wrap(f"! {problem}", "  ")))
+    return UNSAFE

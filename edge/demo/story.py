@@ -1,0 +1,280 @@
+"""`edge demo`: the main job of the whole product, told in one terminal.
+
+Everything is real: `hil-sim printer` and `edge run` are processes of their own, the order is signed and submitted with
+the commands that a user would type, and the print is real sliced G-code. Only the printer is simulated, and its clock
+runs faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import IO, Any
+
+from edge.cli import text
+from edge.cli.client import call
+from edge.errors import EdgeError, NotRunningError
+
+SPEED = 15.0
+"""How much faster than a real printer the simulated one is: five minutes of heating and printing pass in 20 s."""
+
+START_S = 30.0
+PRINT_S = 80.0
+LOOK_S = 0.2
+BAR_COLUMNS = 30
+
+SITE = """\
+[site]
+id = "demo-1"
+state_dir = "state"
+socket = "edge.sock"
+trust_root = "root.dsse.json"
+
+[[machines]]
+id = "prn-1"
+driver = "gcode"
+processes = ["fdm"]
+connection = {port = "printer", baud = 250000}
+properties = {material = "PLA", nozzle_mm = 0.4}
+limits = {x_mm = [0, 200], y_mm = [0, 200], z_mm = [0, 200], nozzle_degc = [0, 260], bed_degc = [0, 100]}
+"""
+
+
+class DemoError(EdgeError):
+    """The demo did not go as it must."""
+
+
+class Story:
+    """One run of the demo in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._environment = {**os.environ, "EDGE_CONFIG": str(folder / "site.toml"), "PYTHONUNBUFFERED": "1"}
+
+    def tell(self) -> str:
+        """The whole story; the last line."""
+        _chapter("1. Keys, and who may order work here")
+        self._edge("key", "new", "owner@demo")
+        self._edge("key", "new", "orders@demo")
+        root = ["--root", "owner@demo.pub", "--issuer", "orders@demo.pub"]
+        self._edge("root", "new", "--name", "Demo", "--out", "root.dsse.json", *root)
+        self._edge("root", "sign", "root.dsse.json", "--key", "owner@demo.key")
+        with ExitStack() as stack:
+            _chapter("2. A simulated printer, and the daemon that drives it")
+            log = self._folder / "executed.log"
+            printer = ["printer", "--pty", "printer", "--speed", f"{SPEED:g}", "--log", log.name]
+            stack.enter_context(self._process("hil-sim", *printer, ready="ready"))
+            (self._folder / "site.toml").write_text(SITE, encoding="utf-8")
+            self._edge("check")
+            stack.enter_context(self._process("edge", "run", ready="prn-1 is online"))
+
+            _chapter("3. A signed order")
+            for name in ("order.toml", "tiny.gcode"):
+                (self._folder / name).write_bytes(resources.files("edge.demo").joinpath(name).read_bytes())
+            self._edge("job", "sign", "order.toml", "--key", "orders@demo.key", "--out", "order.mfjob")
+            job_id = self._submit("order.mfjob")["job_id"]
+            self._watch(job_id)
+
+            _chapter("4. What must not happen: a forged order, and the same order again")
+            _tamper(self._folder / "order.mfjob", self._folder / "forged.mfjob")
+            forged = self._submit("forged.mfjob")
+            again = self._submit("order.mfjob")
+
+            _chapter("5. How the site is now")
+            self._edge("status", may_need_attention=True)
+        _chapter("6. After the daemon has stopped: the journal's verdict, and the printer's own log")
+        self._edge("verify")
+        return self._verdict(log, forged, again)
+
+    # What is done
+
+    def _edge(self, *words: str, may_need_attention: bool = False) -> None:
+        """Type a command, and show what it says."""
+        print(text.colour(f"$ edge {' '.join(words)}", "bold"))
+        done = subprocess.run(
+            [_command("edge"), *words],
+            cwd=self._folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        print("".join(f"    {line}\n" for line in (done.stdout + done.stderr).splitlines()), end="")
+        if done.returncode not in ((0, 1) if may_need_attention else (0,)):
+            raise DemoError(f"`edge {' '.join(words)}` ended with exit code {done.returncode}")
+
+    def _submit(self, bundle: str) -> Mapping[str, Any]:
+        """Submit a bundle as a user would, and read the verdict as a script would."""
+        print(text.colour(f"$ edge job submit {bundle}", "bold"))
+        command = [_command("edge"), "job", "submit", "--json", bundle]
+        done = subprocess.run(
+            command, cwd=self._folder, env=self._environment, capture_output=True, text=True, check=False
+        )
+        if not done.stdout:
+            raise DemoError(f"`edge job submit {bundle}` said: {done.stderr.strip()}")
+        from edge.cli.jobs import receipt_lines
+
+        receipt: Mapping[str, Any] = json.loads(done.stdout)
+        print("".join(f"    {line}\n" for line in receipt_lines(Path(bundle), receipt)), end="")
+        return receipt
+
+    @contextmanager
+    def _process(self, program: str, *words: str, ready: str) -> Iterator[None]:
+        """Start a process, wait for the line that says it is ready, and stop it at the end."""
+        print(text.colour(f"$ {program} {' '.join(words)} &", "bold"))
+        errors = (self._folder / f"{program}.out").open("w+b")
+        with (
+            errors,
+            subprocess.Popen(
+                [_command(program), *words],
+                cwd=self._folder,
+                env=self._environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            ) as process,
+        ):
+            try:
+                print(f"    {_wait_for(process, ready)}")
+                yield
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=START_S)
+        if process.returncode != 0:
+            raise DemoError(f"{program} ended with exit code {process.returncode}")
+
+    def _watch(self, job_id: str) -> None:
+        """Show the print until it has ended."""
+        deadline_s = time.monotonic() + PRINT_S
+        shown, total = -1, 0
+        while time.monotonic() < deadline_s:
+            site = self._status()
+            (machine,) = site["machines"]
+            job = next((job for job in site["jobs"] if job["job_id"] == job_id), None)
+            if job is None:
+                self._progress(total, machine, 100)
+                if sys.stdout.isatty():
+                    print()
+                return
+            if job["state"] == "INTERRUPTED":
+                raise DemoError(f"the print is held: {site['attention'][0]['text']}")
+            seen = machine["progress"]
+            total = seen["total"] if seen else total
+            percent = 100 * seen["done"] // seen["total"] if seen else 0
+            if sys.stdout.isatty() or percent >= shown + 20:
+                shown = percent
+                self._progress(seen["done"] if seen else 0, machine, percent)
+            time.sleep(LOOK_S)
+        raise DemoError(f"the print did not end within {PRINT_S:g} s")
+
+    def _progress(self, done: int, machine: Mapping[str, Any], percent: int) -> None:
+        heat = machine["temperatures"]
+        degrees = "  ".join(f"{name} {heat[name]['actual_degc']:5.1f} degC" for name in ("T", "B") if name in heat)
+        bar = "#" * (percent * BAR_COLUMNS // 100)
+        line = f"    [{bar:<{BAR_COLUMNS}}] {percent:3d} %  {done:>5} commands  {degrees}"
+        start, end = ("\r", "") if sys.stdout.isatty() else ("", "\n")
+        print(f"{start}{line:<78}".rstrip() if end else f"{start}{line:<78}", end=end, flush=True)
+
+    def _status(self) -> Mapping[str, Any]:
+        answer: Mapping[str, Any] = call(self._folder / "edge.sock", "GET", "/v1/status")
+        return answer
+
+    def _verdict(self, log: Path, forged: Mapping[str, Any], again: Mapping[str, Any]) -> str:
+        """Hold the printer's own log against the program, and both verdicts against what they must be."""
+        wanted = list(_commands(self._folder / "tiny.gcode"))
+        carried_out = _carried_out(log)[: len(wanted)]
+        if carried_out != wanted:
+            raise DemoError(f"the printer carried out {len(carried_out)} commands that are not the program's")
+        if forged["accepted"] or not again["accepted"] or not again["repeated"]:
+            raise DemoError("a forged order was accepted, or a repeated one was not recognised")
+        print(f"    the printer carried out {len(wanted)} commands, exactly the program's, in order")
+        return (
+            f"demo: ok - 1 signed job printed, {len(wanted)} of {len(wanted)} commands in order; "
+            f"1 forgery refused; 1 repeat ignored"
+        )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the demo in a folder of its own, which is removed unless something went wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="edge-demo-"))
+    print(f"The main job of edge, in {folder}. The printer is simulated, {SPEED:g} times as fast as a real one.")
+    began_s = time.monotonic()
+    try:
+        last = Story(folder).tell()
+    except (DemoError, NotRunningError) as error:
+        print(f"demo: failed - {error}; what is left is in {folder}", file=sys.stderr)
+        return 2
+    if not args.keep:
+        shutil.rmtree(folder)
+    print(f"\n{last} ({time.monotonic() - began_s:.0f} s)")
+    return 0
+
+
+def _chapter(title: str) -> None:
+    print(f"\n{text.colour(title, 'green')}", flush=True)
+
+
+def _command(name: str) -> str:
+    """The command `name` of this installation."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def _wait_for(process: subprocess.Popen[bytes], words: str) -> str:
+    """The first line of a process that contains `words`."""
+    assert process.stdout is not None
+    deadline_s = time.monotonic() + START_S
+    said: list[str] = []
+    for line in _lines(process.stdout, deadline_s):
+        said.append(line)
+        if words in line:
+            return line
+    raise DemoError(f"{process.args!r} did not say {words!r} but: {' / '.join(said) or 'nothing'}")
+
+
+def _lines(pipe: IO[bytes], deadline_s: float) -> Iterator[str]:
+    """The lines of a pipe until it is closed or the deadline has come."""
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while selector.select(max(0.0, deadline_s - time.monotonic())):
+            data = os.read(pipe.fileno(), 4096)
+            if not data:
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            yield from (line.decode() for line in lines)
+
+
+def _tamper(bundle: Path, forged: Path) -> None:
+    """A copy of the bundle with another product in the order, and the signatures as they were."""
+    import base64
+
+    from edge.trust import read_envelope, write_bundle
+
+    envelope = json.loads(read_envelope(bundle))
+    payload = base64.b64decode(envelope["payload"]).replace(b"calibration piece", b"something else!!!")
+    envelope["payload"] = base64.b64encode(payload).decode()
+    write_bundle(forged, json.dumps(envelope).encode(), {})
+
+
+def _commands(program: Path) -> Iterator[str]:
+    for line in program.read_text(encoding="utf-8").splitlines():
+        command = line.partition(";")[0].strip()
+        if command:
+            yield command
+
+
+def _carried_out(log: Path) -> Sequence[str]:
+    """The numbered commands of the printer's own log, from line 1."""
+    rows = [line.split("\t", 2) for line in log.read_text(encoding="utf-8").splitlines()]
+    return [command for _, number, command in rows if number.isdigit() and number != "0"]

@@ -1,0 +1,290 @@
+"""All events of the site: recorded, chained and folded into projections in one transaction.
+
+Rules:
+
+    1. An event and what it changes are durable together, or neither is. Whoever gets an `Event` back may act on it.
+    2. Several drafts in one `record`, and everything in one `transact`, are one transaction.
+    3. A job's revision is the seq of its newest event. Who decides from what he read passes it as
+       `expected_revision`, and is refused if somebody was faster.
+    4. The writer reads the newest event from the database, not from memory: a group that was rolled back leaves no
+       trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from edge import chain, projection, schema
+from edge.audit import Report, audit_file
+from edge.errors import IllegalTransitionError, JournalError, StaleRevisionError
+from edge.model.event import Draft, Event, Stamp
+from edge.replay import ReplayWindow
+from edge.store import Store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVerdict:
+    """What was decided about these very bytes before."""
+
+    accepted: bool
+    reason: str
+    detail: str
+    job_id: str | None
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that has begun and has no end."""
+
+    run_id: str
+    job_id: str
+    part: int
+    step: str
+    attempt: int
+    machine: str
+    began_at: str
+
+
+class Transaction:
+    """What a function given to `Journal.transact` may do. Lives in the writer thread, for one call."""
+
+    def __init__(self, connection: sqlite3.Connection, site: str, journal: str, stamp: Stamp) -> None:
+        self.connection = connection
+        self._site = site
+        self._journal = journal
+        self._stamp = stamp
+
+    def record(self, draft: Draft) -> Event:
+        """Number, chain and apply one event.
+
+        Raises:
+            IllegalTransitionError: it does not fit what is there.
+            ValueError, TypeError: its body is not JSON.
+        """
+        last = head(self.connection)
+        raw, _ = chain.encode(self._site, self._journal, last.seq + 1, last.hash, self._stamp, draft)
+        event = chain.decode(raw)
+        with _all_or_nothing(self.connection):
+            projection.apply(self.connection, event)
+            self.connection.execute(
+                "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (event.seq, event.hash, raw, event.kind, event.job_id, event.machine, event.at_wall),
+            )
+        return event
+
+    def verdict_of(self, digest: str) -> KnownVerdict | None:
+        """What was decided about the signed bytes with this digest."""
+        row = self.connection.execute(
+            "SELECT accepted, reason, detail, job_id, seq FROM verdicts WHERE digest = ?", (digest,)
+        ).fetchone()
+        return None if row is None else KnownVerdict(bool(row[0]), *row[1:])
+
+    def window(self, issuer: str, series: str) -> ReplayWindow:
+        """The sequence numbers of a series that were accepted."""
+        row = self.connection.execute(
+            "SELECT used FROM windows WHERE (issuer, series) = (?, ?)", (issuer, series)
+        ).fetchone()
+        return ReplayWindow() if row is None else ReplayWindow.from_bytes(row[0])
+
+    def payload_of(self, job_id: str) -> bytes:
+        """The accepted order as its issuer signed it. Raises `IllegalTransitionError` if there is none."""
+        row = self.connection.execute("SELECT payload FROM orders WHERE job_id = ?", (job_id,)).fetchone()
+        if row is None:
+            raise IllegalTransitionError(f"job {job_id} is not known here")
+        return str(row[0]).encode()
+
+    def digest_of(self, job_id: str) -> str | None:
+        """The digest of the accepted order with this id."""
+        row = self.connection.execute("SELECT digest FROM orders WHERE job_id = ?", (job_id,)).fetchone()
+        return None if row is None else row[0]
+
+    def revision(self, job_id: str) -> int | None:
+        """The seq of the newest event about the job; None if no such order was accepted."""
+        row = self.connection.execute("SELECT revision FROM orders WHERE job_id = ?", (job_id,)).fetchone()
+        return None if row is None else row[0]
+
+    def expect_revision(self, job_id: str, revision: int) -> None:
+        """Go on only if nothing was recorded about the job since the caller looked.
+
+        Raises:
+            StaleRevisionError: something was, or no such order was accepted.
+        """
+        found = self.revision(job_id)
+        if found != revision:
+            raise StaleRevisionError(f"job {job_id} is at revision {found}, not {revision}; look again")
+
+    def count_refusal(self, reason: str, minute: str) -> None:
+        """Count bytes that are worth no event. `minute` is RFC 3339 in UTC, cut after the minute."""
+        self.connection.execute(
+            "INSERT INTO refusals VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1", (minute, reason)
+        )
+
+
+class Journal:
+    """The journal of one site; made by `Journal.open`."""
+
+    def __init__(self, store: Store, site: str, ident: str, last_seq: int, stamp: Callable[[], Stamp]) -> None:
+        self.site = site
+        self.ident = ident
+        self._store = store
+        self._stamp = stamp
+        self._last_seq = last_seq
+        self._moved = asyncio.Event()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, path: Path, site: str, stamp: Callable[[], Stamp]) -> AsyncIterator[Self]:
+        """Open the journal of `site` at `path`, made if it is not there; closing it writes out what is queued.
+
+        `stamp` is called in the event loop, once for each transaction.
+
+        Raises:
+            CorruptJournalError: the file is damaged.
+            JournalError: it is another site's, another version's, or another process has it.
+        """
+        async with Store(path) as store:
+            ident, last_seq = await store.write(lambda connection: _identify(connection, path, site))
+            yield cls(store, site, ident, last_seq, stamp)
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the newest durable event; 0 if there is none."""
+        return self._last_seq
+
+    async def transact(self, fn: Callable[[Transaction], T]) -> T:
+        """Run `fn` in the writer thread; its value, once what it did is durable. If it raises, nothing was done.
+
+        A cancelled caller does not stop a transaction that is queued already.
+        """
+        stamp = self._stamp()
+
+        def run(connection: sqlite3.Connection) -> tuple[T, int]:
+            value = fn(Transaction(connection, self.site, self.ident, stamp))
+            return value, head(connection).seq
+
+        value, _ = await self._store.write(run, then=self._advance)
+        return value
+
+    async def record(self, drafts: Sequence[Draft], expected_revision: int | None = None) -> list[Event]:
+        """Record `drafts` in one transaction; with `expected_revision` they are about one job.
+
+        Raises:
+            StaleRevisionError: the job has moved on.
+            IllegalTransitionError: a draft does not fit what is there; none was recorded.
+        """
+
+        def run(transaction: Transaction) -> list[Event]:
+            if expected_revision is not None:
+                (job_id,) = {draft.job_id for draft in drafts}
+                transaction.expect_revision(str(job_id), expected_revision)
+            return [transaction.record(draft) for draft in drafts]
+
+        return await self.transact(run)
+
+    async def checkpoint(self, run_id: str, value: Any) -> None:
+        """Keep JSON for a run, over what was kept before. Durable on return; no event.
+
+        Raises:
+            IllegalTransitionError: no such run has begun.
+        """
+        text = json.dumps(value, allow_nan=False)
+
+        def run(connection: sqlite3.Connection) -> None:
+            try:
+                connection.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (run_id, text))
+            except sqlite3.IntegrityError:
+                raise IllegalTransitionError(f"run {run_id} has not begun: there is nothing to keep for it") from None
+
+        await self._store.write(run)
+
+    async def checkpoint_of(self, run_id: str) -> Any:
+        """What was kept for a run last; None if nothing was."""
+
+        def run(connection: sqlite3.Connection) -> Any:
+            row = connection.execute("SELECT value FROM checkpoints WHERE run_id = ?", (run_id,)).fetchone()
+            return None if row is None else json.loads(row[0])
+
+        return await self._store.write(run)
+
+    async def open_runs(self) -> list[OpenRun]:
+        """Runs without an end. Right after opening, these are what the last daemon left behind."""
+
+        def run(connection: sqlite3.Connection) -> list[OpenRun]:
+            rows = connection.execute(
+                "SELECT run_id, job_id, part, step, attempt, machine, began_at FROM runs"
+                " WHERE ended_at IS NULL ORDER BY began_at, run_id"
+            )
+            return [OpenRun(*row) for row in rows]
+
+        return await self._store.write(run)
+
+    async def wait_beyond(self, seq: int, deadline: float | None = None) -> int:
+        """Wait for an event newer than `seq`; the number of the newest, which is not newer if `deadline` passed.
+
+        `deadline` is a time of the running loop's clock.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                while self._last_seq <= seq:
+                    await self._moved.wait()
+        return self._last_seq
+
+    async def verify(self) -> Report:
+        """Walk the chain, fold all events again and compare. Works beside the writer, on what is durable now."""
+        return await asyncio.to_thread(audit_file, self._store.path)
+
+    def _advance(self, result: tuple[object, int]) -> None:
+        _, seq = result
+        if seq > self._last_seq:
+            self._last_seq = seq
+            moved, self._moved = self._moved, asyncio.Event()
+            moved.set()
+
+
+@contextlib.contextmanager
+def _all_or_nothing(connection: sqlite3.Connection) -> Iterator[None]:
+    """So that a function may catch what `record` raises and go on."""
+    connection.execute("SAVEPOINT event")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:  # unless SQLite gave the whole transaction up
+            connection.execute("ROLLBACK TO event")
+            connection.execute("RELEASE event")
+        raise
+    connection.execute("RELEASE event")
+
+
+def head(connection: sqlite3.Connection) -> chain.Head:
+    """The newest event."""
+    row = connection.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+    return chain.EMPTY if row is None else chain.Head(*row)
+
+
+def _identify(connection: sqlite3.Connection, path: Path, site: str) -> tuple[str, int]:
+    """The journal's id, given when the file is made, and its newest seq."""
+    if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+        for statement in schema.TABLES.split(";\n"):
+            connection.execute(statement)
+        fresh = {"format": schema.FORMAT, "site": site, "journal": secrets.token_hex(16)}
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", fresh.items())
+    try:
+        meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    except sqlite3.OperationalError:
+        raise JournalError(f"{path} is a database, but no journal") from None
+    if meta.get("format") != schema.FORMAT:
+        raise JournalError(f"{path} has format {meta.get('format')}; this edge reads format {schema.FORMAT}")
+    if meta["site"] != site:
+        raise JournalError(f"{path} is the journal of site '{meta['site']}', not of '{site}'")
+    return meta["journal"], head(connection).seq

@@ -1,0 +1,98 @@
+"""One fact, numbered and hash-chained in the journal.
+
+A `Draft` is what somebody wants recorded. The journal stamps it with its clocks, numbers it and chains it; the `Event`
+is read back from the bytes that were hashed, so nothing that is not in the bytes can reach a projection.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: What `json.loads` gives and `json.dumps` takes.
+JsonObject = Mapping[str, Any]
+
+
+class EventKind(enum.StrEnum):
+    """What happened. The bodies are described in docs/journal.md."""
+
+    SITE_STARTED = "site_started"
+    SITE_STOPPED = "site_stopped"
+    JOB_ACCEPTED = "job_accepted"
+    JOB_REFUSED = "job_refused"
+    ARTIFACT_STORED = "artifact_stored"
+    ARTIFACT_LOST = "artifact_lost"
+    CANCEL_REQUESTED = "cancel_requested"
+    RUN_BEGAN = "run_began"
+    RUN_ENDED = "run_ended"
+    RUN_RESOLVED = "run_resolved"
+    MACHINE_CLEARED = "machine_cleared"
+    MACHINE_ONLINE = "machine_online"
+    MACHINE_OFFLINE = "machine_offline"
+
+
+class ClockTrust(enum.StrEnum):
+    """How much `at_wall` is worth."""
+
+    TRUSTED = "trusted"  # somebody the site trusts has vouched for the time since boot
+    FLOOR = "floor"  # at least this late
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A fact before it has a number. `actor` is the person or the part of the site that says so."""
+
+    kind: EventKind
+    actor: str
+    body: JsonObject = field(default_factory=dict)
+    job_id: str | None = None
+    part: int | None = None
+    step: str | None = None
+    run_id: str | None = None
+    machine: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The site's clocks at one moment.
+
+    `at_wall` is RFC 3339 in UTC with milliseconds (``2026-11-21T10:00:00.000Z``), `at_mono_s` the monotonic clock of
+    the host since the boot that `boot_id` names.
+    """
+
+    at_wall: str
+    at_mono_s: float
+    boot_id: str
+    clock: ClockTrust
+
+    @property
+    def at_mono_ms(self) -> int:
+        """Whole milliseconds: an event holds no floating-point number outside its body."""
+        return int(self.at_mono_s * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One fact of the journal. `raw` are the bytes that `hash` is over."""
+
+    site: str
+    journal: str
+    seq: int
+    prev_hash: str
+    at_wall: str
+    at_mono_ms: int
+    boot_id: str
+    clock: ClockTrust
+    actor: str
+    kind: EventKind
+    job_id: str | None
+    part: int | None
+    step: str | None
+    run_id: str | None
+    machine: str | None
+    body: JsonObject
+    raw: bytes
+    hash: str

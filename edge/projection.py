@@ -1,0 +1,325 @@
+"""The fold: what one event does to the journal's projections. `edge.jobstate` decides, this writes it down.
+
+Rules:
+
+    1. Only what is in the event counts: no clock, no configuration, nothing from outside. So folding all events again
+       gives the same tables, and `edge.audit` checks that it does.
+    2. An event that does not fit what is there raises IllegalTransitionError, and then it is not recorded either.
+    3. A machine needs clearing from the moment a run begins, in the transaction that records the beginning, until the
+       run is known to have put nothing on it or somebody clears that very run.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, assert_never
+
+from edge.errors import IllegalTransitionError, Motion
+from edge.jobstate import (
+    Fact,
+    OnFailure,
+    Policy,
+    Requested,
+    Resolution,
+    RunOutcome,
+    StepState,
+    advance,
+    fact_of_predecessors,
+    fact_of_run,
+    requested_after,
+    resolution,
+)
+from edge.model.event import Event, EventKind
+from edge.replay import ReplayWindow
+
+
+def apply(connection: sqlite3.Connection, event: Event) -> None:
+    """Write down what `event` changes. The event itself is not written.
+
+    Raises:
+        IllegalTransitionError: the event does not fit; the caller rolls back.
+    """
+    try:
+        _apply(connection, event)
+    except (KeyError, TypeError, ValueError, binascii.Error, sqlite3.IntegrityError) as error:
+        raise IllegalTransitionError(f"{event.kind} does not fit the journal: {_cause(error)}") from error
+    if event.job_id is not None and event.kind is not EventKind.JOB_REFUSED:
+        connection.execute("UPDATE orders SET revision = ? WHERE job_id = ?", (event.seq, event.job_id))
+
+
+def _apply(connection: sqlite3.Connection, event: Event) -> None:
+    match event.kind:
+        case EventKind.SITE_STARTED | EventKind.SITE_STOPPED:
+            # Nobody is connected to a machine any more; after a crash the start is the first to say so.
+            connection.execute("UPDATE machines SET online = 0, since = ? WHERE online", (event.at_wall,))
+        case EventKind.JOB_ACCEPTED:
+            _job_accepted(connection, event)
+        case EventKind.JOB_REFUSED:
+            _verdict(connection, event, accepted=False)
+        case EventKind.ARTIFACT_STORED:
+            connection.execute(
+                "INSERT INTO artifacts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET stored_seq = excluded.stored_seq",
+                (event.body["sha256"], event.body["size_bytes"], event.seq),
+            )
+        case EventKind.ARTIFACT_LOST:
+            connection.execute("DELETE FROM artifacts WHERE sha256 = ?", (event.body["sha256"],))
+        case EventKind.CANCEL_REQUESTED:
+            _cancel_requested(connection, event)
+        case EventKind.RUN_BEGAN:
+            _run_began(connection, event)
+        case EventKind.RUN_ENDED:
+            _run_ended(connection, event)
+        case EventKind.RUN_RESOLVED:
+            _run_resolved(connection, event)
+        case EventKind.MACHINE_CLEARED:
+            _machine_cleared(connection, event)
+        case EventKind.MACHINE_ONLINE:
+            _machine_seen(connection, event, online=True)
+        case EventKind.MACHINE_OFFLINE:
+            _machine_seen(connection, event, online=False)
+        case _ as never:
+            assert_never(never)
+
+
+def _cause(error: Exception) -> str:
+    return f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
+
+
+# Orders
+
+
+def _verdict(connection: sqlite3.Connection, event: Event, accepted: bool) -> None:
+    body = event.body
+    connection.execute(
+        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?)",
+        (body["digest"], accepted, body.get("reason", ""), body.get("detail", ""), event.job_id, event.seq),
+    )
+
+
+def _job_accepted(connection: sqlite3.Connection, event: Event) -> None:
+    envelope = base64.b64decode(event.body["envelope"], validate=True)
+    payload = base64.b64decode(json.loads(envelope)["payload"], validate=True).decode()
+    order = json.loads(payload)
+    if order["job_id"] != event.job_id:
+        raise ValueError(f"the order is {order['job_id']}, the event is about {event.job_id}")
+    _verdict(connection, event, accepted=True)
+    quantity = order.get("quantity", 1)
+    row = {
+        "job_id": event.job_id,
+        "digest": event.body["digest"],
+        "envelope": envelope,
+        "payload": payload,
+        "issuer": order["issuer"],
+        "series": order["series"],
+        "sequence": order["sequence"],
+        "product": order["product"],
+        "reference": order.get("reference", ""),
+        "quantity": quantity,
+        "priority": order.get("priority", 50),
+        "due_at": order.get("due_at"),
+        "not_before": order.get("not_before"),
+        "expires_at": order["expires_at"],
+        "accepted_seq": event.seq,
+        "accepted_at": event.at_wall,
+        "revision": event.seq,
+    }
+    connection.execute(f"INSERT INTO orders VALUES ({', '.join(f':{column}' for column in row)})", row)
+    _mark_window(connection, order["issuer"], order["series"], order["sequence"])
+    connection.executemany(
+        "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, NULL, NULL, NULL, ?)",
+        (
+            (
+                event.job_id,
+                part,
+                step["id"],
+                step["process"],
+                StepState.NOT_ALLOWED_TO_START if step.get("after") else StepState.ALLOWED_TO_START,
+                Requested.NONE,
+                step.get("max_attempts", 1),
+                OnFailure(step.get("on_failure", OnFailure.HOLD)),
+                event.at_wall,
+            )
+            for part in range(1, quantity + 1)
+            for step in order["steps"]
+        ),
+    )
+
+
+def _mark_window(connection: sqlite3.Connection, issuer: str, series: str, sequence: int) -> None:
+    row = connection.execute("SELECT used FROM windows WHERE (issuer, series) = (?, ?)", (issuer, series)).fetchone()
+    window = ReplayWindow() if row is None else ReplayWindow.from_bytes(row[0])
+    used = window.mark(sequence).to_bytes()
+    connection.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?)", (issuer, series, used))
+
+
+def _cancel_requested(connection: sqlite3.Connection, event: Event) -> None:
+    found = connection.execute("SELECT part, step, state FROM steps WHERE job_id = ?", (event.job_id,)).fetchall()
+    if not found:
+        raise IllegalTransitionError(f"job {event.job_id} is not known here")
+    still_open = [(part, step) for part, step, state in found if not StepState(state).ended]
+    if not still_open:
+        raise IllegalTransitionError(f"job {event.job_id} has ended: nothing is left to cancel")
+    for part, step in still_open:  # each of them: nobody is left to follow
+        _move_alone(connection, event, part, step, Fact.CANCELLED, event.body.get("reason", "cancelled"))
+
+
+# Runs
+
+
+def _run_began(connection: sqlite3.Connection, event: Event) -> None:
+    step = _step(connection, event)
+    attempt = event.body["attempt"]
+    if attempt != step["attempt"] + 1 or attempt > step["max_attempts"]:
+        raise IllegalTransitionError(
+            f"attempt {attempt} of {_name(event)} does not follow attempt {step['attempt']} of {step['max_attempts']}"
+        )
+    found = connection.execute("SELECT needs_clearing FROM machines WHERE machine = ?", (event.machine,)).fetchone()
+    if found is not None and found[0] is not None:
+        raise IllegalTransitionError(f"{event.machine} needs clearing by run {found[0]} before another run begins")
+    _move(connection, event, step["part"], step["step"], Fact.RUN_BEGAN, None)
+    connection.execute(
+        "UPDATE steps SET attempt = ?, machine = ?, run_id = ? WHERE (job_id, part, step) = (?, ?, ?)",
+        (attempt, event.machine, event.run_id, event.job_id, event.part, event.step),
+    )
+    connection.execute(
+        "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL)",
+        (event.run_id, event.job_id, event.part, event.step, attempt, event.machine, event.at_wall),
+    )
+    connection.execute(
+        "INSERT INTO machines VALUES (?, ?, 0, ?) ON CONFLICT DO UPDATE SET needs_clearing = excluded.needs_clearing",
+        (event.machine, event.run_id, event.at_wall),
+    )
+
+
+def _run_ended(connection: sqlite3.Connection, event: Event) -> None:
+    step = _step_of_run(connection, event)
+    outcome, motion = RunOutcome(event.body["outcome"]), Motion(event.body["motion"])
+    reason = event.body.get("reason", "")
+    fact = fact_of_run(outcome, motion, Requested(step["requested"]), _policy(step))
+    _move(connection, event, step["part"], step["step"], fact, reason)
+    connection.execute(
+        "UPDATE runs SET ended_at = ?, outcome = ?, motion = ?, reason = ? WHERE run_id = ?",
+        (event.at_wall, outcome, motion, reason, event.run_id),
+    )
+    if motion is Motion.NONE and outcome in (RunOutcome.FAILED, RunOutcome.STOPPED):
+        connection.execute("UPDATE machines SET needs_clearing = NULL WHERE needs_clearing = ?", (event.run_id,))
+
+
+def _run_resolved(connection: sqlite3.Connection, event: Event) -> None:
+    step = _step_of_run(connection, event)
+    verdict = Resolution(event.body["resolution"])
+    fact = resolution(verdict, _policy(step))
+    _move(connection, event, step["part"], step["step"], fact, event.body.get("reason", ""))
+
+
+def _move(connection: sqlite3.Connection, event: Event, part: int, step: str, fact: Fact, reason: str | None) -> None:
+    """Move one step, then those that waited for it."""
+    if _move_alone(connection, event, part, step, fact, reason).ended:
+        _move_successors(connection, event, part, step)
+
+
+def _move_alone(
+    connection: sqlite3.Connection, event: Event, part: int, step: str, fact: Fact, reason: str | None
+) -> StepState:
+    """Move one step by the table; its new state."""
+    key = {"job_id": event.job_id, "part": part, "step": step}
+    here = "WHERE (job_id, part, step) = (:job_id, :part, :step)"
+    (found,) = connection.execute(f"SELECT state FROM steps {here}", key).fetchone()
+    before = StepState(found)
+    try:
+        after = advance(before, fact)
+    except IllegalTransitionError as error:
+        raise IllegalTransitionError(f"step {event.job_id}/{part}/{step}: {error}") from None
+    connection.execute(
+        "UPDATE steps SET state = :state, requested = :requested, reason = :reason,"
+        f" since = iif(state = :state, since, :at) {here}",
+        {**key, "state": after, "requested": requested_after(before, fact), "reason": reason, "at": event.at_wall},
+    )
+    return after
+
+
+def _move_successors(connection: sqlite3.Connection, event: Event, part: int, ended: str) -> None:
+    states = {
+        step: StepState(state)
+        for step, state in connection.execute(
+            "SELECT step, state FROM steps WHERE (job_id, part) = (?, ?)", (event.job_id, part)
+        )
+    }
+    for step, after in _after(connection, event.job_id).items():
+        if ended not in after or states[step] is not StepState.NOT_ALLOWED_TO_START:
+            continue
+        fact = fact_of_predecessors(states[name] for name in after)
+        if fact is not None:
+            _move(connection, event, part, step, fact, f"after {ended}")
+
+
+def _after(connection: sqlite3.Connection, job_id: str | None) -> dict[str, list[str]]:
+    """What each step of the order waits for."""
+    (payload,) = connection.execute("SELECT payload FROM orders WHERE job_id = ?", (job_id,)).fetchone()
+    return {step["id"]: step.get("after", []) for step in json.loads(payload)["steps"]}
+
+
+def _step(connection: sqlite3.Connection, event: Event) -> dict[str, Any]:
+    found = _one(
+        connection,
+        "SELECT part, step, state, requested, attempt, max_attempts, on_failure, run_id FROM steps"
+        " WHERE (job_id, part, step) = (?, ?, ?)",
+        (event.job_id, event.part, event.step),
+    )
+    if found is None:
+        raise IllegalTransitionError(f"{_name(event)} is not known here")
+    return found
+
+
+def _step_of_run(connection: sqlite3.Connection, event: Event) -> dict[str, Any]:
+    """The step, if this run is its newest."""
+    step = _step(connection, event)
+    if event.run_id is None or step["run_id"] != event.run_id:
+        raise IllegalTransitionError(f"{_name(event)} is not at run {event.run_id}")
+    return step
+
+
+def _policy(step: dict[str, Any]) -> Policy:
+    return Policy(OnFailure(step["on_failure"]), step["attempt"], step["max_attempts"])
+
+
+def _name(event: Event) -> str:
+    return f"step {event.job_id}/{event.part}/{event.step}"
+
+
+# Machines
+
+
+def _machine_cleared(connection: sqlite3.Connection, event: Event) -> None:
+    run_id = event.body["run_id"]
+    found = connection.execute(
+        "SELECT m.needs_clearing, r.ended_at FROM machines m LEFT JOIN runs r ON r.run_id = m.needs_clearing"
+        " WHERE m.machine = ?",
+        (event.machine,),
+    ).fetchone()
+    needed, ended_at = found or (None, None)
+    if needed is None:
+        raise IllegalTransitionError(f"{event.machine} does not need clearing")
+    if needed != run_id:
+        raise IllegalTransitionError(f"{event.machine} needs clearing by run {needed}, not by run {run_id}")
+    if ended_at is None:
+        raise IllegalTransitionError(f"{event.machine} cannot be cleared: run {run_id} has not ended")
+    connection.execute("UPDATE machines SET needs_clearing = NULL WHERE machine = ?", (event.machine,))
+
+
+def _machine_seen(connection: sqlite3.Connection, event: Event, online: bool) -> None:
+    connection.execute(
+        "INSERT INTO machines VALUES (?, NULL, ?, ?) ON CONFLICT DO UPDATE"
+        " SET online = excluded.online, since = iif(online = excluded.online, since, excluded.since)",
+        (event.machine, online, event.at_wall),
+    )
+
+
+def _one(connection: sqlite3.Connection, query: str, values: Iterable[object]) -> dict[str, Any] | None:
+    cursor = connection.execute(query, tuple(values))
+    row = cursor.fetchone()
+    return None if row is None else dict(zip((column[0] for column in cursor.description), row, strict=True))

@@ -1,0 +1,139 @@
+"""The journal's tables, and where its file is. Read by the views, so it imports next to nothing.
+
+`events` is the truth; every table of `DERIVED` is a fold over it. `refusals` counts what was not worth an event (bytes
+without a valid signature), `checkpoints` is what a driver wants back after a restart: both are overwritten in place.
+"""
+
+from __future__ import annotations
+
+#: The journal's file in the site's `state_dir`.
+FILE_NAME = "journal.sqlite"
+
+#: Raised when a table changes its meaning; an older or newer edge then refuses the file instead of misreading it.
+FORMAT = "1"
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    hash TEXT NOT NULL,
+    raw BLOB NOT NULL,
+    kind TEXT NOT NULL,
+    job_id TEXT,
+    machine TEXT,
+    at_wall TEXT NOT NULL
+) STRICT;
+CREATE INDEX events_of_job ON events (job_id, seq) WHERE job_id IS NOT NULL;
+CREATE INDEX events_of_machine ON events (machine, seq) WHERE machine IS NOT NULL;
+
+-- digest: of the signed bytes. The same bytes again get the same verdict again.
+CREATE TABLE verdicts (
+    digest TEXT PRIMARY KEY,
+    accepted INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    job_id TEXT,
+    seq INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- payload: the order as JSON text. revision: the seq of the newest event about the job.
+CREATE TABLE orders (
+    job_id TEXT PRIMARY KEY,
+    digest TEXT NOT NULL UNIQUE,
+    envelope BLOB NOT NULL,
+    payload TEXT NOT NULL,
+    issuer TEXT NOT NULL,
+    series TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    product TEXT NOT NULL,
+    reference TEXT NOT NULL,
+    quantity INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    due_at TEXT,
+    not_before TEXT,
+    expires_at TEXT NOT NULL,
+    accepted_seq INTEGER NOT NULL,
+    accepted_at TEXT NOT NULL,
+    revision INTEGER NOT NULL
+) STRICT;
+
+-- used: which sequence numbers of an issuer's series were accepted, as `edge.replay` writes it.
+CREATE TABLE windows (
+    issuer TEXT NOT NULL,
+    series TEXT NOT NULL,
+    used BLOB NOT NULL,
+    PRIMARY KEY (issuer, series)
+) STRICT, WITHOUT ROWID;
+
+-- machine, run_id: of the newest run. reason: why it stands where it stands. since: when it came to its state.
+CREATE TABLE steps (
+    job_id TEXT NOT NULL REFERENCES orders (job_id),
+    part INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    process TEXT NOT NULL,
+    state TEXT NOT NULL,
+    requested TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    max_attempts INTEGER NOT NULL,
+    on_failure TEXT NOT NULL,
+    machine TEXT,
+    run_id TEXT,
+    reason TEXT,
+    since TEXT NOT NULL,
+    PRIMARY KEY (job_id, part, step)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX steps_open ON steps (state) WHERE state NOT IN ('COMPLETED', 'ABORTED');
+
+CREATE TABLE runs (
+    run_id TEXT PRIMARY KEY,
+    job_id TEXT NOT NULL,
+    part INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    machine TEXT NOT NULL,
+    began_at TEXT NOT NULL,
+    ended_at TEXT,
+    outcome TEXT,
+    motion TEXT,
+    reason TEXT,
+    FOREIGN KEY (job_id, part, step) REFERENCES steps (job_id, part, step)
+) STRICT;
+CREATE INDEX runs_of_step ON runs (job_id, part, step);
+CREATE INDEX runs_open ON runs (run_id) WHERE ended_at IS NULL;
+
+CREATE TABLE checkpoints (run_id TEXT PRIMARY KEY REFERENCES runs (run_id), value TEXT NOT NULL) STRICT;
+
+-- needs_clearing: the run that may have left something on the machine. since: when `online` last changed.
+CREATE TABLE machines (
+    machine TEXT PRIMARY KEY,
+    needs_clearing TEXT,
+    online INTEGER NOT NULL,
+    since TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE artifacts (
+    sha256 TEXT PRIMARY KEY,
+    size_bytes INTEGER NOT NULL,
+    stored_seq INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- minute: RFC 3339 in UTC, cut after the minute.
+CREATE TABLE refusals (
+    minute TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (minute, reason)
+) STRICT, WITHOUT ROWID;
+"""
+
+#: Each table that is a fold over the events, with the columns that order it.
+DERIVED = {
+    "verdicts": "digest",
+    "orders": "job_id",
+    "windows": "issuer, series",
+    "steps": "job_id, part, step",
+    "runs": "run_id",
+    "machines": "machine",
+    "artifacts": "sha256",
+}

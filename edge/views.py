@@ -1,0 +1,316 @@
+"""Read-only questions to the journal, for `edge status` with the daemon alive or dead.
+
+Answers are plain dictionaries, ready for JSON. This module and all it imports stay light: no pydantic, no asyncio, no
+aiohttp; an import contract holds it to that.
+
+SQLite cannot always open a database with a write-ahead log where the reader may not write beside it (it needs the
+index file that only a writer makes). Then `open_readonly` reads a private copy of database and log, if they are small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edge import schema
+from edge.errors import EdgeError, JournalError
+from edge.jobstate import JobState, Requested, StepState, job_state
+
+COPY_LIMIT_BYTES = 256 * 1024 * 1024
+COPY_ATTEMPTS = 5  # the daemon may be writing
+
+Row = dict[str, Any]
+
+
+class Snapshot:
+    """The journal as it was at one moment."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def summary(self) -> Row:
+        """The site, how many events, how many jobs in each state, and how much wants attention."""
+        meta = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())
+        newest = self._rows("SELECT seq, hash, at_wall FROM events ORDER BY seq DESC LIMIT 1")
+        counts = dict.fromkeys((state.value for state in JobState), 0)
+        for (states,) in self.connection.execute("SELECT group_concat(DISTINCT state) FROM steps GROUP BY job_id"):
+            counts[job_state(StepState(state) for state in states.split(","))] += 1
+        return {
+            "site": meta["site"],
+            "journal": meta["journal"],
+            "last_event": newest[0] if newest else None,
+            "jobs": counts,
+            "machines": len(self.machines()),
+            "attention": len(self.attention()),
+        }
+
+    def machines(self) -> list[Row]:
+        """Every machine the journal knows, with the run on it and the run that it needs clearing by."""
+        return [
+            {
+                "machine": row["machine"],
+                "online": bool(row["online"]),
+                "since": row["since"],
+                "needs_clearing": row["needs_clearing"],
+                "run": self._run_on(row["machine"]),
+            }
+            for row in self._rows("SELECT * FROM machines ORDER BY machine")
+        ]
+
+    def jobs(self, all: bool = False) -> list[Row]:
+        """Jobs that have not ended, or all of them: by priority, due date and acceptance."""
+        chosen = "" if all else "WHERE job_id IN (SELECT job_id FROM steps WHERE state NOT IN ('COMPLETED', 'ABORTED'))"
+        states = self._states_by_part(chosen)
+        rows = self._rows(
+            "SELECT job_id, issuer, product, reference, quantity, priority, due_at, not_before, expires_at,"
+            f" accepted_at, revision FROM orders {chosen} ORDER BY priority DESC, due_at IS NULL, due_at, accepted_seq"
+        )
+        return [{**row, **_progress(states[row["job_id"]])} for row in rows]
+
+    def job(self, job_id: str) -> Row | None:
+        """One job with all that is known of it; None if no such order was accepted."""
+        found = self._rows("SELECT * FROM orders WHERE job_id = ?", job_id)
+        if not found:
+            return None
+        order = found[0]
+        envelope, payload = order.pop("envelope"), json.loads(order.pop("payload"))
+        accepted = self._rows("SELECT raw FROM events WHERE seq = ?", order["accepted_seq"])[0]
+        return {
+            **order,
+            **_progress(self._states_by_part("WHERE job_id = ?", job_id)[job_id]),
+            "order": payload,
+            "envelope_bytes": len(envelope),
+            "signers": json.loads(accepted["raw"])["body"].get("signers", []),
+            "artifacts": [
+                {"name": name, "sha256": artifact["sha256"], "stored": self._is_stored(artifact["sha256"])}
+                for name, artifact in payload.get("artifacts", {}).items()
+            ],
+            "steps": self._rows("SELECT * FROM steps WHERE job_id = ? ORDER BY part, step", job_id),
+            "runs": self._rows("SELECT * FROM runs WHERE job_id = ? ORDER BY began_at, run_id", job_id),
+            "events": self.events(job_id=job_id),
+        }
+
+    def envelope(self, job_id: str) -> bytes | None:
+        """The signed bytes of an accepted order."""
+        found = self._rows("SELECT envelope FROM orders WHERE job_id = ?", job_id)
+        return bytes(found[0]["envelope"]) if found else None
+
+    def events(
+        self, after_seq: int = 0, limit: int = 1000, machine: str | None = None, job_id: str | None = None
+    ) -> list[Row]:
+        """Events after `after_seq`, oldest first, at most `limit`; of one machine or one job if named.
+
+        The envelope in a `job_accepted` is left out (see `envelope`): it is long, and means nothing to a person.
+        """
+        wanted = {"after": after_seq, "limit": limit, "machine": machine, "job": job_id}
+        conditions = ["seq > :after"]
+        conditions += ["machine = :machine"] if machine is not None else []
+        conditions += ["job_id = :job"] if job_id is not None else []
+        query = f"SELECT hash, raw FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT :limit"
+        return [_readable(raw, digest) for digest, raw in self.connection.execute(query, wanted)]
+
+    def last_events(self, count: int, machine: str | None = None) -> list[Row]:
+        """The newest `count` events, oldest first; of one machine if named."""
+        chosen = "WHERE machine = :machine" if machine is not None else ""
+        query = f"SELECT hash, raw FROM events {chosen} ORDER BY seq DESC LIMIT :count"
+        rows = self.connection.execute(query, {"machine": machine, "count": count}).fetchall()
+        return [_readable(raw, digest) for digest, raw in reversed(rows)]
+
+    # What the dispatcher plans by
+
+    def startable(self) -> list[Row]:
+        """Every step that is allowed to start, with its order."""
+        return self._rows(
+            "SELECT s.job_id, s.part, s.step, s.attempt, o.payload, o.envelope, o.digest, o.accepted_seq, o.revision"
+            " FROM steps s JOIN orders o USING (job_id) WHERE s.state = ? ORDER BY o.accepted_seq, s.part, s.step",
+            StepState.ALLOWED_TO_START,
+        )
+
+    def stop_requests(self) -> list[tuple[str, str]]:
+        """Run and machine of each step that runs and was asked to stop."""
+        rows = self._rows(
+            "SELECT run_id, machine FROM steps WHERE state = ? AND requested = ?", StepState.RUNNING, Requested.STOP
+        )
+        return [(row["run_id"], row["machine"]) for row in rows]
+
+    def clearing(self) -> dict[str, str | None]:
+        """The run that each machine needs clearing by."""
+        return {row["machine"]: row["needs_clearing"] for row in self._rows("SELECT * FROM machines")}
+
+    # What people are told
+
+    def attention(self) -> list[Row]:
+        """What waits for a person, the most urgent first.
+
+        Each has a `kind`, a `text` for people, the `command` that answers it, and what it is about.
+        """
+        found = []
+        for row in self._rows(
+            "SELECT s.*, r.outcome FROM steps s LEFT JOIN runs r ON r.run_id = s.run_id"
+            " WHERE s.state NOT IN ('COMPLETED', 'ABORTED') AND s.state = 'HELD'"  # the first half names the index
+            " ORDER BY r.outcome = 'UNKNOWN' DESC, s.since",
+        ):
+            where = f"job {row['job_id']}, part {row['part']}, step {row['step']}"
+            about = {key: row[key] for key in ("job_id", "part", "step", "run_id", "machine", "reason", "since")}
+            because = f": {row['reason']}" if row["reason"] else ""
+            if row["outcome"] == "UNKNOWN":
+                text = f"{where}: nobody knows what became of its run on {row['machine']}{because}"
+                kind = "unknown_run"
+            else:
+                text, kind = f"{where} is held{because}", "held"
+            found.append({"kind": kind, "text": text, "command": f"edge job cancel {row['job_id']}", **about})
+        for row in self._rows(
+            "SELECT m.machine, m.needs_clearing AS run_id, r.job_id, r.ended_at AS since FROM machines m"
+            " JOIN runs r ON r.run_id = m.needs_clearing WHERE r.ended_at IS NOT NULL ORDER BY m.machine"
+        ):
+            text = f"{row['machine']} needs clearing: what job {row['job_id']} made is still on it"
+            command = f"edge machine clear {row['machine']}"
+            found.append({"kind": "needs_clearing", "text": text, "command": command, **row})
+        return found
+
+    def notices(self, now: datetime.datetime | None = None) -> list[Row]:
+        """What was refused in the last day: nobody here needs to act, but somebody may wonder."""
+        now = now or datetime.datetime.now(datetime.UTC)
+        found = []
+        since = (now - datetime.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M")
+        for row in self._rows(
+            "SELECT v.job_id, v.reason, v.detail, e.at_wall AS since FROM verdicts v JOIN events e USING (seq)"
+            " WHERE NOT v.accepted AND e.at_wall >= ? ORDER BY seq",
+            since,
+        ):
+            detail = f": {row['detail']}" if row["detail"] else ""
+            found.append(
+                {"kind": "refused", "text": f"job {row['job_id']} was refused, {row['reason']}{detail}", **row}
+            )
+        for row in self._rows(
+            "SELECT reason, sum(count) AS count, max(minute) AS since FROM refusals WHERE minute >= ?"
+            " GROUP BY reason ORDER BY reason",
+            since,
+        ):
+            text = f"refused in the last day for want of valid signatures, as {row['reason']}: {row['count']}"
+            found.append({"kind": "refusals", "text": text, **row})
+        return found
+
+    def _run_on(self, machine: str) -> Row | None:
+        found = self._rows(
+            "SELECT run_id, job_id, part, step, attempt, began_at FROM runs WHERE ended_at IS NULL AND machine = ?",
+            machine,
+        )
+        return found[0] if found else None
+
+    def _is_stored(self, sha256: str) -> bool:
+        return bool(self._rows("SELECT 1 FROM artifacts WHERE sha256 = ?", sha256))
+
+    def _states_by_part(self, chosen: str, *values: object) -> dict[str, dict[int, list[StepState]]]:
+        states: dict[str, dict[int, list[StepState]]] = {}
+        for job_id, part, state in self.connection.execute(f"SELECT job_id, part, state FROM steps {chosen}", values):
+            states.setdefault(job_id, {}).setdefault(part, []).append(StepState(state))
+        return states
+
+    def _rows(self, query: str, *values: object) -> list[Row]:
+        cursor = self.connection.execute(query, values)
+        columns = [column[0] for column in cursor.description]
+        return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+
+@contextlib.contextmanager
+def open_readonly(state_dir: Path) -> Iterator[Snapshot]:
+    """The journal in `state_dir`, as it is now; needs no permission to write.
+
+    Raises:
+        EdgeError: there is none, or it may not be read; says which permission is missing.
+    """
+    path = state_dir / schema.FILE_NAME
+    _check_readable(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            connection = _open(path, stack)
+        except sqlite3.Error as error:
+            if not _may_not_write_beside(error):
+                raise JournalError(f"{path} cannot be read: {error}") from error
+            connection = _open_copy(path, stack)
+        try:
+            yield Snapshot(connection)
+        except sqlite3.Error as error:
+            raise JournalError(f"{path} cannot be read: {error}") from error
+
+
+def _open(path: Path, stack: contextlib.ExitStack, mode: str = "ro") -> sqlite3.Connection:
+    address = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = stack.enter_context(contextlib.closing(sqlite3.connect(address, uri=True, isolation_level=None)))
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM meta").fetchone()  # the snapshot begins with the first thing read
+    return connection
+
+
+def _may_not_write_beside(error: sqlite3.Error) -> bool:
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # without the detail in the upper bits
+
+
+def _open_copy(path: Path, stack: contextlib.ExitStack) -> sqlite3.Connection:
+    """Database and log, copied to where only we may look, and opened there."""
+    import shutil  # rarely needed, and slow to load
+    import tempfile
+
+    log = path.with_name(path.name + "-wal")
+    private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-")))
+    for _ in range(COPY_ATTEMPTS):
+        before = _look_at(path, log)
+        size_bytes = sum(size for size, *_ in before)
+        if size_bytes > COPY_LIMIT_BYTES:
+            raise EdgeError(
+                f"{path} cannot be read without write permission for {path.parent} while no daemon runs,"
+                f" and is too large to copy ({size_bytes} bytes, allowed: {COPY_LIMIT_BYTES})"
+            )
+        for file in (path, log):
+            (private / file.name).unlink(missing_ok=True)
+            if file.exists():
+                _check_readable(file)
+                shutil.copyfile(file, private / file.name)
+        if _look_at(path, log) == before:
+            return _open(private / path.name, stack, mode="rw")
+    raise EdgeError(f"{path} changes faster than it can be copied, and write permission for {path.parent} is missing")
+
+
+def _look_at(*files: Path) -> list[tuple[int, int, int]]:
+    """Size and times: the same before and after means that nobody wrote in between."""
+    return [
+        (found.st_size, found.st_mtime_ns, found.st_ino) for found in (file.stat() for file in files if file.exists())
+    ]
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise EdgeError(f"there is no journal at {path}") from None
+    except PermissionError:
+        raise EdgeError(f"permission to enter {path.parent} is missing") from None
+    if not os.access(path, os.R_OK):
+        raise EdgeError(f"permission to read {path} is missing; members of its group have it")
+
+
+def _readable(raw: bytes, digest: str) -> Row:
+    document = json.loads(raw)
+    document["body"].pop("envelope", None)
+    return {**document, "hash": digest}
+
+
+def _progress(parts: Mapping[int, list[StepState]]) -> Row:
+    """The job's state, and how many of its parts are good, scrapped and still open."""
+    count = {"good": 0, "scrapped": 0, "open": 0}
+    for states in parts.values():
+        if not all(state.ended for state in states):
+            count["open"] += 1
+        elif StepState.ABORTED in states:
+            count["scrapped"] += 1
+        else:
+            count["good"] += 1
+    return {"state": job_state(state for states in parts.values() for state in states).value, "parts": count}

@@ -1,0 +1,115 @@
+"""Any drafts in any order: what fits is recorded, what does not leaves no trace, and the fold is the same again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.errors import IllegalTransitionError, JournalError
+from edge.journal import Journal, Transaction
+from edge.model.event import Draft
+from edge.schema import FILE_NAME
+from tests import second_verifier
+from tests.journal_kit import (
+    SITE,
+    accepted,
+    began,
+    cancelled,
+    cleared,
+    ended,
+    offline,
+    online,
+    order,
+    resolved,
+    step,
+    ticking,
+)
+
+JOBS, PARTS, STEPS, MACHINES = ("A", "B"), (1, 2), ("print", "face"), ("prn-1", "mill-1")
+POLICIES = ("hold", "abort", "retry_before_motion", "retry")
+
+where = st.fixed_dictionaries(
+    {"job_id": st.sampled_from(JOBS), "part": st.sampled_from(PARTS), "step": st.sampled_from(STEPS)}
+)
+runs = st.integers(1, 6).map("run-{}".format)
+machines = st.sampled_from(MACHINES)
+
+
+@st.composite
+def orders(draw: st.DrawFn) -> Draft:
+    job_id, policy = draw(st.sampled_from(JOBS)), draw(st.sampled_from(POLICIES))
+    first = step(on_failure=policy, max_attempts=draw(st.integers(1, 3)))
+    return accepted(order(job_id, [first, step("face", "print")], quantity=2, sequence=draw(st.integers(1, 2000))))
+
+
+drafts = st.one_of(
+    orders(),
+    st.builds(
+        lambda run, machine, attempt, at: began(run, machine, attempt, **at), runs, machines, st.integers(1, 3), where
+    ),
+    st.builds(
+        lambda run, outcome, motion, at: ended(run, outcome, motion, **at),
+        runs,
+        st.sampled_from(("SUCCEEDED", "STOPPED", "FAILED", "UNKNOWN")),
+        st.sampled_from(("none", "possible")),
+        where,
+    ),
+    st.builds(
+        lambda run, word, at: resolved(run, word, **at), runs, st.sampled_from(("good", "scrapped", "retry")), where
+    ),
+    st.builds(cleared, runs, machines),
+    st.builds(cancelled, st.sampled_from(JOBS)),
+    st.builds(online, machines),
+    st.builds(offline, machines),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(drafts, max_size=40))
+def test_whatever_is_tried_the_journal_holds_together(tried: list[Draft]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(_try(tried, Path(directory) / FILE_NAME))
+
+
+async def _try(tried: list[Draft], path: Path) -> None:
+    recorded = 0
+    async with Journal.open(path, SITE, ticking()) as journal:
+        await journal.record([accepted(order("A", [step(), step("face", "print")], quantity=2))])
+        for draft in tried:
+            with contextlib.suppress(IllegalTransitionError):
+                await journal.record([draft])
+                recorded += 1
+            await journal.transact(_check_promises)
+        assert journal.last_seq == recorded + 1
+        report = await journal.verify()
+        assert report.problems == ()
+    assert second_verifier.verify(path) == (recorded + 1, "")
+
+
+def _check_promises(transaction: Transaction) -> None:
+    def none(query: str) -> None:
+        found = transaction.connection.execute(query).fetchall()
+        if found:
+            raise JournalError(f"{query}: {found}")
+
+    none(
+        "SELECT * FROM runs r JOIN machines m USING (machine) WHERE r.ended_at IS NULL AND m.needs_clearing != r.run_id"
+    )
+    none("SELECT * FROM runs r JOIN machines m USING (machine) WHERE r.ended_at IS NULL AND m.needs_clearing IS NULL")
+    none("SELECT machine FROM runs WHERE ended_at IS NULL GROUP BY machine HAVING count(*) > 1")
+    none("SELECT * FROM steps WHERE attempt > max_attempts")
+    none("SELECT * FROM steps WHERE requested != 'none' AND state != 'RUNNING'")
+    none(
+        "SELECT * FROM steps s WHERE state = 'RUNNING' AND NOT EXISTS"
+        " (SELECT 1 FROM runs r WHERE r.run_id = s.run_id AND r.ended_at IS NULL)"
+    )
+    none(
+        "SELECT * FROM steps f JOIN steps p ON p.job_id = f.job_id AND p.part = f.part AND p.step = 'print'"
+        " WHERE f.step = 'face' AND f.state IN ('ALLOWED_TO_START', 'RUNNING', 'HELD', 'COMPLETED')"
+        " AND p.state != 'COMPLETED'"
+    )

@@ -1,0 +1,49 @@
+"""A second opinion on a journal's chain, from docs/journal.md alone: the standard library, nothing of edge.
+
+    python tests/second_verifier.py FILE
+
+Prints one line; exit code 0 if the chain holds together, 1 if not.
+"""
+
+import hashlib
+import json
+import sqlite3
+import sys
+from pathlib import Path
+
+PREFIX = b"microfactory-edge/event/v1\n"
+KEYS = "site journal seq prev_hash at_wall at_mono_ms boot_id clock actor kind job_id part step run_id machine body"
+
+
+def verify(file: Path) -> tuple[int, str]:
+    """How many events fit, and what is wrong with the next one; an empty text if nothing is."""
+    connection = sqlite3.connect(f"file:{file.absolute()}?mode=ro", uri=True)
+    try:
+        meta = dict(connection.execute("SELECT key, value FROM meta"))
+        expected, previous = 1, "0" * 64
+        for seq, kept_hash, raw in connection.execute("SELECT seq, hash, raw FROM events ORDER BY seq"):
+            found_hash = hashlib.sha256(PREFIX + raw).hexdigest()
+            event = json.loads(raw)
+            for wrong, text in (
+                (seq != expected, "number"),
+                (found_hash != kept_hash, "hash"),
+                (list(event) != KEYS.split(), "keys"),
+                (event.get("seq") != seq, "own number"),
+                (event.get("prev_hash") != previous, "previous hash"),
+                (event.get("site") != meta["site"], "site"),
+                (event.get("journal") != meta["journal"], "journal"),
+            ):
+                if wrong:
+                    return expected - 1, f"event {seq}: {text}"
+            expected, previous = expected + 1, found_hash
+        return expected - 1, ""
+    except ValueError as error:
+        return expected - 1, f"event {expected}: {error}"
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    count, problem = verify(Path(sys.argv[1]))
+    sys.stdout.write(f"{count} events, {problem or 'all fit'}\n")
+    sys.exit(bool(problem))
