@@ -115,7 +115,7 @@ async def test_a_machine_is_shown_with_the_run_on_it(tmp_path: Path) -> None:
         mill, printer = snapshot.machines()
         assert (mill["machine"], mill["online"], mill["needs_clearing"], mill["run"]) == ("mill-1", True, None, None)
         assert printer["needs_clearing"] == printer["run"]["run_id"] == "run-1"
-        assert snapshot.attention(NOW) == [], "a machine that is at work does not wait for anybody"
+        assert snapshot.attention() == [], "a machine that is at work does not wait for anybody"
 
 
 async def test_what_waits_for_a_person_comes_the_most_urgent_first(tmp_path: Path) -> None:
@@ -127,25 +127,22 @@ async def test_what_waits_for_a_person_comes_the_most_urgent_first(tmp_path: Pat
         for _ in range(2):
             await journal.transact(lambda transaction: transaction.count_refusal("malformed", "2026-11-20T12:00Z"))
     with open_readonly(tmp_path) as snapshot:
-        found = snapshot.attention(NOW)
+        found = snapshot.attention()
         assert json.dumps(found)
-        assert [item["kind"] for item in found] == [
-            "unknown_run",
-            "held",
-            "needs_clearing",
-            "needs_clearing",
-            "refused",
-            "refusals",
-        ]
+        assert [item["kind"] for item in found] == ["unknown_run", "held", "needs_clearing", "needs_clearing"]
         assert found[0]["text"] == (
-            f"job {SECOND}, part 1, step print: nobody knows what became of run run-2 on prn-2: because UNKNOWN"
+            f"job {SECOND}, part 1, step print: nobody knows what became of its run on prn-2: because UNKNOWN"
         )
+        assert found[0]["command"] == f"edge job cancel {SECOND}"
         assert "is held: because FAILED" in found[1]["text"]
-        assert found[2]["text"] == "prn-1 needs clearing by run run-1"
-        assert found[4]["text"] == f"job {THIRD} was refused, expired: too late"
-        assert found[5]["text"] == "refused without a signature in the last day, as malformed: 2"
-        later = NOW + datetime.timedelta(days=7)
-        assert {item["kind"] for item in snapshot.attention(later)} == {"unknown_run", "held", "needs_clearing"}
+        assert found[2]["text"] == f"prn-1 needs clearing: what job {JOB} made is still on it"
+        assert found[2]["command"] == "edge machine clear prn-1"
+        refusals = snapshot.notices(NOW)
+        assert [item["text"] for item in refusals] == [
+            f"job {THIRD} was refused, expired: too late",
+            "refused in the last day for want of valid signatures, as malformed: 2",
+        ]
+        assert snapshot.notices(NOW + datetime.timedelta(days=7)) == []
         assert snapshot.summary()["attention"] >= 4
 
 
