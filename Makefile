@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGES := edge drivers firmware_profiles hil_sim
 
-.PHONY: demo test check format peers bench soak clean
+.PHONY: demo test check format peers bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -26,8 +26,14 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
-peers: $(VENV)/.dev
-	@$(BIN)/python -m pytest tests/peers
+# Against software that others wrote, each in an environment of its own.
+peers: $(VENV)/.dev .venv/printrun/.installed
+	@EDGE_PEER_PRINTRUN=$(CURDIR)/.venv/printrun/bin/python $(BIN)/python -m pytest tests/peers
+
+.venv/printrun/.installed: tests/peers/requirements-printrun.txt
+	@$(PYTHON) -m venv .venv/printrun
+	@.venv/printrun/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement $<
+	@touch $@
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m bench
