@@ -1,0 +1,171 @@
+"""Bench equipment: many printers on paced wires, in one small process, so that the simulator is not what is measured.
+
+Each printer is a pseudo-terminal behind an ideal wire of `baud` (8N1: ten bits a byte, both ways) with a firmware that
+takes every command at once: a line's ``ok`` leaves when its last byte has arrived. A receive ring of 128 bytes is kept
+account of: what the host has sent and the wire has not delivered is in the host's own buffer, as on a real port.
+`latency_s` holds back what the firmware says, as a USB adapter does.
+
+    python -m bench.paced --printers 16 --baud 250000 --folder DIR
+
+prints ``ready`` and then, once a second, nothing: on SIGTERM a JSON line per printer: lines taken, the times of the first
+and the last, and whether each number followed the one before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import os
+import pty
+import re
+import selectors
+import signal
+import sys
+import time
+import tty
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BITS_PER_BYTE = 10
+ABORT = b"M112"
+M115 = (
+    b"FIRMWARE_NAME:Marlin 2.1.2.1 (bench) PROTOCOL_VERSION:1.0 MACHINE_TYPE:Bench EXTRUDER_COUNT:1 UUID:bench\n"
+    b"Cap:EMERGENCY_PARSER:1\nCap:AUTOREPORT_TEMP:1\nCap:THERMAL_PROTECTION:1\nok\n"
+)
+_NUMBER = re.compile(rb"N(\d+) ?")
+
+
+@dataclass(slots=True)
+class Printer:
+    """One paced wire. Times are seconds of time.monotonic."""
+
+    fd: int
+    byte_s: float
+    latency_s: float
+    unread: bytearray = field(default_factory=bytearray)
+    wire_free_s: float = 0.0  # when the last byte towards the firmware has arrived
+    said_s: float = 0.0  # when the last byte towards the host has left
+    last: int = 0
+    lines: int = 0
+    wire_bytes: int = 0
+    gaps: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+    abort_s: float = 0.0
+
+    def take(self, now_s: float) -> list[tuple[float, bytes]]:
+        """Read what the host wrote; the answers, each with the time when its last byte reaches the host."""
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:  # nobody has the other side open
+            return []
+        if ABORT in data and not self.abort_s:
+            self.abort_s = now_s
+        self.unread += data
+        *lines, rest = bytes(self.unread).split(b"\n")
+        self.unread = bytearray(rest)
+        answers = []
+        for line in lines:
+            self.wire_free_s = max(self.wire_free_s, now_s) + (len(line) + 1) * self.byte_s
+            answer = self._answer(line)
+            if answer:
+                self.said_s = max(self.said_s, self.wire_free_s) + len(answer) * self.byte_s
+                answers.append((self.said_s + self.latency_s, answer))
+        return answers
+
+    def _answer(self, line: bytes) -> bytes:
+        command = line.split(b"*")[0]
+        if match := _NUMBER.match(command):
+            number = int(match.group(1))
+            command = command[match.end() :]
+            if command.startswith(b"M110"):
+                self.last = number
+                return b"ok\n"
+            if number > self.last + 1000:
+                text = b"Error:Line Number is not Last Line Number+1, Last Line: %d\nResend: %d\nok\n"
+                return text % (self.last, self.last + 1)
+            self.gaps += number != self.last + 1
+            self.last = number
+            self.lines += 1
+            self.wire_bytes += len(line) + 1
+            self.first_s = self.first_s or self.wire_free_s
+            self.last_s = self.wire_free_s
+            return b"ok\n"
+        if command.startswith(b"M110"):
+            self.last = 0
+            return b"ok\n"
+        if command.startswith(b"M115"):
+            return M115
+        if command.startswith(b"M105"):
+            return b"ok T:20.00 /0.00 B:20.00 /0.00 @:0 B@:0\n"
+        if command.startswith(b"M114"):
+            return b"X:0.00 Y:0.00 Z:0.00 E:0.00 Count X:0 Y:0 Z:0\nok\n"
+        return b"ok\n" if command.strip() else b""
+
+    def report(self) -> dict[str, float]:
+        """The figures of this printer."""
+        return {
+            "lines": self.lines,
+            "wire_bytes": self.wire_bytes,
+            "gaps": self.gaps,
+            "first_s": self.first_s,
+            "last_s": self.last_s,
+            "abort_s": self.abort_s,
+        }
+
+
+def serve(printers: list[Printer]) -> None:
+    """Run until SIGTERM."""
+    going = True
+
+    def stop(*_: object) -> None:
+        nonlocal going
+        going = False
+
+    signal.signal(signal.SIGTERM, stop)
+    answers: list[tuple[float, int, int, bytes]] = []
+    order = 0
+    with selectors.DefaultSelector() as selector:
+        for index, printer in enumerate(printers):
+            selector.register(printer.fd, selectors.EVENT_READ, index)
+        while going:
+            wait_s = max(0.0, answers[0][0] - time.monotonic()) if answers else 0.5
+            ready = selector.select(wait_s)
+            now_s = time.monotonic()
+            for key, _ in ready:
+                for at_s, answer in printers[key.data].take(now_s):
+                    order += 1
+                    heapq.heappush(answers, (at_s, order, key.data, answer))
+            now_s = time.monotonic()
+            while answers and answers[0][0] <= now_s:
+                _, _, index, answer = heapq.heappop(answers)
+                os.write(printers[index].fd, answer)
+
+
+def main() -> int:
+    """The command line of the module's docstring."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--printers", type=int, default=1)
+    parser.add_argument("--baud", type=int, default=250_000)
+    parser.add_argument("--latency-ms", type=float, default=0.0)
+    parser.add_argument("--folder", type=Path, required=True)
+    args = parser.parse_args()
+    printers, kept = [], []
+    for index in range(args.printers):
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        kept.append(slave)  # so that reading goes on while no host has it open
+        link = args.folder / f"printer-{index}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.ttyname(slave))
+        printers.append(Printer(master, BITS_PER_BYTE / args.baud, args.latency_ms / 1000))
+    print("ready", flush=True)
+    serve(printers)
+    for printer in printers:
+        print(json.dumps(printer.report()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
