@@ -1,0 +1,87 @@
+"""Whether a print may go on after the daemon died in the middle of it. PURE.
+
+The firmware's line counter survives the host: it is the number of the last program command that was taken, and every
+command that was taken is carried out unless the board is reset. So a print goes on with the next command, and only if
+*everything* below holds; one doubt, and the run is lost.
+
+1. The host has not been booted since: nobody could have pulled a cable, and the port is the same.
+2. The firmware has not been booted since: it shows no boot banner, and says the same identity.
+3. Its counter is between what was acknowledged and what may have been sent (the reservation, durable before sending).
+4. The pause was shorter than the profile allows and than the firmware holds its motors.
+5. The heaters have the targets they had, and are as warm as they were.
+6. The position that the firmware reports is the one that the program has after that command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+POSITION_TOLERANCE_MM = 0.02
+"""M114 prints two decimals (Marlin/src/gcode/host/M114.cpp); an honest position differs by half of the last one."""
+
+COOLING_TOLERANCE_DEGC = 10.0
+"""How much colder than before a heater may be: less than Marlin's own hysteresis plus the swing of its controller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What the last daemon wrote down. `reserved` is durable before it is sent; the rest is from its last heartbeat.
+
+    `heaters` maps a name to (actual, target) in degC; `at_mono_s` is the host's monotonic clock of the boot `boot_id`.
+    """
+
+    reserved: int
+    acked: int
+    total: int
+    boot_id: str
+    serial: str
+    at_mono_s: float
+    heaters: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What host and firmware say now. `counted` is the firmware's line counter."""
+
+    boot_id: str
+    serial: str
+    restarted: bool
+    counted: int
+    at_mono_s: float
+    heaters: Mapping[str, tuple[float, float]]
+    position_mm: Mapping[str, float]
+
+
+def doubt(left: Left, found: Found, gap_max_s: float, expected_mm: Mapping[str, float]) -> str:
+    """Why the print must not go on, in words; empty if it may, with command ``found.counted + 1``.
+
+    `gap_max_s` is the longest pause that the profile allows, `expected_mm` the position of the program after command
+    ``found.counted``, for the axes X, Y and Z.
+    """
+    gap_s = found.at_mono_s - left.at_mono_s
+    if found.boot_id != left.boot_id:
+        return "the host was booted in between"
+    if found.restarted:
+        return "the printer was reset in between"
+    if found.serial != left.serial:
+        return f"another printer is there: {found.serial or 'without a UUID'} instead of {left.serial or 'none'}"
+    if not left.acked <= found.counted <= left.reserved:
+        return (
+            f"the printer counts line {found.counted}, it must be {left.acked} (acknowledged)"
+            f" to {left.reserved} (may have been sent)"
+        )
+    if gap_s > gap_max_s:
+        return f"the pause was {gap_s:.0f} s, at most {gap_max_s:.0f} s are allowed"
+    for name, (actual_degc, target_degc) in left.heaters.items():
+        now_actual_degc, now_target_degc = found.heaters.get(name, (0.0, 0.0))
+        if now_target_degc != target_degc:
+            return f"heater {name} has the target {now_target_degc:g} degC, it was {target_degc:g} degC"
+        if target_degc and now_actual_degc < min(actual_degc, target_degc) - COOLING_TOLERANCE_DEGC:
+            return f"heater {name} has cooled to {now_actual_degc:g} degC, it was at {actual_degc:g} degC"
+    for axis, wanted_mm in expected_mm.items():
+        seen_mm = found.position_mm.get(axis)
+        if seen_mm is None or abs(seen_mm - wanted_mm) > POSITION_TOLERANCE_MM:
+            shown = "is not told" if seen_mm is None else f"is {seen_mm:g} mm"
+            return f"{axis} {shown}, after line {found.counted} it must be {wanted_mm:g} mm"
+    return ""
