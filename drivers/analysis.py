@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+_CODE = re.compile(r"([GMT])0*(\d+)(?:\.0*([1-9]\d*)|\.0*)?")
 _WORD = re.compile(r"([A-Z])\s*([-+]?(?:\d+\.?\d*|\.\d+))?")
 _MM_PER_INCH = 25.4
 
@@ -26,8 +27,15 @@ def commands(lines: Iterable[str]) -> Iterator[str]:
 
 
 def code_of(command: str) -> str:
-    """``G1`` of ``G1 X10``, ``M862.3`` of ``M862.3 P "MK3"``."""
-    return command.split(maxsplit=1)[0]
+    """``G1`` of ``G1 X10``, ``G1X10`` and ``G01 X10``; ``M862.3`` of ``M862.3 P "MK3"``; empty if there is none.
+
+    Firmware needs no blank after the number and reads leading zeros (Marlin/src/gcode/parser.cpp, `parse`).
+    """
+    match = _CODE.match(command)
+    if match is None:
+        return ""
+    letter, number, subcode = match.groups()
+    return f"{letter}{number}.{subcode}" if subcode else f"{letter}{number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,7 @@ class Extent:
 
 @dataclass(slots=True)
 class Analysis:
-    """What was found. `extents_mm` has the axes that are moved; heaters are 0 where the program never heats."""
+    """What was found. `extents_mm` are machine coordinates, whatever a `G92` calls them, of the axes that are moved."""
 
     commands: int = 0
     extents_mm: dict[str, Extent] = field(default_factory=lambda: {axis: Extent() for axis in "XYZ"})
@@ -65,7 +73,10 @@ class Analysis:
 
 @dataclass(slots=True)
 class _Modes:
+    """`position_mm` as the program counts it; `shift_mm` added to it is the machine's own."""
+
     position_mm: dict[str, float] = field(default_factory=lambda: dict.fromkeys("XYZE", 0.0))
+    shift_mm: dict[str, float] = field(default_factory=lambda: dict.fromkeys("XYZE", 0.0))
     scale: float = 1.0
     absolute: bool = True
     absolute_e: bool = True
@@ -82,7 +93,7 @@ def analyse(lines: Iterable[tuple[int, str]]) -> Analysis:
 
 
 def _carry_out(number: int, command: str, modes: _Modes, found: Analysis) -> None:
-    match code_of(command):
+    match code_of(command).partition(".")[0]:  # Marlin's moves do not look at a subcode
         case "G0" | "G1":
             _move(number, _words(command), modes, found)
         case "G2" | "G3" as code:
@@ -95,14 +106,14 @@ def _carry_out(number: int, command: str, modes: _Modes, found: Analysis) -> Non
             # Homing ends at each homed axis' origin (Marlin/src/gcode/calibrate/G28.cpp); without words, at all three.
             axes = _words(command).keys() & set("XYZ") or set("XYZ")
             modes.position_mm.update(dict.fromkeys(axes, 0.0))
+            modes.shift_mm.update(dict.fromkeys(axes, 0.0))
         case "G90" | "G91" as code:
             # Marlin: G90 and G91 set the mode of E as well (Marlin/src/gcode/units/… and gcode.h, `axis_relative`).
             modes.absolute = modes.absolute_e = code == "G90"
         case "M82" | "M83" as code:
             modes.absolute_e = code == "M82"
         case "G92":
-            words = _words(command)
-            modes.position_mm.update({a: words.get(a, 0.0) * modes.scale for a in "XYZE" if not words or a in words})
+            _rename(_words(command), modes)
         case "M104" | "M109":
             _heat(number, _words(command), found.nozzle_degc)
         case "M140" | "M190":
@@ -112,8 +123,17 @@ def _carry_out(number: int, command: str, modes: _Modes, found: Analysis) -> Non
 
 
 def _words(command: str) -> dict[str, float]:
-    _, _, rest = command.partition(" ")
-    return {letter: float(value or 0) for letter, value in _WORD.findall(rest)}
+    arguments = _CODE.sub("", command, count=1)
+    return {letter: float(value or 0) for letter, value in _WORD.findall(arguments)}
+
+
+def _rename(words: dict[str, float], modes: _Modes) -> None:
+    """G92 moves nothing: it gives another name to where each named axis stands, or 0 to where all of them stand."""
+    for axis in "XYZE":
+        if axis in words or not words:
+            name = words.get(axis, 0.0) * modes.scale
+            modes.shift_mm[axis] += modes.position_mm[axis] - name
+            modes.position_mm[axis] = name
 
 
 def _heat(number: int, words: dict[str, float], extent: Extent) -> None:
@@ -135,7 +155,7 @@ def _move(number: int, words: dict[str, float], modes: _Modes, found: Analysis) 
     target = _target(words, modes)
     found.filament_mm += target["E"] - modes.position_mm["E"]
     for axis in words.keys() & found.extents_mm.keys():
-        found.extents_mm[axis].add(target[axis], number)
+        found.extents_mm[axis].add(target[axis] + modes.shift_mm[axis], number)
     modes.position_mm = target
 
 
@@ -155,7 +175,8 @@ def _arc(number: int, words: dict[str, float], modes: _Modes, found: Analysis, *
     sweep = (last - first) % math.tau or math.tau
     for quarter, (axis, sign) in enumerate((("X", 1), ("Y", 1), ("X", -1), ("Y", -1))):
         if (quarter * math.pi / 2 - first) % math.tau <= sweep:
-            found.extents_mm[axis].add(centre["XY".index(axis)] + sign * radius, number)
+            reach = centre["XY".index(axis)] + sign * radius
+            found.extents_mm[axis].add(reach + modes.shift_mm[axis], number)
 
 
 def _centre(

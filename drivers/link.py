@@ -9,6 +9,7 @@ termios and the port's lock come from pyserial.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -16,11 +17,15 @@ import termios
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import serial
 
 from edge.driver import ConnectError
+
+Address: TypeAlias = tuple[Any, ...]
+"""What `socket` takes; its shape depends on the family."""
 
 READ_BYTES = 4096
 WRITE_BUFFER_MAX_BYTES = 64 * 1024
@@ -114,9 +119,13 @@ def open_serial(port: str, baud: int, on_bytes: Callable[[bytes], None], on_lost
         device = serial.Serial(port, baud, timeout=0, write_timeout=0, exclusive=True)
     except (serial.SerialException, OSError, ValueError) as error:
         raise ConnectError(_why_not(port, error)) from error
-    attributes = termios.tcgetattr(device.fileno())
-    attributes[2] &= ~termios.HUPCL
-    termios.tcsetattr(device.fileno(), termios.TCSANOW, attributes)
+    try:
+        attributes = termios.tcgetattr(device.fileno())
+        attributes[2] &= ~termios.HUPCL
+        termios.tcsetattr(device.fileno(), termios.TCSANOW, attributes)
+    except termios.error as error:
+        device.close()
+        raise ConnectError(f"the port {port} went away while it was opened") from error
     return Link(device, on_bytes, on_lost)
 
 
@@ -129,20 +138,32 @@ async def open_tcp(
     try:
         async with asyncio.timeout_at(deadline_s):
             found = await loop.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
-            family, kind, protocol, _, address = found[0]
-            peer = socket.socket(family, kind, protocol)
-            try:
-                peer.setblocking(False)
-                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await loop.sock_connect(peer, address)
-            except BaseException:
-                peer.close()
-                raise
+            peer = await _connected([(family, address) for family, _, _, _, address in found])
     except TimeoutError as error:
         raise ConnectError(f"{url} does not answer") from error
     except OSError as error:
         raise ConnectError(f"{url}: {_words(error)}") from error
     return Link(peer, on_bytes, on_lost)
+
+
+async def _connected(addresses: list[tuple[int, Address]]) -> socket.socket:
+    """A connection to the first that takes it: a name such as `localhost` has one for each family."""
+    for family, address in addresses[:-1]:
+        with contextlib.suppress(OSError):
+            return await _connect(family, address)
+    return await _connect(*addresses[-1])
+
+
+async def _connect(family: int, address: Address) -> socket.socket:
+    peer = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        peer.setblocking(False)
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(peer, address)
+    except BaseException:
+        peer.close()
+        raise
+    return peer
 
 
 def look_at_port(port: str) -> None:

@@ -28,9 +28,11 @@ class GcodePlugin(DriverPlugin[Connection, Limits]):
             link.look_at_port(machine.connection.port)
 
     def check(self, machine: Printer, step: Step, program: Program) -> Prediction:
-        known = profiles.known(machine.profiles_dir)
-        # Which firmware is there is known only once it answers; until then a program must suit every profile.
-        candidates = known.values() if machine.profile == "auto" else [known[machine.profile]]
+        if machine.profile == "auto":
+            # Which firmware is there is known only once it answers; until then a program must suit every profile.
+            candidates = list(profiles.known(machine.profiles_dir).values())
+        else:
+            candidates = [profiles.named(machine.profile, machine.profiles_dir)]
         predictions = [check_program(program, machine.limits, profile) for profile in candidates]
         return predictions[0]
 

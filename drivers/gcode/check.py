@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator
 from drivers.analysis import Analysis, Extent, analyse, code_of, command_on
 from drivers.gcode.config import Limits, Range
 from drivers.gcode.profile import Profile
-from drivers.gcode.stream import numbered
 from edge.driver import NotAcceptableError, Prediction, Program, Value
 
-_CODE = re.compile(r"[GMT]\d")
-_NUMBER_BYTES = len(numbered(1_000_000, "")) - 2
-"""What number and checksum add to a command, at the longest program that anyone prints."""
+_LOWER_CASE_WORD = re.compile(r"[GT][^;]*[a-z]")
+_NUMBER_BYTES = len("N9999999 *127")
+"""What number and checksum add to a command, at the longest program that anyone prints. ASCII sums up to 127."""
 
 
 def check_program(program: Program, limits: Limits, profile: Profile) -> Prediction:
@@ -31,7 +30,7 @@ def check_program(program: Program, limits: Limits, profile: Profile) -> Predict
 
 def _lawful(file: Iterable[str], profile: Profile) -> Iterator[tuple[int, str]]:
     forbidden = {rule.command: rule.reason for rule in profile.program.forbidden}
-    longest = profile.wire.line_max_bytes - _NUMBER_BYTES
+    longest = profile.wire.line_max_bytes - 1 - _NUMBER_BYTES  # the firmware's buffer ends with a zero
     for number, line in enumerate(file, 1):
         command = command_on(line)
         if not command:
@@ -40,10 +39,14 @@ def _lawful(file: Iterable[str], profile: Profile) -> Iterator[tuple[int, str]]:
             raise NotAcceptableError(f"line {number}", repr(command), "ASCII, outside of comments")
         if len(command) > longest:
             raise NotAcceptableError(f"line {number}: length", len(command), longest, "bytes")
-        if not _CODE.match(command):
+        code = code_of(command)
+        if not code:
             raise NotAcceptableError(f"line {number}", repr(command), "a command such as G1, M104 or T0")
-        if reason := forbidden.get(code_of(command)):
-            raise NotAcceptableError(f"line {number}", code_of(command), f"never in a program, for it {reason}")
+        if _LOWER_CASE_WORD.match(command):
+            # Some builds of Marlin take `x500` for X500 (GCODE_CASE_INSENSITIVE), others ignore it.
+            raise NotAcceptableError(f"line {number}", repr(command), "capital letters")
+        if reason := forbidden.get(code) or forbidden.get(code.partition(".")[0]):
+            raise NotAcceptableError(f"line {number}", code, f"never in a program, for it {reason}")
         yield number, command
 
 

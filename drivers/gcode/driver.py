@@ -29,6 +29,7 @@ from edge.driver import (
     Driver,
     DriverContext,
     Identity,
+    Json,
     LinkHealth,
     Lost,
     MachineError,
@@ -61,6 +62,8 @@ STOP_S = 120.0
 STALL_BUSY_INTERVALS = 3
 """Busy messages that must be missing in a row before a command counts as stalled."""
 
+TOO_LATE = "the printer did not confirm the stop in time"
+
 FINAL = "M400"
 """Sent after the program, numbered: its ``ok`` comes when all motion is done (Marlin/src/gcode/motion/M400.cpp)."""
 
@@ -77,8 +80,11 @@ class GcodeDriver(Driver):
         self._profile_name = ""
         self._firmware = Firmware("")
         self._running = False
+        self._in_program = False  # motion has begun, and its end is not confirmed
+        self._wire_free = asyncio.Event()  # `execute` needs the line no more
+        self._wire_free.set()
         self._stopping: asyncio.Task[None] | None = None
-        self._patience_s = 0.0  # until when an unidentified printer may take to answer
+        self._patience: asyncio.Timeout | None = None  # how long an unidentified printer may take to answer
         self._heaters: dict[str, tuple[float, float]] = {}
 
     @property
@@ -106,29 +112,30 @@ class GcodeDriver(Driver):
         self._profile_name, self._profile = name, profile
         self._session.renew(_wire(profile))
         if self._firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
-            await self._session.ask(profile.macro.report_temperatures)
+            try:
+                await self._session.ask(profile.macro.report_temperatures)
+            except MachineError as error:
+                raise ConnectError(f"{wanted.place}: {error}") from error
         self._see(MachineState.IDLE)
 
     async def _introduction(self) -> Firmware:
         """The answer to M115, past a board that is just booting and one that ends what it was told before."""
         # A line end first: half a line may stand in the firmware's buffer, left there by a host that died.
         self._session.write_now(b"\n")
-        self._patience_s = self._clock.mono_s() + HANDSHAKE_S
-        while True:
-            try:
-                async with asyncio.timeout(max(0.0, self._patience_s - self._clock.mono_s())):
-                    return firmware_identity.read(await self._session.ask("M115", firmware_identity.introduces))
-            except TimeoutError as error:
-                if self._clock.mono_s() < self._patience_s:
-                    self._session.renew(Wire())
-                    continue
-                raise ConnectError(
-                    f"{self._machine.connection.place} does not answer M115; is its speed right?"
-                ) from error
-            except MachineError as error:
-                if not self._session.restarted:
-                    raise ConnectError(f"{self._machine.connection.place}: {error}") from error
-                self._session.renew(Wire())
+        place = self._machine.connection.place
+        try:
+            async with asyncio.timeout(HANDSHAKE_S) as self._patience:
+                while True:
+                    try:
+                        return firmware_identity.read(await self._session.ask("M115", firmware_identity.introduces))
+                    except MachineError as error:
+                        if not self._session.restarted:
+                            raise ConnectError(f"{place}: {error}") from error
+                        self._session.renew(Wire())
+        except TimeoutError as error:
+            raise ConnectError(f"{place} does not answer M115; is its speed right?") from error
+        finally:
+            self._patience = None
 
     async def keep_looking(self) -> None:
         """Ask an idle printer for its temperatures, for ever. A silent one fails the session."""
@@ -140,9 +147,11 @@ class GcodeDriver(Driver):
                 except MachineError:
                     return  # latched in the session; `lost` tells it
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of the link; commands nothing."""
         self._session.close()
+        if self._stopping is not None:
+            await asyncio.wait([self._stopping])
 
     async def lost(self) -> MachineError:
         return await self._session.lost()
@@ -154,11 +163,17 @@ class GcodeDriver(Driver):
             raise NotAcceptableError("resume", "asked", "this driver starts programs from their beginning only")
         if self._running:
             raise NotAcceptableError(f"run {run.run_id}", "asked", "one run at a time")
-        total = await asyncio.to_thread(_count, program.path)
+        if self._stopping is not None and not self._stopping.done():
+            raise NotAcceptableError(f"run {run.run_id}", "asked", "not while the printer is being stopped")
+        self._session.check()
+        if not self._session.stream.drained:
+            raise MachineError("the printer is not done with the last program; stop it first", Motion.NONE)
         self._running = True
         self._stopping = None
-        self._see(MachineState.EXECUTE)
         try:
+            total = await asyncio.to_thread(_count, program.path)
+            if self._stop_is_asked():
+                return await self._stopped({}, Motion.NONE)
             return await self._stream(program.path, total)
         except asyncio.CancelledError:
             await shielded(self._stop_quietly(), f"stop {self._machine.id}")
@@ -172,30 +187,57 @@ class GcodeDriver(Driver):
             self._context.emit(Progress(min(number, total), total))
             self._context.emit(LinkHealth(self._session.stream.resends, self._session.stream.time_outs))
 
-        with closing(_commands(path)) as program:
-            await self._session.run(itertools.chain(program, (FINAL,)), acked)
-        evidence = {"commands": self._session.stream.acked, "resends": self._session.stream.resends}
-        if self._stopping is not None:
-            await asyncio.shield(self._stopping)
-            return Outcome(OutcomeKind.STOPPED, Motion.POSSIBLE, "stopped on request", evidence)
+        self._see(MachineState.EXECUTE)
+        self._in_program = True
+        self._wire_free.clear()
+        try:
+            with closing(_commands(path)) as program:
+                await self._session.run(itertools.chain(program, (FINAL,)), acked)
+            evidence: dict[str, Json] = {
+                "commands": self._session.stream.acked,
+                "resends": self._session.stream.resends,
+            }
+            if not self._stop_is_asked():
+                await self._counted(total + 1)
+                position = await self._position()
+                self._in_program = False
+                reason = f"all {total} commands carried out"
+                evidence |= {"commands": total, "position_mm": dict(position.axes_mm)}
+                return Outcome(OutcomeKind.SUCCEEDED, Motion.POSSIBLE, reason, evidence)
+        finally:
+            self._wire_free.set()
+        return await self._stopped(evidence, Motion.POSSIBLE)
+
+    def _stop_is_asked(self) -> bool:
+        return self._stopping is not None
+
+    async def _stopped(self, evidence: dict[str, Json], motion: Motion) -> Outcome:
+        """A run ends like this when the stop that was asked for is confirmed."""
+        assert self._stopping is not None
+        await asyncio.shield(self._stopping)
+        return Outcome(OutcomeKind.STOPPED, motion, "stopped on request", evidence)
+
+    async def _counted(self, expected: int) -> None:
+        """The proof that all lines were taken, and no other: the firmware's own counter."""
         counted = await self._session.probe()
-        if counted != total + 1:
-            raise MachineError(f"the firmware counted {counted} lines, {total + 1} were sent")
-        (position,) = [r for r in await self._session.ask("M114", _is_position) if isinstance(r, Position)][-1:]
-        return Outcome(
-            OutcomeKind.SUCCEEDED,
-            Motion.POSSIBLE,
-            f"all {total} commands carried out",
-            {**evidence, "commands": total, "position_mm": dict(position.axes_mm)},
-        )
+        if counted != expected:
+            raise MachineError(f"the firmware counted {counted} lines, {expected} were sent")
+
+    async def _position(self) -> Position:
+        replies = await self._session.ask("M114", _is_position)
+        return next(reply for reply in reversed(replies) if isinstance(reply, Position))
 
     async def recover(self, run: Run, program: Program) -> Recovery:
         return Lost("the daemon ended in mid-print, and this driver cannot ask the printer how far it came")
 
     async def stop(self, deadline_s: float) -> None:
-        if self._stopping is None:
+        if self._stopping is None or self._stopping.done():
             self._stopping = asyncio.create_task(self._stop(deadline_s), name=f"stop {self._machine.id}")
-        await asyncio.shield(self._stopping)
+        stopping = self._stopping
+        await asyncio.wait([stopping], timeout=max(0.0, deadline_s - self._clock.mono_s()))
+        if not stopping.done():
+            raise NotConfirmedError(TOO_LATE)
+        stopping.result()
 
     async def _stop_quietly(self) -> None:
         """Stop for a caller that is being cancelled: it cannot take an answer, so what happened goes to people."""
@@ -205,23 +247,29 @@ class GcodeDriver(Driver):
             self._context.emit(Message(f"not stopped: {error}"))
 
     async def _stop(self, deadline_s: float) -> None:
-        profile = self._known_profile()
         try:
-            async with asyncio.timeout(deadline_s - self._clock.mono_s()):
-                self._session.cut()
-                if not self._session.stream.idle and self._firmware.has("EMERGENCY_PARSER"):
-                    self._session.write_now(profile.macro.break_wait.encode("ascii") + b"\n")
-                for command in profile.macro.stop:
-                    await self._session.ask(command)
-                # Both answers come in order, after everything above, whatever became of single acknowledgements.
-                await self._session.ask("M114", _is_position)
-                await self._session.ask("M105", _is_temperatures)
+            async with asyncio.timeout(max(0.0, deadline_s - self._clock.mono_s())):
+                await self._make_safe()
         except TimeoutError as error:
-            raise NotConfirmedError("the printer did not confirm the stop in time") from error
+            raise NotConfirmedError(TOO_LATE) from error
         except MachineError as error:
             raise NotConfirmedError(f"the printer did not confirm the stop: {error}") from error
         if hot := [name for name, (_, target_degc) in self._heaters.items() if target_degc > 0]:
             raise NotConfirmedError(f"the printer still heats {', '.join(hot)} after the stop")
+
+    async def _make_safe(self) -> None:
+        """End the program where it is, then carry out the macros like a program: numbered, so each exactly once."""
+        macro = self._known_profile().macro
+        self._session.cut()
+        if not self._session.stream.idle and macro.break_wait and self._firmware.has("EMERGENCY_PARSER"):
+            self._session.interject(macro.break_wait)
+        await self._wire_free.wait()
+        await self._session.settle()
+        commands = (*macro.stop, *(macro.park if self._in_program else ()), FINAL)
+        await self._session.run(iter(commands), lambda number: None)
+        await self._counted(len(commands))
+        self._in_program = False
+        await self._session.ask("M105", _is_temperatures)
 
     async def abort(self) -> None:
         profile = self._known_profile()
@@ -238,7 +286,8 @@ class GcodeDriver(Driver):
                 for name, (actual_degc, target_degc) in heaters.items():
                     self._context.emit(Temperature(name, actual_degc, target_degc))
             case Busy(what=what):
-                self._patience_s = self._clock.mono_s() + HANDSHAKE_S
+                if self._patience is not None and not self._patience.expired():
+                    self._patience.reschedule(asyncio.get_running_loop().time() + HANDSHAKE_S)
                 if what.startswith("paused"):
                     self._see(MachineState.HELD, what)
             case Action(text=text):
@@ -270,7 +319,7 @@ async def open_printer(machine: Printer, context: DriverContext) -> AsyncIterato
             looking.cancel()
             await asyncio.wait([looking])
     finally:
-        driver.close()
+        await driver.close()
 
 
 def _wire(profile: Profile) -> Wire:

@@ -49,11 +49,15 @@ class ProgramTable(_Table):
 
 
 class Macro(_Table):
-    """Commands of this firmware for what the driver does by itself. Empty where it has none."""
+    """Commands of this firmware for what the driver does by itself. Empty where it has none.
+
+    `stop` moves nothing, so that a machine that stands still can be stopped again; `park` follows it in a program.
+    """
 
     report_temperatures: str
     break_wait: str
     stop: tuple[str, ...]
+    park: tuple[str, ...]
     abort: str
 
 

@@ -51,10 +51,7 @@ class Session:
 
     def close(self) -> None:
         """Let go of the link. Idempotent; sends nothing."""
-        self._cancel_waiting()
-        self._failed.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        self.fail(NotConfirmedError("the connection was closed"))
         if self._link is not None:
             self._link.close()
 
@@ -68,6 +65,7 @@ class Session:
 
     async def ask(self, command: str, expects: Callable[[Reply], bool] | None = None) -> tuple[Reply, ...]:
         """Send `command` unnumbered; what was said until its ``ok``. Raises `MachineError`."""
+        self.check()
         answer: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
         self._asked.append((command, answer))
         self.stream.request(command, expects)
@@ -75,22 +73,39 @@ class Session:
 
     async def probe(self) -> int:
         """The firmware's own line counter. Raises `MachineError`."""
+        self.check()
         self._probed = self._loop.create_future()
         self.stream.probe()
         return await self._wait(self._probed)
 
     async def run(self, commands: Iterator[str], on_acked: Callable[[int], None]) -> None:
         """Send a program; returns when all of it, or all up to a `cut`, is acknowledged. Raises `MachineError`."""
-        self._drained = self._loop.create_future()
+        self.check()
         self._on_acked = on_acked
         self.stream.begin(commands)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until nothing of a program is in flight any more. Raises `MachineError`."""
+        self.check()
+        self._drained = self._loop.create_future()
         await self._wait(self._drained)
 
-    def cut(self) -> int:
-        """Send nothing more of the program; the number of the last command sent."""
-        last = self.stream.cut()
+    def cut(self) -> None:
+        """Send nothing more of the program."""
+        self.stream.cut()
         self._after([])
-        return last
+
+    def interject(self, command: str) -> None:
+        """Send `command` unnumbered, past everything that waits for its turn."""
+        if self.failure is None:
+            self.write_now(self.stream.interject(command, self._clock.mono_s()))
+            self._after([])
+
+    def check(self) -> None:
+        """Raise the failure that has latched, if one has."""
+        if self.failure is not None:
+            raise self.failure
 
     def write_now(self, data: bytes) -> None:
         """Past every queue and window, for what must reach the firmware at once."""
@@ -103,18 +118,19 @@ class Session:
         if self.failure is not None:
             return
         self.failure = error
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         waiting = [future for _, future in self._asked] + [self._probed, self._drained]
         for future in waiting:
             if future is not None and not future.done():
                 future.set_exception(error)
+                future.exception()  # seen, even if the one who waits is cancelled before it can look
         self._asked.clear()
         if not self._failed.done():
             self._failed.set_result(None)
 
     async def _wait(self, future: asyncio.Future[T]) -> T:
-        if self.failure is not None:
-            future.cancel()
-            raise self.failure
         self._after([])
         return await future
 
@@ -131,15 +147,21 @@ class Session:
 
     def _tick(self) -> None:
         data, events = self.stream.tick(self._clock.mono_s())
-        self.write_now(data)
+        if data:
+            self.write_now(data)
         self._after(events)
 
     def _after(self, events: list[Event]) -> None:
         """Hand on what happened, write what has room now, and set the timer."""
         for event in events:
             self._handle(event)
-        if data := self.stream.take(self._clock.mono_s()):
+        if self.failure is None and (data := self.stream.take(self._clock.mono_s())):
             self.write_now(data)
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        if self.failure is not None:
+            return  # latched: not one more line goes out, whatever the firmware still acknowledges
         if self._drained is not None and not self._drained.done() and self.stream.drained:
             self._drained.set_result(None)
         if self._timer is not None:

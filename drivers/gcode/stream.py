@@ -169,6 +169,7 @@ class GcodeStream:
         self._stale_resends = 0
         self._refused: tuple[int, int] = (0, 0)  # (line number, how often in a row it was asked for again)
         self._clean = CLEAN_LINES
+        self._counts = False  # the firmware counts our lines: it has acknowledged `M110 N0`
         self._failure: Failed | None = None
         self._heard_s = now_s  # when the last byte came
         self._moved_s = now_s  # when the last sign came that commands move on
@@ -179,10 +180,12 @@ class GcodeStream:
 
     def begin(self, commands: Iterator[str]) -> None:
         """Number and send `commands`, from 1. They are stripped, not empty, and free of ``M110``."""
-        if not self.idle:
-            raise RuntimeError("a program is begun only on an idle stream")
+        if not self.drained or self._probing or self._probe_due:
+            raise RuntimeError("a program is begun only after the end of the one before it")
         self._source = commands
         self._pulled = self._acked = 0
+        self._counts = False
+        self._refused = (0, 0)
         # Alone in flight until it is acknowledged: before it, the firmware counts from somebody else's last line.
         self._again.append(_Line("M110 N0", 0, numbered(0, "M110 N0")))
 
@@ -193,6 +196,14 @@ class GcodeStream:
         before this connection was made.
         """
         self._requests.append(_Line(command, None, command.encode("ascii") + b"\n", expects))
+
+    def interject(self, command: str, now_s: float) -> bytes:
+        """A request to be written now, whatever is in flight: for what the firmware acts upon as it arrives."""
+        if self._failure is not None:
+            return b""
+        line = _Line(command, None, command.encode("ascii") + b"\n")
+        self._launch(line, now_s)
+        return line.wire
 
     def cut(self) -> int:
         """Take nothing more from the program; the number of the last command sent. What is in flight stays so."""
@@ -237,21 +248,25 @@ class GcodeStream:
                 if self._flight:
                     break
                 self._probe_due = False
+                self._heard_s = now_s
                 out.append(self._start_probe(now_s))
                 break
             line = self._next()
             if line is None:
                 break
-            if not self._flight:
-                self._moved_s = self._heard_s = now_s
-            self._flight.append(line)
-            self._flight_bytes += len(line.wire)
+            self._launch(line, now_s)
             out.append(line.wire)
         return b"".join(out)
 
+    def _launch(self, line: _Line, now_s: float) -> None:
+        if not self._flight:
+            self._moved_s = self._heard_s = now_s
+        self._flight.append(line)
+        self._flight_bytes += len(line.wire)
+
     def _next(self) -> _Line | None:
         """The next line, if it has room. A line is taken off its queue only when it goes out."""
-        if self._flight and (self._flight[0].number == 0 or not self.window_bytes):
+        if self._flight and (not self.window_bytes or self._zero_in_flight()):
             return None
         for queue in (self._again, self._requests):
             if queue:
@@ -318,6 +333,9 @@ class GcodeStream:
                     self._flight[0].replies.append(reply)
                 return [Heard(reply)]
 
+    def _zero_in_flight(self) -> bool:
+        return any(line.number == 0 for line in self._flight)
+
     def _numbered_in_flight(self) -> bool:
         return bool(self._flight) and self._flight[0].number is not None
 
@@ -353,6 +371,7 @@ class GcodeStream:
         if line.number is None:
             return [Answered(line.command, tuple(line.replies))]
         self._clean += 1
+        self._counts = True
         self._acked = line.number
         self._stale_resends = 0
         return [Acked(line.number)]
@@ -360,13 +379,13 @@ class GcodeStream:
     def _resend(self, number: int) -> list[Event]:
         if self._probing:
             return self._probe_answered(number - 1)
-        if self._flight and self._flight[0].number == 0:
+        if self._zero_in_flight():
             number = 0
         if self._stale_resends and number == self._refused[0]:
             # Lines that were behind the refused one are refused with the same words.
             self._stale_resends -= 1
             return []
-        return self._refuse(number) or (self._fits(number - 1) if number else [])
+        return self._refuse(number) or self._fits(number - 1)
 
     def _refuse(self, number: int) -> list[Event]:
         """The firmware has not taken line `number`: send it again, with what is behind it."""
@@ -397,16 +416,13 @@ class GcodeStream:
     def _probe_answered(self, last_line: int) -> list[Event]:
         self._probing = False
         self._probes_unanswered = 0
-        if self._flight and self._flight[0].number == 0:
-            self._take_back(0)
-            return []
         events: list[Event] = []
         # What the firmware took needs no ok; what it did not take goes out again. A request may or may not have been
         # carried out: it is asked again, for a request moves nothing.
         back = []
         while self._flight:
             line = self._land()
-            if line.number is not None and line.number <= last_line:
+            if self._counts and line.number is not None and line.number <= last_line:
                 events += self._done(line)
             else:
                 line.replies.clear()
@@ -416,6 +432,8 @@ class GcodeStream:
 
     def _fits(self, last_line: int) -> list[Event]:
         """A firmware that took more than was sent, or less than it acknowledged, is not the one we talked to."""
+        if not self._counts:
+            return []  # it still counts from somebody else's last line
         if last_line > self._pulled:
             return self._fail(f"the printer counts line {last_line}, but {self._pulled} were sent", Cause.SAID)
         if last_line < self._acked:

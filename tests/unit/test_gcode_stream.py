@@ -1,0 +1,521 @@
+"""The line protocol: what goes out, what each answer moves, and which words a failure has."""
+
+from __future__ import annotations
+
+import random
+from functools import reduce
+from operator import xor
+
+import pytest
+
+from drivers.gcode.replies import Position, Reply, Temperatures, Text, UnknownCommand
+from drivers.gcode.stream import (
+    CLEAN_LINES,
+    DISTRUST_ERRORS,
+    PROBE_NUMBER,
+    RESEND_OK_S,
+    Acked,
+    Answered,
+    Cause,
+    Event,
+    Failed,
+    GcodeStream,
+    Heard,
+    Probed,
+    Wire,
+    checksum,
+    numbered,
+)
+from hil_sim.faults import Faults
+from tests.helpers.wire import Bench, byte_by_byte, random_pieces, whole
+
+WIRE = Wire(stall_s=6.0, silence_s=20.0, max_resends=3)
+PROBE = f"N{PROBE_NUMBER} M105*46\n".encode()
+
+
+class Talk:
+    """A stream, and the firmware's part in the test's own words."""
+
+    def __init__(self, wire: Wire = WIRE) -> None:
+        self.now_s = 100.0
+        self.stream = GcodeStream(wire, self.now_s)
+
+    def sent(self) -> list[str]:
+        return [line.partition("*")[0] for line in self.stream.take(self.now_s).decode().splitlines()]
+
+    def say(self, *lines: str) -> list[Event]:
+        return self.stream.receive("".join(f"{line}\n" for line in lines).encode(), self.now_s)
+
+    def tick(self) -> tuple[bytes, list[Event]]:
+        deadline_s = self.stream.deadline_s()
+        assert deadline_s is not None
+        self.now_s = deadline_s
+        return self.stream.tick(self.now_s)
+
+    def begin(self, *commands: str) -> None:
+        """Begin, up to the acknowledgement of `M110 N0`."""
+        self.stream.begin(iter(commands))
+        assert self.sent() == ["N0 M110 N0"]
+        assert self.say("ok") == [Acked(0)]
+
+
+def is_temperatures(reply: Reply) -> bool:
+    return isinstance(reply, Temperatures)
+
+
+# -- framing
+
+
+@pytest.mark.parametrize("command", ["G1 X10 Y20", "M105", "M117 a b c"])
+def test_a_numbered_line_carries_the_xor_of_what_stands_before_the_star(command: str) -> None:
+    line = numbered(7, command)
+    body, _, given = line.rstrip(b"\n").rpartition(b"*")
+    assert body.decode() == f"N7 {command}"
+    assert int(given) == reduce(xor, body) == checksum(body)
+
+
+# -- the good way
+
+
+def test_a_program_starts_from_line_0_and_goes_line_by_line() -> None:
+    talk = Talk()
+    talk.stream.begin(iter(["G28", "G1 X1"]))
+    assert not talk.stream.idle
+    assert talk.sent() == ["N0 M110 N0"]
+    assert talk.sent() == []
+    assert talk.say("ok") == [Acked(0)]
+    assert talk.sent() == ["N1 G28"]
+    assert talk.say("echo:busy: processing", "ok")[-1] == Acked(1)
+    assert talk.sent() == ["N2 G1 X1"]
+    assert not talk.stream.drained
+    assert talk.say("ok") == [Acked(2)]
+    assert talk.sent() == []
+    assert talk.stream.drained
+    assert talk.stream.idle
+    assert talk.stream.acked == 2
+
+
+def test_a_window_is_filled_and_never_overfilled() -> None:
+    talk = Talk(Wire(window_bytes=40))
+    talk.begin(*["G1 X1"] * 5)
+    assert talk.sent() == ["N1 G1 X1", "N2 G1 X1", "N3 G1 X1"]
+    assert talk.say("ok") == [Acked(1)]
+    assert talk.sent() == ["N4 G1 X1"]
+
+
+def test_m110_is_alone_in_flight_even_with_a_window_and_a_request_before_it() -> None:
+    talk = Talk(Wire(window_bytes=100))
+    talk.stream.request("M105")
+    assert talk.sent() == ["M105"]
+    talk.stream.begin(iter(["G28"]))
+    assert talk.sent() == ["N0 M110 N0"]
+    assert talk.say("Error:checksum mismatch, Last Line: 5634", "Resend: 5635", "ok")[1:] == []
+    assert talk.say("ok T:20 /0")[-1] == Answered("M105", (Temperatures({"T": (20.0, 0.0)}),))
+    assert talk.sent() == ["N0 M110 N0"]
+    assert talk.sent() == []
+    assert talk.say("ok") == [Acked(0)]
+    assert talk.sent() == ["N1 G28"]
+
+
+def test_a_program_may_begin_while_a_poll_is_in_flight() -> None:
+    talk = Talk()
+    talk.stream.request("M105")
+    assert talk.sent() == ["M105"]
+    talk.stream.begin(iter(["G28"]))
+    assert talk.sent() == []
+    assert isinstance(talk.say("ok T:1 /0")[-1], Answered)
+    assert talk.sent() == ["N0 M110 N0"]
+
+
+def test_a_program_is_not_begun_before_the_end_of_another() -> None:
+    talk = Talk()
+    talk.begin("G28")
+    with pytest.raises(RuntimeError):
+        talk.stream.begin(iter(["G28"]))
+    talk.sent()
+    talk.say("ok")
+    talk.sent()
+    talk.stream.probe()
+    with pytest.raises(RuntimeError):
+        talk.stream.begin(iter(["G28"]))
+
+
+def test_a_request_collects_what_is_said_until_its_ok() -> None:
+    talk = Talk()
+    talk.stream.request("M114")
+    assert talk.sent() == ["M114"]
+    *heard, answered = talk.say("X:1 Y:2 Z:3 E:4 Count X:0", "echo:hello", "ok")
+    position, hello = Position({"X": 1.0, "Y": 2.0, "Z": 3.0, "E": 4.0}), Text("echo:hello")
+    assert heard == [Heard(position), Heard(hello)]
+    assert answered == Answered("M114", (position, hello))
+
+
+def test_an_ok_before_the_expected_answer_is_somebody_elses() -> None:
+    talk = Talk()
+    talk.stream.request("M105", is_temperatures)
+    talk.sent()
+    assert talk.say("ok") == []
+    (_, answered) = talk.say("ok T:20 /0")
+    assert answered == Answered("M105", (Temperatures({"T": (20.0, 0.0)}),))
+
+
+def test_requests_go_before_the_next_command_of_a_program() -> None:
+    talk = Talk()
+    talk.begin("G28", "G1 X1")
+    assert talk.sent() == ["N1 G28"]
+    talk.stream.request("M105")
+    talk.say("ok")
+    assert talk.sent() == ["M105"]
+    talk.say("ok")
+    assert talk.sent() == ["N2 G1 X1"]
+
+
+def test_an_interjection_goes_out_at_once_and_takes_its_own_ok() -> None:
+    talk = Talk()
+    talk.begin("M109 S200", "G28")
+    assert talk.sent() == ["N1 M109 S200"]
+    assert talk.stream.interject("M108", talk.now_s) == b"M108\n"
+    assert talk.say("ok", "ok") == [Acked(1), Answered("M108", ())]
+    assert talk.sent() == ["N2 G28"]
+
+
+def test_an_interjection_on_an_idle_stream_is_owed_an_answer_from_now() -> None:
+    talk = Talk()
+    talk.now_s += 1000.0
+    talk.stream.interject("M108", talk.now_s)
+    assert talk.stream.deadline_s() == talk.now_s + WIRE.stall_s
+
+
+def test_with_advanced_ok_a_later_line_answers_for_those_before_it() -> None:
+    talk = Talk(Wire(window_bytes=100))
+    talk.begin("G1 X1", "G1 X2", "G1 X3")
+    assert len(talk.sent()) == 3
+    assert talk.say("ok N2 P15 B3") == [Acked(1), Acked(2)]
+    assert talk.say("ok N2 P15 B3") == []
+    assert talk.say("ok N3 P15 B3") == [Acked(3)]
+
+
+def test_an_ok_that_nobody_waits_for_moves_nothing() -> None:
+    talk = Talk()
+    assert talk.say("ok") == []
+    assert talk.stream.idle
+
+
+def test_a_cut_sends_nothing_more_and_keeps_what_is_in_flight() -> None:
+    talk = Talk()
+    talk.begin("G28", "G1 X1")
+    talk.sent()
+    assert talk.stream.cut() == 1
+    assert not talk.stream.drained
+    assert talk.say("ok") == [Acked(1)]
+    assert talk.sent() == []
+    assert talk.stream.drained
+
+
+# -- refusals
+
+
+def test_a_refused_line_goes_out_again_when_the_ok_of_its_resend_has_come() -> None:
+    talk = Talk()
+    talk.begin("G28")
+    assert talk.sent() == ["N1 G28"]
+    talk.say("Error:checksum mismatch, Last Line: 0", "Resend: 1")
+    assert talk.sent() == []
+    assert talk.say("ok") == []
+    assert talk.sent() == ["N1 G28"]
+    assert talk.say("ok") == [Acked(1)]
+    assert talk.stream.resends == 1
+
+
+def test_a_refused_line_goes_out_again_although_no_ok_follows() -> None:
+    talk = Talk()
+    talk.begin("G28")
+    talk.sent()
+    talk.say("Error:checksum mismatch, Last Line: 0", "Resend: 1")
+    assert talk.stream.deadline_s() == talk.now_s + RESEND_OK_S
+    assert talk.tick() == (b"", [])
+    assert talk.sent() == ["N1 G28"]
+    assert talk.stream.time_outs == 0
+
+
+def test_a_line_in_a_window_is_refused_with_those_behind_it_and_trust_comes_back_late() -> None:
+    talk = Talk(Wire(window_bytes=100))
+    talk.begin(*["G1 X1"] * (CLEAN_LINES + 10))
+    talk.sent()
+    talk.say("Error:checksum mismatch, Last Line: 0", "Resend: 1", "ok")
+    assert talk.sent() == ["N1 G1 X1"]
+    talk.say("Error:Line Number is not Last Line Number+1, Last Line: 0", "Resend: 1", "ok")  # of line 2
+    assert talk.sent() == []
+    assert talk.stream.window_bytes == 0
+    for number in range(1, CLEAN_LINES + 1):
+        assert talk.say("ok") == [Acked(number)]
+        assert len(talk.sent()) >= 1
+    assert talk.stream.window_bytes == 100
+
+
+def test_a_link_that_keeps_erring_is_never_trusted_with_a_window_again() -> None:
+    talk = Talk(Wire(window_bytes=100))
+    talk.begin(*["G1 X1"] * (CLEAN_LINES + 20))
+    for number in range(1, DISTRUST_ERRORS + 1):
+        talk.sent()
+        talk.say("Error:checksum mismatch", f"Resend: {number}", "ok")
+        talk.sent()
+        talk.say("ok")
+    for _ in range(CLEAN_LINES + 5):
+        talk.sent()
+        talk.say("ok")
+    assert talk.stream.window_bytes == 0
+
+
+def test_a_resend_of_a_line_that_is_not_in_flight_takes_nothing_back() -> None:
+    talk = Talk(Wire(window_bytes=100))
+    talk.begin("G1 X1", "G1 X2")
+    talk.sent()
+    assert talk.say("Resend: 3", "ok") == []
+    assert talk.sent() == []
+
+
+def test_a_line_whose_number_was_garbled_goes_out_again() -> None:
+    talk = Talk()
+    talk.begin("G28")
+    talk.sent()
+    assert talk.say('echo:Unknown command: "O1 G28"', "ok") == [Heard(UnknownCommand("O1 G28"))]
+    assert talk.sent() == ["N1 G28"]
+
+
+def test_the_ok_of_garbage_acknowledges_no_request() -> None:
+    talk = Talk(Wire(window_bytes=100))
+    talk.begin("G28")
+    talk.sent()
+    talk.say('echo:Unknown command: "O1 G28"')
+    talk.stream.interject("M105", talk.now_s)
+    talk.stream._flight.popleft()
+    assert talk.say("ok") == []
+
+
+# -- silence
+
+
+def test_a_stall_asks_the_firmware_and_a_taken_line_is_acknowledged() -> None:
+    talk = Talk()
+    talk.begin("G28", "G1 X1")
+    talk.sent()
+    assert talk.tick() == (b"\n" + PROBE, [])
+    assert talk.sent() == []
+    assert talk.say("Error:Line Number is not Last Line Number+1, Last Line: 1", "Resend: 2", "ok")[1:] == [
+        Acked(1),
+        Probed(1),
+    ]
+    assert talk.sent() == ["N2 G1 X1"]
+    assert talk.stream.time_outs == 1
+
+
+def test_a_stall_of_a_line_that_was_not_taken_sends_it_again_with_the_requests_around_it() -> None:
+    talk = Talk(Wire(window_bytes=100))
+    talk.begin("G28", "G1 X1")
+    talk.stream.request("M105")
+    assert talk.sent() == ["M105", "N1 G28", "N2 G1 X1"]
+    talk.tick()
+    assert talk.say("Resend: 1", "ok") == [Probed(0)]
+    assert talk.sent()[0] == "M105"
+
+
+def test_busy_lines_and_refusals_are_signs_of_life_and_reports_are_not() -> None:
+    talk = Talk()
+    talk.begin("M109 S200")
+    talk.sent()
+    start_s = talk.now_s
+    talk.now_s += 5.0
+    talk.say("echo:busy: processing")
+    assert talk.stream.deadline_s() == start_s + 5.0 + WIRE.stall_s
+    talk.now_s += 5.0
+    talk.say(" T:20.00 /200.00")
+    assert talk.stream.deadline_s() == start_s + 5.0 + WIRE.stall_s
+    talk.say("Error:checksum mismatch")
+    assert talk.stream.deadline_s() == start_s + 10.0 + WIRE.stall_s
+
+
+def test_the_counter_of_a_firmware_that_counts_for_somebody_else_is_told_and_not_judged() -> None:
+    talk = Talk()
+    talk.stream.probe()
+    assert not talk.stream.idle
+    assert talk.sent() == [f"N{PROBE_NUMBER} M105"]
+    assert talk.say("Error:Line Number is not Last Line Number+1, Last Line: 5634", "Resend: 5635", "ok")[1:] == [
+        Probed(5634)
+    ]
+    assert talk.stream.idle
+
+
+def test_half_a_line_left_by_another_host_is_no_failure() -> None:
+    talk = Talk()
+    talk.stream.request("M115")
+    talk.sent()
+    assert talk.say("Error:No Checksum with line number, Last Line: 56", "Resend: 57", "ok")[1:] == []
+    assert talk.say("ok") == [Answered("M115", ())]
+
+
+def test_a_stall_of_m110_sends_it_again_whatever_the_firmware_counts() -> None:
+    talk = Talk()
+    talk.stream.begin(iter(["G28"]))
+    talk.sent()
+    talk.tick()
+    talk.say("Resend: 5635", "ok")
+    assert talk.sent() == ["N0 M110 N0"]
+
+
+def test_a_probe_waits_for_what_is_in_flight_and_has_its_own_time() -> None:
+    talk = Talk()
+    talk.stream.request("M105")
+    talk.sent()
+    talk.stream.probe()
+    assert talk.sent() == []
+    talk.say("ok")
+    talk.now_s += 1000.0
+    assert talk.sent() == [f"N{PROBE_NUMBER} M105"]
+    assert talk.stream.deadline_s() == talk.now_s + WIRE.stall_s
+
+
+def test_a_tick_before_its_time_does_nothing() -> None:
+    talk = Talk()
+    assert talk.stream.deadline_s() is None
+    assert talk.stream.tick(1e9) == (b"", [])
+    talk.begin("G28")
+    talk.sent()
+    assert talk.stream.tick(talk.now_s + 1.0) == (b"", [])
+
+
+# -- failures latch
+
+
+def failed(events: list[Event]) -> Failed:
+    (failure,) = (event for event in events if isinstance(event, Failed))
+    return failure
+
+
+def printing(wire: Wire = WIRE) -> Talk:
+    talk = Talk(wire)
+    talk.begin("G28", "G1 X1 E1", "G1 X2")
+    talk.sent()
+    talk.say("ok")
+    assert talk.sent() == ["N2 G1 X1 E1"]
+    return talk
+
+
+REFUSED = ["Error:checksum mismatch, Last Line: 1", "Resend: 2", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("said", "words", "cause"),
+    [
+        ("start", "the printer has restarted", Cause.RESTARTED),
+        ("Error:Printer halted. kill() called!", "stopped itself: Printer halted. kill() called!", Cause.SAID),
+        ('echo:Unknown command: "G1 X1 E1"', 'does not know the command "G1 X1 E1"', Cause.SAID),
+        ("echo: cold extrusion prevented", "did not carry out a command: cold extrusion prevented", Cause.SAID),
+        ("Resend: 9", "counts line 8, but 2 were sent", Cause.SAID),
+        ("Resend: 1", "counts line 0, but acknowledged 1", Cause.SAID),
+    ],
+)
+def test_what_the_firmware_says_latches(said: str, words: str, cause: Cause) -> None:
+    talk = printing()
+    failure = failed(talk.say(said, "ok", "start"))
+    assert words in failure.reason
+    assert failure.cause is cause
+    assert talk.say("ok", "ok") == []
+    assert talk.sent() == []
+    assert talk.stream.interject("M108", talk.now_s) == b""
+    assert talk.stream.deadline_s() is None
+    assert talk.stream.tick(1e9) == (b"", [])
+
+
+def test_refused_too_often_latches() -> None:
+    talk = printing()
+    for _ in range(WIRE.max_resends):
+        assert not any(isinstance(event, Failed) for event in talk.say(*REFUSED))
+        assert talk.sent() == ["N2 G1 X1 E1"]
+    failure = failed(talk.say(*REFUSED))
+    assert failure == Failed("line 2 was refused 4 times", Cause.SAID)
+
+
+def test_refusals_in_one_program_do_not_count_in_the_next() -> None:
+    talk = Talk()
+    for _ in range(2):
+        talk.begin("G28")
+        for _ in range(WIRE.max_resends):
+            talk.sent()
+            talk.say("Error:checksum mismatch, Last Line: 0", "Resend: 1", "ok")
+        talk.sent()
+        assert talk.say("ok") == [Acked(1)]
+        talk.sent()
+
+
+def test_silence_latches_as_unknown() -> None:
+    talk = printing()
+    talk.tick()
+    talk.tick()
+    talk.tick()
+    data, events = talk.tick()
+    assert data == b""
+    assert failed(events) == Failed("nothing was heard for 20 s", Cause.SILENT)
+
+
+def test_a_firmware_that_talks_but_does_not_say_its_counter_latches_as_unknown() -> None:
+    talk = printing()
+    events: list[Event] = []
+    for _ in range(WIRE.max_resends + 2):
+        talk.say("wait")
+        _, events = talk.tick()
+    assert failed(events).cause is Cause.SILENT
+    assert "talks, but does not say" in failed(events).reason
+
+
+# -- one scenario over four links
+
+PROGRAM = ["G90", "G28", "G1 X10 Y10 F6000", "G4 P9000", "M114", *(f"G1 X{i} Z0.2" for i in range(60)), "M400"]
+
+LINKS: dict[str, Bench] = {
+    "direct": Bench(pieces=whole),
+    "byte by byte": Bench(pieces=byte_by_byte),
+    "corrupting": Bench(Wire(max_resends=100), faults=Faults(corrupt=0.2)),
+    "slow, in chunks": Bench(pieces=random_pieces(random.Random(7)), delay_s=0.1),
+}
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_print_over(link: str) -> None:
+    bench = LINKS[link]
+    bench.print(PROGRAM)
+    assert bench.failure is None
+    assert bench.program == PROGRAM
+    assert (bench.stream.resends > 0) == (link == "corrupting")
+    bench.stream.probe()
+    bench.run()
+    assert bench.events[-1] == Probed(len(PROGRAM))
+
+
+# -- the simulated firmware's own ways to fail
+
+
+@pytest.mark.parametrize(
+    ("faults", "words", "cause"),
+    [
+        (Faults(die_after=20), "the printer has restarted", Cause.RESTARTED),
+        (Faults(halt_after=20), "the printer stopped itself: ", Cause.SAID),
+        (Faults(silent_after=20), "nothing was heard for 30 s", Cause.SILENT),
+        (Faults(corrupt=1.0), "was refused 11 times", Cause.SAID),
+    ],
+)
+def test_a_print_fails_in_the_right_words(faults: Faults, words: str, cause: Cause) -> None:
+    bench = Bench(faults=faults)
+    bench.print(PROGRAM)
+    assert bench.failure is not None
+    assert words in bench.failure.reason
+    assert bench.failure.cause is cause
+
+
+def test_a_cold_extrusion_and_an_unknown_command_fail_a_print() -> None:
+    for command, words in (("G1 X20 E5", "cold extrusion prevented"), ("G999 X1", 'know the command "G999 X1"')):
+        bench = Bench()
+        bench.print(["G28", command, "G1 X30"])
+        assert bench.failure is not None
+        assert words in bench.failure.reason
+        assert bench.program[:2] == ["G28", command]

@@ -1,0 +1,224 @@
+"""Bytes over real pseudo-terminals and sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import select
+import socket
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from drivers import link
+from edge.driver import ConnectError
+
+DEADLINE_S = 10.0
+
+
+class Ear:
+    """What a link tells."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.reasons: list[str] = []
+        self._changed = asyncio.Event()
+
+    def heard(self, data: bytes) -> None:
+        self.data += data
+        self._changed.set()
+
+    def lost(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self._changed.set()
+
+    async def change(self) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            await self._changed.wait()
+        self._changed.clear()
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[int, str]]:
+    """A pseudo-terminal: the machine's side, and the path that a host opens."""
+    master, slave = pty.openpty()
+    path = os.ttyname(slave)
+    os.close(slave)
+    try:
+        yield master, path
+    finally:
+        os.close(master)
+
+
+@contextmanager
+def python(code: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process, which ends when its input does."""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield process
+        process.communicate(timeout=DEADLINE_S)
+
+
+def said_by(process: subprocess.Popen[bytes]) -> str:
+    """The line that it prints when it is ready."""
+    assert process.stdout is not None
+    assert select.select([process.stdout], [], [], DEADLINE_S)[0]
+    return process.stdout.readline().decode().strip()
+
+
+async def test_bytes_go_both_ways_and_a_port_that_closes_is_lost_once() -> None:
+    ear = Ear()
+    master, slave = pty.openpty()
+    path = os.ttyname(slave)
+    with link.open_serial(path, 115200, ear.heard, ear.lost) as line:
+        os.close(slave)
+        line.write(b"M115\n\x00\x1b")
+        assert os.read(master, 100) == b"M115\n\x00\x1b"
+        os.write(master, b"ok\r\n")
+        await ear.change()
+        assert ear.data == b"ok\r\n"
+        os.close(master)
+        await ear.change()
+        assert len(ear.reasons) == 1
+        line.write(b"more")
+    assert len(ear.reasons) == 1
+
+
+async def test_a_serial_port_is_raw_and_keeps_dtr_when_it_is_closed() -> None:
+    ear = Ear()
+    with terminal() as (master, path):
+        hosts = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        with link.open_serial(path, 115200, ear.heard, ear.lost):
+            flags = termios.tcgetattr(hosts)
+            assert not flags[2] & termios.HUPCL
+            assert not flags[3] & (termios.ICANON | termios.ECHO)
+        os.close(hosts)
+        assert master
+
+
+def test_a_port_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ConnectError, match="the port /dev/nothing does not exist"):
+        link.look_at_port("/dev/nothing")
+
+
+async def test_what_is_no_serial_port_is_refused_in_words(tmp_path: Path) -> None:
+    ear = Ear()
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConnectError, match="is no serial port"):
+        link.open_serial(str(file), 115200, ear.heard, ear.lost)
+    with pytest.raises(ConnectError, match="the port /dev/full cannot be opened: "):
+        link.open_serial("/dev/full", 115200, ear.heard, ear.lost)
+
+
+async def test_a_port_that_another_process_holds_names_it() -> None:
+    ear = Ear()
+    with terminal() as (_, path):
+        code = f"import os, sys; os.open({path!r}, os.O_RDWR | os.O_NOCTTY); print(flush=True); sys.stdin.read()"
+        with python(code) as holder:
+            said_by(holder)
+            name = Path(f"/proc/{holder.pid}/comm").read_text().strip()
+            assert link.holder_of(Path(path)) == f"{name} (process {holder.pid})"
+            with pytest.raises(ConnectError, match=rf"is held by {name} \(process {holder.pid}\)"):
+                link.open_serial(path, 115200, ear.heard, ear.lost)
+        assert link.holder_of(Path(path)) is None
+
+
+async def test_a_port_that_this_process_holds_is_not_opened_twice() -> None:
+    ear = Ear()
+    with (
+        terminal() as (_, path),
+        link.open_serial(path, 115200, ear.heard, ear.lost),
+        pytest.raises(ConnectError, match="is held by another process"),
+    ):
+        link.open_serial(path, 115200, ear.heard, ear.lost)
+
+
+def test_the_process_that_made_a_pseudo_terminal_is_not_its_holder() -> None:
+    code = "import os, pty, sys; m, s = pty.openpty(); print(os.ttyname(s), flush=True); sys.stdin.read()"
+    with python(code) as maker:
+        assert link.holder_of(Path(said_by(maker))) is None
+
+
+async def test_tcp_finds_the_address_that_answers() -> None:
+    ear = Ear()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        deadline_s = asyncio.get_running_loop().time() + DEADLINE_S
+        with await link.open_tcp(f"tcp://localhost:{port}", deadline_s, ear.heard, ear.lost) as line:
+            peer, _ = server.accept()
+            with peer:
+                line.write(b"M115\n")
+                assert peer.recv(100) == b"M115\n"
+                peer.sendall(b"ok\n")
+                await ear.change()
+                assert ear.data == b"ok\n"
+            await ear.change()
+            assert ear.reasons == ["the other side closed the connection"]
+
+
+async def test_tcp_that_refuses_is_named() -> None:
+    ear = Ear()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    deadline_s = asyncio.get_running_loop().time() + DEADLINE_S
+    with pytest.raises(ConnectError, match=rf"tcp://127.0.0.1:{port}: .*(refused|failed)"):
+        await link.open_tcp(f"tcp://127.0.0.1:{port}", deadline_s, ear.heard, ear.lost)
+
+
+async def test_tcp_that_does_not_answer_ends_at_its_deadline() -> None:
+    ear = Ear()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        address = server.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:  # a backlog that is full answers nobody
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        deadline_s = asyncio.get_running_loop().time() + 0.05
+        with pytest.raises(ConnectError, match="does not answer"):
+            await link.open_tcp(f"tcp://127.0.0.1:{address[1]}", deadline_s, ear.heard, ear.lost)
+        for filler in fillers:
+            filler.close()
+
+
+async def test_what_does_not_fit_is_written_when_there_is_room_and_nothing_blocks() -> None:
+    ear = Ear()
+    ours, theirs = socket.socketpair()
+    with theirs, link.Link(ours, ear.heard, ear.lost) as line:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sent = b"".join(b"%06d\n" % i for i in range(5000))
+        for start in range(0, len(sent), 700):
+            line.write(sent[start : start + 700])
+        theirs.setblocking(False)
+        loop = asyncio.get_running_loop()
+        seen = b""
+        async with asyncio.timeout(DEADLINE_S):
+            while len(seen) < len(sent):
+                seen += await loop.sock_recv(theirs, 4096)
+        assert seen == sent
+
+
+async def test_a_machine_that_has_stopped_reading_is_given_up() -> None:
+    ear = Ear()
+    ours, theirs = socket.socketpair()
+    with theirs, link.Link(ours, ear.heard, ear.lost) as line:
+        while not ear.reasons:
+            line.write(b"x" * 10_000)
+        assert ear.reasons == ["the machine has stopped reading"]
+
+
+async def test_a_broken_pipe_is_a_loss_and_no_exception() -> None:
+    ear = Ear()
+    ours, theirs = socket.socketpair()
+    with link.Link(ours, ear.heard, ear.lost) as line:
+        theirs.close()
+        line.write(b"M105\n")
+        assert len(ear.reasons) == 1
+        line.close()
