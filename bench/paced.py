@@ -7,8 +7,8 @@ account of: what the host has sent and the wire has not delivered is in the host
 
     python -m bench.paced --printers 16 --baud 250000 --folder DIR
 
-prints ``ready`` and then, once a second, nothing: on SIGTERM a JSON line per printer: lines taken, the times of the first
-and the last, and whether each number followed the one before.
+prints ``ready``, and on SIGTERM a JSON line per printer: lines taken, the times of the first and the last, and how
+often a number did not follow the one before.
 """
 
 from __future__ import annotations

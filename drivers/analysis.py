@@ -6,6 +6,7 @@ M140/M190. Lengths are mm, temperatures degC. Line numbers are those of the file
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -90,6 +91,31 @@ def analyse(lines: Iterable[tuple[int, str]]) -> Analysis:
         found.commands += 1
         _carry_out(number, command, modes, found)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a program has brought about so far: the position as M114 tells it, and the heaters' targets by M105's names.
+
+    A heater that the program has not set is left out.
+    """
+
+    position_mm: dict[str, float]
+    targets_degc: dict[str, float]
+
+
+def standing_after(program: Iterable[str], count: int) -> Standing:
+    """Where things stand after the first `count` commands."""
+    modes = _Modes()
+    found = Analysis()
+    targets_degc: dict[str, float] = {}
+    for number, command in enumerate(itertools.islice(program, count), 1):
+        _carry_out(number, command, modes, found)
+        heater = {"M104": "T", "M109": "T", "M140": "B", "M190": "B", "M141": "C", "M191": "C"}.get(code_of(command))
+        if heater is not None:
+            words = _words(command)
+            targets_degc[heater] = words.get("S", words.get("R", targets_degc.get(heater, 0.0)))
+    return Standing({axis: modes.position_mm[axis] for axis in "XYZ"}, targets_degc)
 
 
 def _carry_out(number: int, command: str, modes: _Modes, found: Analysis) -> None:

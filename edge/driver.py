@@ -284,6 +284,11 @@ class DriverContext(Protocol):
         """A directory of this machine's own, kept across restarts."""
         ...
 
+    @property
+    def runtime_dir(self) -> Path:
+        """A directory of this machine's own that is cheap to write to, and gone when the host is booted."""
+        ...
+
     def emit(self, observation: Observation) -> None:
         """Tell what is seen. Synchronous, never blocks; the latest of each kind (and name) is kept."""
         ...

@@ -14,20 +14,24 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from drivers import link
-from drivers.analysis import commands
+from drivers.analysis import Standing, commands, standing_after
 from drivers.gcode import identity as firmware_identity
 from drivers.gcode import profile as profiles
 from drivers.gcode.config import Printer
 from drivers.gcode.identity import Firmware
+from drivers.gcode.memory import Memory, boot_id, recall
 from drivers.gcode.profile import Profile
 from drivers.gcode.replies import Action, Busy, Position, Reply, Temperatures, Text
+from drivers.gcode.resume import Found, Left, doubt
 from drivers.gcode.session import Session
-from drivers.gcode.stream import Wire
+from drivers.gcode.stream import PROBE_NUMBER, Wire
 from edge.driver import (
+    At,
     Capability,
     ConnectError,
     Driver,
     DriverContext,
+    Finished,
     Identity,
     Json,
     LinkHealth,
@@ -64,6 +68,12 @@ STALL_BUSY_INTERVALS = 3
 
 TOO_LATE = "the printer did not confirm the stop in time"
 
+RESERVE = 4000
+"""Commands that may be sent ahead of the last durable reservation: one write to the disk for so many commands."""
+
+BEAT_S = 1.0
+"""How often a print's state goes to the host's memory."""
+
 FINAL = "M400"
 """Sent after the program, numbered: its ``ok`` comes when all motion is done (Marlin/src/gcode/motion/M400.cpp)."""
 
@@ -80,6 +90,8 @@ class GcodeDriver(Driver):
         self._profile_name = ""
         self._firmware = Firmware("")
         self._running = False
+        self._booted = False  # the firmware's boot banner came on this connection
+        self._detached = False
         self._in_program = False  # motion has begun, and its end is not confirmed
         self._wire_free = asyncio.Event()  # `execute` needs the line no more
         self._wire_free.set()
@@ -131,6 +143,7 @@ class GcodeDriver(Driver):
                     except MachineError as error:
                         if not self._session.restarted:
                             raise ConnectError(f"{place}: {error}") from error
+                        self._booted = True
                         self._session.renew(Wire())
         except TimeoutError as error:
             raise ConnectError(f"{place} does not answer M115; is its speed right?") from error
@@ -159,8 +172,7 @@ class GcodeDriver(Driver):
     # Runs
 
     async def execute(self, run: Run, program: Program, resume: Resume | None = None) -> Outcome:
-        if resume is not None:
-            raise NotAcceptableError("resume", "asked", "this driver starts programs from their beginning only")
+        after = _resumed_after(resume)
         if self._running:
             raise NotAcceptableError(f"run {run.run_id}", "asked", "one run at a time")
         if self._stopping is not None and not self._stopping.done():
@@ -174,39 +186,67 @@ class GcodeDriver(Driver):
             total = await asyncio.to_thread(_count, program.path)
             if self._stop_is_asked():
                 return await self._stopped({}, Motion.NONE)
-            return await self._stream(program.path, total)
+            return await self._stream(run, program.path, total, after)
         except asyncio.CancelledError:
-            await shielded(self._stop_quietly(), f"stop {self._machine.id}")
+            if not self._detached:
+                await shielded(self._stop_quietly(), f"stop {self._machine.id}")
             raise
         finally:
             self._running = False
             self._see(MachineState.ABORTED if self._session.failure else MachineState.IDLE)
 
-    async def _stream(self, path: Path, total: int) -> Outcome:
+    async def _stream(self, run: Run, path: Path, total: int, after: int) -> Outcome:
+        left = Left(0, after, total, boot_id(), self._firmware.uuid, self._clock.mono_s(), dict(self._heaters))
+        memory = Memory(self._context, run, left)
+        short = asyncio.Event()  # of commands that may be sent
+
         def acked(number: int) -> None:
+            memory.update(number, self._heaters)
             self._context.emit(Progress(min(number, total), total))
             self._context.emit(LinkHealth(self._session.stream.resends, self._session.stream.time_outs))
+            if number >= memory.left.reserved - RESERVE // 2:
+                short.set()
 
-        self._see(MachineState.EXECUTE)
-        self._in_program = True
         self._wire_free.clear()
+        keeping: asyncio.Task[None] | None = None
         try:
-            with closing(_commands(path)) as program:
-                await self._session.run(itertools.chain(program, (FINAL,)), acked)
-            evidence: dict[str, Json] = {
-                "commands": self._session.stream.acked,
-                "resends": self._session.stream.resends,
-            }
-            if not self._stop_is_asked():
-                await self._counted(total + 1)
-                position = await self._position()
-                self._in_program = False
-                reason = f"all {total} commands carried out"
-                evidence |= {"commands": total, "position_mm": dict(position.axes_mm)}
-                return Outcome(OutcomeKind.SUCCEEDED, Motion.POSSIBLE, reason, evidence)
+            await self._reserve(memory)
+            if self._stop_is_asked():
+                motion = Motion.POSSIBLE if after else Motion.NONE
+            else:
+                motion = Motion.POSSIBLE
+                keeping = asyncio.create_task(self._keep(memory, short), name=f"remember {run.run_id}")
+                keeping.add_done_callback(self._kept)
+                self._in_program = True
+                self._see(MachineState.EXECUTE)
+                with closing(_commands(path)) as program:
+                    rest = itertools.islice(itertools.chain(program, (FINAL,)), after, None)
+                    await self._session.run(rest, acked, after)
+                if self._detached:
+                    memory.beat()
+                    self._wire_free.set()
+                    raise await self._session.lost()
+                if not self._stop_is_asked():
+                    return await self._proved(total)
+            evidence: dict[str, Json] = {"commands": self._session.stream.acked, **self._link_evidence()}
         finally:
             self._wire_free.set()
-        return await self._stopped(evidence, Motion.POSSIBLE)
+            self._session.stream.allow(PROBE_NUMBER)
+            if keeping is not None:
+                keeping.cancel()
+                await asyncio.wait([keeping])
+        return await self._stopped(evidence, motion)
+
+    async def _proved(self, total: int) -> Outcome:
+        """All is acknowledged; SUCCEEDED is what the firmware's own counter says."""
+        await self._counted(total + 1)
+        position = await self._position()
+        self._in_program = False
+        evidence: dict[str, Json] = {"commands": total, **self._link_evidence(), "position_mm": dict(position.axes_mm)}
+        return Outcome(OutcomeKind.SUCCEEDED, Motion.POSSIBLE, f"all {total} commands carried out", evidence)
+
+    def _link_evidence(self) -> dict[str, Json]:
+        return {"resends": self._session.stream.resends}
 
     def _stop_is_asked(self) -> bool:
         return self._stopping is not None
@@ -227,8 +267,62 @@ class GcodeDriver(Driver):
         replies = await self._session.ask("M114", _is_position)
         return next(reply for reply in reversed(replies) if isinstance(reply, Position))
 
+    async def _reserve(self, memory: Memory) -> None:
+        """Let the program go on, once it is durable how far it may have come."""
+        number = max(memory.left.reserved, memory.left.acked) + RESERVE
+        await memory.reserve(number)
+        self._session.stream.allow(number)
+
+    async def _keep(self, memory: Memory, short: asyncio.Event) -> None:
+        """Write down every second where the print stands, and reserve more before it runs short."""
+        while True:
+            memory.beat()
+            try:
+                async with asyncio.timeout(BEAT_S):
+                    await short.wait()
+            except TimeoutError:
+                continue
+            short.clear()
+            await self._reserve(memory)
+            self._session.go_on()
+
+    def _kept(self, keeping: asyncio.Task[None]) -> None:
+        """Without a durable reservation not one more command may go out."""
+        if not keeping.cancelled() and (error := keeping.exception()) is not None:
+            self._session.fail(MachineError(f"how far the print may come cannot be written down: {error}"))
+
     async def recover(self, run: Run, program: Program) -> Recovery:
-        return Lost("the daemon ended in mid-print, and this driver cannot ask the printer how far it came")
+        left = recall(self._context, run)
+        if left is None:
+            reason = "the daemon ended before the first command was sent"
+            return Finished(Outcome(OutcomeKind.FAILED, Motion.NONE, reason))
+        if not self._known_profile().wire.keeps_line_numbers:
+            return Lost("the daemon ended in mid-print, and this firmware cannot be asked how far it came")
+        try:
+            counted = await self._session.probe()
+            position = await self._position()
+            await self._session.ask("M105", _is_temperatures)
+        except MachineError as error:
+            return Lost(f"the daemon ended in mid-print, and the printer could not be asked how far it came: {error}")
+        found = Found(
+            boot_id=boot_id(),
+            serial=self._firmware.uuid,
+            restarted=self._booted,
+            counted=counted,
+            at_mono_s=self._clock.mono_s(),
+            heaters=dict(self._heaters),
+            position_mm=position.axes_mm,
+        )
+        expected = await asyncio.to_thread(_standing_after, program.path, min(counted, left.total))
+        if reason := doubt(left, found, self._known_profile().resume.gap_max_s, expected):
+            return Lost(f"the daemon ended in mid-print, and the print cannot go on: {reason}")
+        self._in_program = True
+        return At({"after": counted}, f"the printer stands after command {counted} of {left.total}")
+
+    async def detach(self) -> None:
+        self._detached = True
+        self._session.cut()
+        await self._wire_free.wait()
 
     async def stop(self, deadline_s: float) -> None:
         if self._stopping is None or self._stopping.done():
@@ -335,6 +429,23 @@ def _commands(path: Path) -> Generator[str, None, None]:
     # Comments may hold any bytes; `check` has made sure that commands are ASCII.
     with path.open(encoding="utf-8", errors="replace") as file:
         yield from commands(file)
+
+
+def _resumed_after(resume: Resume | None) -> int:
+    """The number of the last command that the printer has taken already."""
+    match resume:
+        case None:
+            return 0
+        case At(position={"after": int(after)}):
+            return after
+        case _:
+            raise NotAcceptableError("resume", repr(resume), "what `recover` of this driver has found")
+
+
+def _standing_after(path: Path, count: int) -> Standing:
+    """What the first `count` commands of a program bring about."""
+    with closing(_commands(path)) as program:
+        return standing_after(program, count)
 
 
 def _count(path: Path) -> int:

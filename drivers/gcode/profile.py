@@ -31,11 +31,17 @@ class Match(_Table):
 
 
 class WireTable(_Table):
-    """What the firmware's serial side takes. `busy_interval_s` is 0 where it has no busy protocol."""
+    """What the firmware's serial side takes. `busy_interval_s` is 0 where it has no busy protocol.
+
+    `keeps_line_numbers`: its line counter survives the host, and it says it when asked with a number far ahead.
+    `proven_window`: several lines in flight are safe even where single bytes get lost or changed.
+    """
 
     rx_buffer_bytes: int = Field(ge=32)
     line_max_bytes: int = Field(ge=32)
     busy_interval_s: float = Field(ge=0)
+    keeps_line_numbers: bool
+    proven_window: bool
     silence_s: float = Field(gt=0)
 
 
@@ -46,6 +52,12 @@ class Forbidden(_Table):
 
 class ProgramTable(_Table):
     forbidden: tuple[Forbidden, ...]
+
+
+class Resume(_Table):
+    """`gap_max_s`: how long a print may stand still with a hot nozzle, and still be worth going on with."""
+
+    gap_max_s: float = Field(ge=0)
 
 
 class Macro(_Table):
@@ -67,6 +79,7 @@ class Profile(_Table):
     match: Match
     wire: WireTable
     program: ProgramTable
+    resume: Resume
     macro: Macro
 
 

@@ -8,7 +8,7 @@ command that was taken is carried out unless the board is reset. So a print goes
 2. The firmware has not been booted since: it shows no boot banner, and says the same identity.
 3. Its counter is between what was acknowledged and what may have been sent (the reservation, durable before sending).
 4. The pause was shorter than the profile allows and than the firmware holds its motors.
-5. The heaters have the targets they had, and are as warm as they were.
+5. The heaters have the targets that the program gave them, and are as warm as they were.
 6. The position that the firmware reports is the one that the program has after that command.
 """
 
@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from drivers.analysis import Standing
 
 POSITION_TOLERANCE_MM = 0.02
 """M114 prints two decimals (Marlin/src/gcode/host/M114.cpp); an honest position differs by half of the last one."""
@@ -53,11 +55,11 @@ class Found:
     position_mm: Mapping[str, float]
 
 
-def doubt(left: Left, found: Found, gap_max_s: float, expected_mm: Mapping[str, float]) -> str:
+def doubt(left: Left, found: Found, gap_max_s: float, expected: Standing) -> str:
     """Why the print must not go on, in words; empty if it may, with command ``found.counted + 1``.
 
-    `gap_max_s` is the longest pause that the profile allows, `expected_mm` the position of the program after command
-    ``found.counted``, for the axes X, Y and Z.
+    `gap_max_s` is the longest pause that the profile allows, `expected` what the program has brought about after
+    command ``found.counted``.
     """
     gap_s = found.at_mono_s - left.at_mono_s
     if found.boot_id != left.boot_id:
@@ -73,13 +75,14 @@ def doubt(left: Left, found: Found, gap_max_s: float, expected_mm: Mapping[str, 
         )
     if gap_s > gap_max_s:
         return f"the pause was {gap_s:.0f} s, at most {gap_max_s:.0f} s are allowed"
-    for name, (actual_degc, target_degc) in left.heaters.items():
+    for name, (actual_degc, last_target_degc) in left.heaters.items():
+        target_degc = expected.targets_degc.get(name, last_target_degc)
         now_actual_degc, now_target_degc = found.heaters.get(name, (0.0, 0.0))
         if now_target_degc != target_degc:
-            return f"heater {name} has the target {now_target_degc:g} degC, it was {target_degc:g} degC"
+            return f"heater {name} has the target {now_target_degc:g} degC, it must be {target_degc:g} degC"
         if target_degc and now_actual_degc < min(actual_degc, target_degc) - COOLING_TOLERANCE_DEGC:
             return f"heater {name} has cooled to {now_actual_degc:g} degC, it was at {actual_degc:g} degC"
-    for axis, wanted_mm in expected_mm.items():
+    for axis, wanted_mm in expected.position_mm.items():
         seen_mm = found.position_mm.get(axis)
         if seen_mm is None or abs(seen_mm - wanted_mm) > POSITION_TOLERANCE_MM:
             shown = "is not told" if seen_mm is None else f"is {seen_mm:g} mm"

@@ -78,12 +78,19 @@ class Session:
         self.stream.probe()
         return await self._wait(self._probed)
 
-    async def run(self, commands: Iterator[str], on_acked: Callable[[int], None]) -> None:
-        """Send a program; returns when all of it, or all up to a `cut`, is acknowledged. Raises `MachineError`."""
+    async def run(self, commands: Iterator[str], on_acked: Callable[[int], None], after: int = 0) -> None:
+        """Send a program, from the command behind `after`; returns when all, or all up to a `cut`, is acknowledged.
+
+        Raises `MachineError`.
+        """
         self.check()
         self._on_acked = on_acked
-        self.stream.begin(commands)
+        self.stream.begin(commands, after)
         await self.settle()
+
+    def go_on(self) -> None:
+        """More of the program is allowed than before."""
+        self._after([])
 
     async def settle(self) -> None:
         """Wait until nothing of a program is in flight any more. Raises `MachineError`."""

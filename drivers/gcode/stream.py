@@ -157,6 +157,7 @@ class GcodeStream:
         self._source: Iterator[str] | None = None
         self._pulled = 0  # number of the last command taken from the source
         self._acked = 0  # number of the last command acknowledged
+        self._allowed = PROBE_NUMBER  # number of the last command that may be sent
         self._requests: deque[_Line] = deque()
         self._again: deque[_Line] = deque()  # refused lines, to go out before anything new
         self._flight: deque[_Line] = deque()
@@ -178,16 +179,25 @@ class GcodeStream:
 
     # What to do
 
-    def begin(self, commands: Iterator[str]) -> None:
-        """Number and send `commands`, from 1. They are stripped, not empty, and free of ``M110``."""
+    def begin(self, commands: Iterator[str], after: int = 0) -> None:
+        """Number and send `commands`, from 1. They are stripped, not empty, and free of ``M110``.
+
+        With `after`, the firmware has taken the commands up to that number already and counts on from there.
+        """
         if not self.drained or self._probing or self._probe_due:
             raise RuntimeError("a program is begun only after the end of the one before it")
         self._source = commands
-        self._pulled = self._acked = 0
-        self._counts = False
+        self._pulled = self._acked = after
+        self._counts = after > 0
         self._refused = (0, 0)
+        if after:
+            return
         # Alone in flight until it is acknowledged: before it, the firmware counts from somebody else's last line.
         self._again.append(_Line("M110 N0", 0, numbered(0, "M110 N0")))
+
+    def allow(self, number: int) -> None:
+        """Send no program command beyond `number` until more is allowed."""
+        self._allowed = number
 
     def request(self, command: str, expects: Callable[[Reply], bool] | None = None) -> None:
         """Send `command` unnumbered as soon as there is room; `Answered` follows.
@@ -271,7 +281,7 @@ class GcodeStream:
         for queue in (self._again, self._requests):
             if queue:
                 return queue.popleft() if self._has_room(queue[0].wire) else None
-        if self._source is None:
+        if self._source is None or self._pulled >= self._allowed:
             return None
         command = next(self._source, None)
         if command is None:

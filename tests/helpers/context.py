@@ -27,7 +27,7 @@ class RecordingContext:
 
     def __init__(self, state_dir: Path) -> None:
         self.clock = TestClock()
-        self.state_dir = state_dir
+        self.state_dir = self.runtime_dir = state_dir
         self.observations: list[Observation] = []
         self.checkpoints: list[Json] = []
 

@@ -1,0 +1,84 @@
+"""What a print leaves behind for the daemon that comes after this one.
+
+Two places, for two prices. A *reservation* ("commands up to n may have been sent") is durable before the first of them
+is sent; it goes through the journal's disk, once in some thousand commands. A *heartbeat* (what was acknowledged, when,
+and how warm it was) goes to the host's memory every second: it costs no write to an SD card, and is worth nothing after
+a boot, when no print could go on anyway.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from drivers.gcode.resume import Left
+from edge.driver import DriverContext, Json, Run
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+HEARTBEAT = "print.json"
+
+
+def boot_id() -> str:
+    """The id of this boot of the host (random(4))."""
+    return BOOT_ID.read_text(encoding="ascii").strip()
+
+
+class Memory:
+    """The writing side, for one run."""
+
+    def __init__(self, context: DriverContext, run: Run, left: Left) -> None:
+        self._context = context
+        self._run_id = run.run_id
+        self.left = left
+
+    def update(self, acked: int, heaters: Mapping[str, tuple[float, float]]) -> None:
+        """What is known now; nothing is written."""
+        self.left = replace(self.left, acked=acked, at_mono_s=self._context.clock.mono_s(), heaters=dict(heaters))
+
+    async def reserve(self, number: int) -> None:
+        """Make durable that commands up to `number` may be sent from now on."""
+        self.left = replace(self.left, reserved=number)
+        await self._context.checkpoint(_as_json(self.left))
+
+    def beat(self) -> None:
+        """Write the heartbeat, whole or not at all."""
+        place = self._context.runtime_dir / HEARTBEAT
+        half = place.with_suffix(".half")
+        half.write_text(json.dumps({"run_id": self._run_id, "left": _as_json(self.left)}), encoding="utf-8")
+        half.replace(place)
+
+
+def recall(context: DriverContext, run: Run) -> Left | None:
+    """What the last daemon left of `run`: its reservation, with its heartbeat; None if nothing was sent."""
+    reservation = _left(run.checkpoint)
+    if reservation is None:
+        return None
+    try:
+        heartbeat = json.loads((context.runtime_dir / HEARTBEAT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return reservation
+    if not isinstance(heartbeat, dict) or heartbeat.get("run_id") != run.run_id:
+        return reservation
+    beat = _left(heartbeat.get("left"))
+    if beat is None or beat.boot_id != reservation.boot_id:
+        return reservation
+    # The reservation is what counts for what may have been sent: it is durable, the heartbeat may be older.
+    return replace(beat, reserved=max(beat.reserved, reservation.reserved))
+
+
+def _as_json(left: Left) -> Json:
+    document: dict[str, Json] = asdict(left)
+    return document | {"heaters": {name: list(pair) for name, pair in left.heaters.items()}}
+
+
+def _left(value: object) -> Left | None:
+    """What `_as_json` wrote; None for anything else."""
+    if not isinstance(value, dict) or not isinstance(value.get("heaters"), dict):
+        return None
+    try:
+        heaters = {str(name): (float(pair[0]), float(pair[1])) for name, pair in value["heaters"].items()}
+        return Left(**{**value, "heaters": heaters})
+    except (TypeError, ValueError, IndexError):
+        return None
