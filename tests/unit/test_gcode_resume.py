@@ -1,0 +1,152 @@
+"""A print goes on after a crash only if everything speaks for it; each single doubt ends it, in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from drivers.analysis import Standing, commands, standing_after
+from drivers.gcode.memory import HEARTBEAT, Memory, recall
+from drivers.gcode.resume import Found, Left, doubt
+from edge.driver import Run, Step
+from tests.helpers.context import RecordingContext
+
+GAP_S = 60.0
+LEFT = Left(
+    reserved=4000,
+    acked=120,
+    total=1862,
+    boot_id="boot",
+    serial="uuid",
+    at_mono_s=1000.0,
+    heaters={"T": (214.0, 215.0), "B": (60.0, 60.0)},
+)
+FOUND = Found(
+    boot_id="boot",
+    serial="uuid",
+    restarted=False,
+    counted=124,
+    at_mono_s=1010.0,
+    heaters={"T": (212.0, 215.0), "B": (59.0, 60.0)},
+    position_mm={"X": 10.0, "Y": 20.0, "Z": 0.3, "E": 1.0},
+)
+EXPECTED = Standing({"X": 10.0, "Y": 20.0, "Z": 0.3}, {"T": 215.0, "B": 60.0})
+
+
+def test_a_printer_that_proves_where_it_stands_goes_on() -> None:
+    assert doubt(LEFT, FOUND, GAP_S, EXPECTED) == ""
+
+
+@pytest.mark.parametrize("counted", [LEFT.acked, LEFT.reserved])
+def test_the_counter_may_be_anywhere_from_acknowledged_to_reserved(counted: int) -> None:
+    assert doubt(LEFT, dataclasses.replace(FOUND, counted=counted), GAP_S, EXPECTED) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"boot_id": "another"}, "the host was booted in between"),
+        ({"restarted": True}, "the printer was reset in between"),
+        ({"serial": "other"}, "another printer is there: other instead of uuid"),
+        ({"serial": ""}, "another printer is there: without a UUID instead of uuid"),
+        ({"counted": 119}, "counts line 119, it must be 120 (acknowledged) to 4000"),
+        ({"counted": 4001}, "counts line 4001"),
+        ({"at_mono_s": 1061.0}, "the pause was 61 s, at most 60 s are allowed"),
+        ({"heaters": {"T": (212.0, 0.0), "B": (59.0, 60.0)}}, "heater T has the target 0 degC, it must be 215 degC"),
+        ({"heaters": {"T": (212.0, 215.0)}}, "heater B has the target 0 degC, it must be 60 degC"),
+        ({"heaters": {"T": (180.0, 215.0), "B": (59.0, 60.0)}}, "heater T has cooled to 180 degC, it was at 214 degC"),
+        ({"position_mm": {"X": 10.05, "Y": 20.0, "Z": 0.3}}, "X is 10.05 mm, after line 124 it must be 10 mm"),
+        ({"position_mm": {"X": 10.0, "Y": 20.0}}, "Z is not told, after line 124 it must be 0.3 mm"),
+    ],
+)
+def test_one_doubt_is_enough(change: dict[str, object], words: str) -> None:
+    assert words in doubt(LEFT, dataclasses.replace(FOUND, **change), GAP_S, EXPECTED)  # type: ignore[arg-type]
+
+
+def test_a_heater_that_was_still_warming_up_may_be_as_cold_as_it_was() -> None:
+    left = dataclasses.replace(LEFT, heaters={"T": (100.0, 215.0), "B": (60.0, 60.0)})
+    found = dataclasses.replace(FOUND, heaters={"T": (95.0, 215.0), "B": (59.0, 60.0)})
+    assert doubt(left, found, GAP_S, EXPECTED) == ""
+
+
+def test_a_heater_that_the_program_never_sets_must_be_as_it_was() -> None:
+    left = dataclasses.replace(LEFT, heaters={**LEFT.heaters, "C": (40.0, 40.0)})
+    assert "heater C" in doubt(left, FOUND, GAP_S, EXPECTED)
+    found = dataclasses.replace(FOUND, heaters={**FOUND.heaters, "C": (39.0, 40.0)})
+    assert doubt(left, found, GAP_S, EXPECTED) == ""
+
+
+def test_a_heater_that_is_off_may_cool() -> None:
+    left = dataclasses.replace(LEFT, heaters={"T": (150.0, 0.0)})
+    found = dataclasses.replace(FOUND, heaters={"T": (40.0, 0.0)})
+    assert doubt(left, found, GAP_S, Standing(EXPECTED.position_mm, {"T": 0.0})) == ""
+
+
+def test_the_program_tells_position_and_targets_after_any_command() -> None:
+    program = "G90\nM83\nM140 S60\nM104 S215\nG28\nG1 X10 Y20 E1\nG1 Z0.3\nM109 R210\nG92 X0\n".splitlines()
+    assert standing_after(commands(program), 0) == Standing({"X": 0.0, "Y": 0.0, "Z": 0.0}, {})
+    assert standing_after(commands(program), 7) == Standing({"X": 10.0, "Y": 20.0, "Z": 0.3}, {"B": 60.0, "T": 215.0})
+    assert standing_after(commands(program), 99) == Standing({"X": 0.0, "Y": 20.0, "Z": 0.3}, {"B": 60.0, "T": 210.0})
+
+
+RUN = Run("run-1", "job-1", 1, Step("print", "fdm"), 1)
+
+
+async def reserved(context: RecordingContext, number: int) -> Memory:
+    memory = Memory(context, RUN, dataclasses.replace(LEFT, reserved=0))
+    await memory.reserve(number)
+    return memory
+
+
+def after_a_crash(context: RecordingContext) -> Run:
+    """The run as edge hands it to `recover`: with the last checkpoint, through the journal's JSON."""
+    return dataclasses.replace(RUN, checkpoint=json.loads(json.dumps(context.checkpoints[-1])))
+
+
+async def test_a_reservation_comes_back_without_a_heartbeat(tmp_path: Path) -> None:
+    context = RecordingContext(tmp_path)
+    await reserved(context, 4000)
+    assert recall(context, after_a_crash(context)) == dataclasses.replace(LEFT, reserved=4000)
+
+
+async def test_the_heartbeat_is_newer_and_the_reservation_is_what_counts(tmp_path: Path) -> None:
+    context = RecordingContext(tmp_path)
+    memory = await reserved(context, 4000)
+    memory.update(3100, {"T": (215.0, 215.0)})
+    memory.beat()
+    await memory.reserve(8000)
+    left = recall(context, after_a_crash(context))
+    assert left is not None
+    assert (left.acked, left.reserved, left.heaters) == (3100, 8000, {"T": (215.0, 215.0)})
+
+
+async def test_nothing_was_sent_without_a_reservation(tmp_path: Path) -> None:
+    assert recall(RecordingContext(tmp_path), RUN) is None
+
+
+@pytest.mark.parametrize(
+    "heartbeat", ["", "no json", "[]", '{"run_id": "another"}', '{"run_id": "run-1", "left": {"heaters": {"T": [1]}}}']
+)
+async def test_a_heartbeat_that_is_broken_or_of_another_run_is_not_believed(tmp_path: Path, heartbeat: str) -> None:
+    context = RecordingContext(tmp_path)
+    await reserved(context, 4000)
+    (tmp_path / HEARTBEAT).write_text(heartbeat)
+    assert recall(context, after_a_crash(context)) == dataclasses.replace(LEFT, reserved=4000)
+
+
+async def test_a_heartbeat_of_another_boot_is_not_believed(tmp_path: Path) -> None:
+    context = RecordingContext(tmp_path)
+    memory = Memory(context, RUN, dataclasses.replace(LEFT, boot_id="earlier", acked=3000))
+    memory.beat()
+    await reserved(context, 4000)
+    left = recall(context, after_a_crash(context))
+    assert left is not None
+    assert left.acked == LEFT.acked
+
+
+def test_a_checkpoint_that_is_not_ours_is_none(tmp_path: Path) -> None:
+    for checkpoint in ({"heaters": {}}, {"heaters": []}, 7):
+        assert recall(RecordingContext(tmp_path), dataclasses.replace(RUN, checkpoint=checkpoint)) is None
