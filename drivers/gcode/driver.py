@@ -231,13 +231,21 @@ class GcodeDriver(Driver):
         return Lost("the daemon ended in mid-print, and this driver cannot ask the printer how far it came")
 
     async def stop(self, deadline_s: float) -> None:
-        if self._stopping is None or self._stopping.done():
-            self._stopping = asyncio.create_task(self._stop(deadline_s), name=f"stop {self._machine.id}")
-        stopping = self._stopping
-        await asyncio.wait([stopping], timeout=max(0.0, deadline_s - self._clock.mono_s()))
-        if not stopping.done():
-            raise NotConfirmedError(TOO_LATE)
-        stopping.result()
+        while True:
+            stopping = self._stopping
+            joins = stopping is not None and not stopping.done()
+            if stopping is None or stopping.done():
+                stopping = asyncio.create_task(self._stop(deadline_s), name=f"stop {self._machine.id}")
+                stopping.add_done_callback(_look_at)
+                self._stopping = stopping
+            await asyncio.wait([stopping], timeout=max(0.0, deadline_s - self._clock.mono_s()))
+            if not stopping.done():
+                raise NotConfirmedError(TOO_LATE)
+            # What another caller's stop could not confirm by its own deadline may be confirmed by this one.
+            if joins and stopping.exception() is not None and self._clock.mono_s() < deadline_s:
+                continue
+            stopping.result()
+            return
 
     async def _stop_quietly(self) -> None:
         """Stop for a caller that is being cancelled: it cannot take an answer, so what happened goes to people."""
@@ -335,6 +343,12 @@ def _commands(path: Path) -> Generator[str, None, None]:
     # Comments may hold any bytes; `check` has made sure that commands are ASCII.
     with path.open(encoding="utf-8", errors="replace") as file:
         yield from commands(file)
+
+
+def _look_at(stopping: asyncio.Task[None]) -> None:
+    """The failure of a stop is seen, even if whoever asked for it was cancelled meanwhile."""
+    if not stopping.cancelled():
+        stopping.exception()
 
 
 def _count(path: Path) -> int:
