@@ -201,16 +201,15 @@ class GcodeDriver(Driver):
         short = asyncio.Event()  # of commands that may be sent
 
         def acked(number: int) -> None:
-            memory.update(number, self._heaters)
             self._context.emit(Progress(min(number, total), total))
             self._context.emit(LinkHealth(self._session.stream.resends, self._session.stream.time_outs))
-            if number >= memory.left.reserved - RESERVE // 2:
+            if number >= memory.reserved - RESERVE // 2:
                 short.set()
 
         self._wire_free.clear()
         keeping: asyncio.Task[None] | None = None
         try:
-            await self._reserve(memory)
+            await self._reserve(memory, after)
             if self._stop_is_asked():
                 motion = Motion.POSSIBLE if after else Motion.NONE
             else:
@@ -223,7 +222,7 @@ class GcodeDriver(Driver):
                     rest = itertools.islice(itertools.chain(program, (FINAL,)), after, None)
                     await self._session.run(rest, acked, after)
                 if self._detached:
-                    memory.beat()
+                    memory.beat(self._session.stream.acked, self._heaters)
                     self._wire_free.set()
                     raise await self._session.lost()
                 if not self._stop_is_asked():
@@ -267,29 +266,29 @@ class GcodeDriver(Driver):
         replies = await self._session.ask("M114", _is_position)
         return next(reply for reply in reversed(replies) if isinstance(reply, Position))
 
-    async def _reserve(self, memory: Memory) -> None:
+    async def _reserve(self, memory: Memory, acked: int) -> None:
         """Let the program go on, once it is durable how far it may have come."""
-        number = max(memory.left.reserved, memory.left.acked) + RESERVE
-        await memory.reserve(number)
+        number = max(memory.reserved, acked) + RESERVE
+        await memory.reserve(number, acked, self._heaters)
         self._session.stream.allow(number)
 
     async def _keep(self, memory: Memory, short: asyncio.Event) -> None:
         """Write down every second where the print stands, and reserve more before it runs short."""
         while True:
-            memory.beat()
+            memory.beat(self._session.stream.acked, self._heaters)
             try:
                 async with asyncio.timeout(BEAT_S):
                     await short.wait()
             except TimeoutError:
                 continue
             short.clear()
-            await self._reserve(memory)
+            await self._reserve(memory, self._session.stream.acked)
             self._session.go_on()
 
     def _kept(self, keeping: asyncio.Task[None]) -> None:
         """Without a durable reservation not one more command may go out."""
         if not keeping.cancelled() and (error := keeping.exception()) is not None:
-            self._session.fail(MachineError(f"how far the print may come cannot be written down: {error}"))
+            self._session.fail(NotConfirmedError(f"how far the print may come cannot be written down: {error}"))
 
     async def recover(self, run: Run, program: Program) -> Recovery:
         left = recall(self._context, run)
@@ -325,13 +324,21 @@ class GcodeDriver(Driver):
         await self._wire_free.wait()
 
     async def stop(self, deadline_s: float) -> None:
-        if self._stopping is None or self._stopping.done():
-            self._stopping = asyncio.create_task(self._stop(deadline_s), name=f"stop {self._machine.id}")
-        stopping = self._stopping
-        await asyncio.wait([stopping], timeout=max(0.0, deadline_s - self._clock.mono_s()))
-        if not stopping.done():
-            raise NotConfirmedError(TOO_LATE)
-        stopping.result()
+        while True:
+            stopping = self._stopping
+            joins = stopping is not None and not stopping.done()
+            if stopping is None or stopping.done():
+                stopping = asyncio.create_task(self._stop(deadline_s), name=f"stop {self._machine.id}")
+                stopping.add_done_callback(_look_at)
+                self._stopping = stopping
+            await asyncio.wait([stopping], timeout=max(0.0, deadline_s - self._clock.mono_s()))
+            if not stopping.done():
+                raise NotConfirmedError(TOO_LATE)
+            # What another caller's stop could not confirm by its own deadline may be confirmed by this one.
+            if joins and stopping.exception() is not None and self._clock.mono_s() < deadline_s:
+                continue
+            stopping.result()
+            return
 
     async def _stop_quietly(self) -> None:
         """Stop for a caller that is being cancelled: it cannot take an answer, so what happened goes to people."""
@@ -446,6 +453,12 @@ def _standing_after(path: Path, count: int) -> Standing:
     """What the first `count` commands of a program bring about."""
     with closing(_commands(path)) as program:
         return standing_after(program, count)
+
+
+def _look_at(stopping: asyncio.Task[None]) -> None:
+    """The failure of a stop is seen, even if whoever asked for it was cancelled meanwhile."""
+    if not stopping.cancelled():
+        stopping.exception()
 
 
 def _count(path: Path) -> int:

@@ -31,23 +31,25 @@ class Memory:
     def __init__(self, context: DriverContext, run: Run, left: Left) -> None:
         self._context = context
         self._run_id = run.run_id
-        self.left = left
+        self._left = left
+        self.reserved = left.reserved
 
-    def update(self, acked: int, heaters: Mapping[str, tuple[float, float]]) -> None:
-        """What is known now; nothing is written."""
-        self.left = replace(self.left, acked=acked, at_mono_s=self._context.clock.mono_s(), heaters=dict(heaters))
-
-    async def reserve(self, number: int) -> None:
+    async def reserve(self, number: int, acked: int, heaters: Mapping[str, tuple[float, float]]) -> None:
         """Make durable that commands up to `number` may be sent from now on."""
-        self.left = replace(self.left, reserved=number)
-        await self._context.checkpoint(_as_json(self.left))
+        self._left = replace(self._left, reserved=number)
+        await self._context.checkpoint(_as_json(self._now(acked, heaters)))
+        self.reserved = number
 
-    def beat(self) -> None:
+    def beat(self, acked: int, heaters: Mapping[str, tuple[float, float]]) -> None:
         """Write the heartbeat, whole or not at all."""
         place = self._context.runtime_dir / HEARTBEAT
         half = place.with_suffix(".half")
-        half.write_text(json.dumps({"run_id": self._run_id, "left": _as_json(self.left)}), encoding="utf-8")
+        document = {"run_id": self._run_id, "left": _as_json(self._now(acked, heaters))}
+        half.write_text(json.dumps(document), encoding="utf-8")
         half.replace(place)
+
+    def _now(self, acked: int, heaters: Mapping[str, tuple[float, float]]) -> Left:
+        return replace(self._left, acked=acked, at_mono_s=self._context.clock.mono_s(), heaters=dict(heaters))
 
 
 def recall(context: DriverContext, run: Run) -> Left | None:

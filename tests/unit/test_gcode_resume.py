@@ -12,7 +12,7 @@ from drivers.analysis import Standing, commands, standing_after
 from drivers.gcode.memory import HEARTBEAT, Memory, recall
 from drivers.gcode.resume import Found, Left, doubt
 from edge.driver import Run, Step
-from tests.helpers.context import RecordingContext
+from edge.testing.context import RecordingContext
 
 GAP_S = 60.0
 LEFT = Left(
@@ -97,7 +97,7 @@ RUN = Run("run-1", "job-1", 1, Step("print", "fdm"), 1)
 
 async def reserved(context: RecordingContext, number: int) -> Memory:
     memory = Memory(context, RUN, dataclasses.replace(LEFT, reserved=0))
-    await memory.reserve(number)
+    await memory.reserve(number, LEFT.acked, LEFT.heaters)
     return memory
 
 
@@ -109,15 +109,16 @@ def after_a_crash(context: RecordingContext) -> Run:
 async def test_a_reservation_comes_back_without_a_heartbeat(tmp_path: Path) -> None:
     context = RecordingContext(tmp_path)
     await reserved(context, 4000)
-    assert recall(context, after_a_crash(context)) == dataclasses.replace(LEFT, reserved=4000)
+    left = recall(context, after_a_crash(context))
+    assert left is not None
+    assert dataclasses.replace(left, at_mono_s=LEFT.at_mono_s) == dataclasses.replace(LEFT, reserved=4000)
 
 
 async def test_the_heartbeat_is_newer_and_the_reservation_is_what_counts(tmp_path: Path) -> None:
     context = RecordingContext(tmp_path)
     memory = await reserved(context, 4000)
-    memory.update(3100, {"T": (215.0, 215.0)})
-    memory.beat()
-    await memory.reserve(8000)
+    memory.beat(3100, {"T": (215.0, 215.0)})
+    await memory.reserve(8000, 3000, {})
     left = recall(context, after_a_crash(context))
     assert left is not None
     assert (left.acked, left.reserved, left.heaters) == (3100, 8000, {"T": (215.0, 215.0)})
@@ -134,19 +135,20 @@ async def test_a_heartbeat_that_is_broken_or_of_another_run_is_not_believed(tmp_
     context = RecordingContext(tmp_path)
     await reserved(context, 4000)
     (tmp_path / HEARTBEAT).write_text(heartbeat)
-    assert recall(context, after_a_crash(context)) == dataclasses.replace(LEFT, reserved=4000)
+    left = recall(context, after_a_crash(context))
+    assert left is not None
+    assert (left.acked, left.reserved) == (LEFT.acked, 4000)
 
 
 async def test_a_heartbeat_of_another_boot_is_not_believed(tmp_path: Path) -> None:
     context = RecordingContext(tmp_path)
-    memory = Memory(context, RUN, dataclasses.replace(LEFT, boot_id="earlier", acked=3000))
-    memory.beat()
+    Memory(context, RUN, dataclasses.replace(LEFT, boot_id="earlier")).beat(3000, LEFT.heaters)
     await reserved(context, 4000)
     left = recall(context, after_a_crash(context))
     assert left is not None
     assert left.acked == LEFT.acked
 
 
-def test_a_checkpoint_that_is_not_ours_is_none(tmp_path: Path) -> None:
+async def test_a_checkpoint_that_is_not_ours_is_none(tmp_path: Path) -> None:
     for checkpoint in ({"heaters": {}}, {"heaters": []}, 7):
         assert recall(RecordingContext(tmp_path), dataclasses.replace(RUN, checkpoint=checkpoint)) is None

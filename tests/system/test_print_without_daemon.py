@@ -1,0 +1,283 @@
+"""Whole prints through the real driver, on a simulated printer in a process of its own. No daemon takes part."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from drivers.gcode import PLUGIN
+from drivers.gcode.config import Printer
+from edge.driver import (
+    ConnectError,
+    IdentityError,
+    LinkHealth,
+    MachineError,
+    Message,
+    Motion,
+    NotConfirmedError,
+    Outcome,
+    OutcomeKind,
+    Program,
+    Progress,
+    Temperature,
+)
+from edge.testing import RecordingContext
+from tests.helpers.printing import (
+    FINAL,
+    RUN,
+    bench_machine,
+    commands_in,
+    impatient_profile,
+    program_at,
+    program_of,
+    write_program,
+)
+from tests.helpers.sim import SimPrinter, sim_printer
+
+ROOT = Path(__file__).parent.parent.parent
+TINY = program_at(ROOT / "edge" / "demo" / "tiny.gcode")
+BRACKET = program_at(ROOT / "tests" / "programs" / "bracket.gcode")
+BRACKET_MAX_S = 110.0
+PATIENCE_S = 60.0
+
+STOP_SAFE = ["M104 S0", "M140 S0", "M107"]
+STOP_PARK = ["G91", "G1 Z10 F600", "G90"]
+
+
+async def carry_out(machine: Printer, program: Program, context: RecordingContext) -> Outcome:
+    async with asyncio.timeout(PATIENCE_S), PLUGIN.open(machine, context) as driver:
+        return await driver.execute(RUN, program)
+
+
+def targets(context: RecordingContext) -> dict[str, float]:
+    return {seen.name: seen.target_degc for seen in context.of_kind(Temperature)}
+
+
+# -- to the end
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["pty", "tcp"])
+async def test_a_whole_print_is_carried_out_command_by_command(tmp_path: Path, tcp: bool) -> None:
+    context = RecordingContext(tmp_path)
+    with sim_printer(tmp_path, tcp=tcp) as printer:
+        outcome = await carry_out(bench_machine(printer), TINY, context)
+        expected = commands_in(TINY.path)
+        assert printer.program() == [*expected, FINAL]
+    assert outcome.kind is OutcomeKind.SUCCEEDED
+    assert outcome.evidence["commands"] == len(expected)
+    assert outcome.evidence["resends"] == 0
+    assert context.of_kind(Progress)[-1] == Progress(len(expected), len(expected))
+
+
+async def test_a_long_print_is_exact_and_fast(tmp_path: Path) -> None:
+    context = RecordingContext(tmp_path)
+    with sim_printer(tmp_path, speed=50_000.0) as printer:
+        started_s = time.monotonic()
+        outcome = await carry_out(bench_machine(printer), BRACKET, context)
+        took_s = time.monotonic() - started_s
+        expected = commands_in(BRACKET.path)
+        assert len(expected) == 63_343
+        assert program_of(printer) == expected
+    assert outcome.kind is OutcomeKind.SUCCEEDED
+    assert took_s < BRACKET_MAX_S
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ["corrupt=0.01"],
+        ["corrupt=0.01", "no-ok-after-resend"],
+        ["drop-ok=700"],
+        ["drop-ok=1"],
+    ],
+    ids=",".join,
+)
+async def test_a_bad_link_costs_time_and_no_command(tmp_path: Path, faults: list[str]) -> None:
+    context = RecordingContext(tmp_path)
+    options = [option for fault in faults for option in ("--fault", fault)]
+    profiles = impatient_profile(tmp_path, busy_interval_s=0.1, silence_s=20.0)
+    with sim_printer(tmp_path, *options, "--seed", "3") as printer:
+        outcome = await carry_out(bench_machine(printer, profiles), TINY, context)
+        assert program_of(printer) == commands_in(TINY.path)
+    assert outcome.kind is OutcomeKind.SUCCEEDED
+    health = context.of_kind(LinkHealth)[-1]
+    assert (health.resends > 0) == (faults[0] == "corrupt=0.01")
+    assert health.time_outs > 0 or faults[0] == "corrupt=0.01"
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["pty", "tcp"])
+async def test_a_board_that_resets_when_its_port_is_opened_prints(tmp_path: Path, tcp: bool) -> None:
+    with sim_printer(tmp_path, "--reset-on-open", tcp=tcp) as printer:
+        outcome = await carry_out(bench_machine(printer), TINY, RecordingContext(tmp_path))
+        assert program_of(printer) == commands_in(TINY.path)
+    assert outcome.kind is OutcomeKind.SUCCEEDED
+
+
+async def test_advanced_ok_and_no_emergency_parser_print(tmp_path: Path) -> None:
+    with sim_printer(tmp_path, "--advanced-ok", "--no-emergency-parser") as printer:
+        outcome = await carry_out(bench_machine(printer), TINY, RecordingContext(tmp_path))
+        assert program_of(printer) == commands_in(TINY.path)
+    assert outcome.kind is OutcomeKind.SUCCEEDED
+
+
+async def test_a_counter_left_by_another_print_and_half_a_line_do_not_matter(tmp_path: Path) -> None:
+    context = RecordingContext(tmp_path)
+    profiles = impatient_profile(tmp_path, busy_interval_s=0.1, silence_s=20.0)
+    with sim_printer(tmp_path, tcp=True) as printer:
+        machine = bench_machine(printer, profiles)
+        await carry_out(machine, TINY, context)
+        host, _, port = printer.place.removeprefix("tcp://").partition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"N1864 G1 X")
+        writer.close()
+        await writer.wait_closed()
+        outcome = await carry_out(machine, TINY, context)
+        assert program_of(printer) == commands_in(TINY.path)
+    assert outcome.kind is OutcomeKind.SUCCEEDED
+
+
+# -- failures
+
+
+async def failure(printer: SimPrinter, folder: Path, program: Program = TINY) -> MachineError:
+    """How a print fails; what was carried out until then is the beginning of the program."""
+    profiles = impatient_profile(folder, busy_interval_s=0.1, silence_s=0.5)
+    with pytest.raises(MachineError) as caught:
+        await carry_out(bench_machine(printer, profiles), program, RecordingContext(folder))
+    assert caught.value.motion is Motion.POSSIBLE
+    done = program_of(printer)
+    assert done == commands_in(program.path)[: len(done)]
+    return caught.value
+
+
+async def test_a_board_that_restarts_in_mid_print_fails_the_run(tmp_path: Path) -> None:
+    with sim_printer(tmp_path, "--fault", "die-after=500") as printer:
+        error = await failure(printer, tmp_path)
+    assert str(error) == "the printer has restarted"
+    assert not isinstance(error, NotConfirmedError)
+
+
+async def test_a_firmware_that_stops_itself_fails_the_run_in_its_own_words(tmp_path: Path) -> None:
+    with sim_printer(tmp_path, "--fault", "halt-after=500") as printer:
+        error = await failure(printer, tmp_path)
+    assert str(error).startswith("the printer stopped itself: ")
+    assert not isinstance(error, NotConfirmedError)
+
+
+async def test_a_firmware_that_falls_silent_leaves_the_run_unknown(tmp_path: Path) -> None:
+    with sim_printer(tmp_path, "--fault", "silent-after=500") as printer:
+        error = await failure(printer, tmp_path)
+    assert isinstance(error, NotConfirmedError)
+    assert str(error) == "nothing was heard for 0.5 s"
+
+
+async def test_an_extrusion_that_is_too_cold_fails_the_run(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "cold.gcode", ["G28", "G1 X10 E5 F600", "G1 X20"])
+    with sim_printer(tmp_path) as printer:
+        error = await failure(printer, tmp_path, program)
+    assert str(error) == "the firmware did not carry out a command: cold extrusion prevented"
+
+
+async def test_a_command_that_the_firmware_does_not_know_fails_the_run(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "odd.gcode", ["G28", "G999 X1", "G1 X20"])
+    with sim_printer(tmp_path) as printer:
+        error = await failure(printer, tmp_path, program)
+    assert str(error) == 'the firmware does not know the command "G999 X1"'
+
+
+async def test_another_firmware_than_configured_is_refused(tmp_path: Path) -> None:
+    profiles = impatient_profile(tmp_path, 2.0, 20.0)
+    other = (profiles / "marlin-2.1.toml").read_text().replace("'^Marlin ", "'^Prusa ")
+    (profiles / "prusa.toml").write_text(other)
+    with sim_printer(tmp_path) as printer, pytest.raises(IdentityError, match="which profile 'prusa' does not fit"):
+        await carry_out(bench_machine(printer, profiles, "prusa"), TINY, RecordingContext(tmp_path))
+
+
+async def test_a_port_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with sim_printer(tmp_path) as printer:
+        machine = bench_machine(printer)
+    with pytest.raises(ConnectError, match="does not exist"):
+        await carry_out(machine, TINY, RecordingContext(tmp_path))
+
+
+# -- stop
+
+
+async def stopped(printer: SimPrinter, folder: Path, first: str, within_s: float = PATIENCE_S) -> list[str]:
+    """Stop a print that blocks in `first`; what the printer did for the stop."""
+    program = write_program(folder / "program.gcode", ["G28", "M140 S60", first, *["G1 X1 F600", "G1 X2"] * 50])
+    context = RecordingContext(folder)
+    async with asyncio.timeout(PATIENCE_S), PLUGIN.open(bench_machine(printer), context) as driver:
+        running = asyncio.create_task(driver.execute(RUN, program), name="run")
+        await context.seen(Progress, lambda progress: progress.done >= 2, PATIENCE_S)
+        await driver.stop(context.clock.mono_s() + within_s)
+        outcome = await running
+    assert outcome.kind is OutcomeKind.STOPPED
+    assert not any(targets(context).values())
+    return printer.program()
+
+
+@pytest.mark.parametrize("first", ["M109 S215", "M190 S100", "M0", "G4 P5000", "M400"])
+async def test_a_stop_ends_a_command_that_blocks_or_waits_for_its_end(tmp_path: Path, first: str) -> None:
+    with sim_printer(tmp_path, speed=50.0) as printer:
+        assert await stopped(printer, tmp_path, first) == [*STOP_SAFE, *STOP_PARK, FINAL]
+
+
+async def test_a_stop_on_a_bad_link_is_carried_out_exactly_once(tmp_path: Path) -> None:
+    with sim_printer(tmp_path, "--fault", "corrupt=0.3", "--seed", "11", speed=500.0) as printer:
+        program = write_program(tmp_path / "program.gcode", ["G28", "M140 S60", *["G1 X1 F600", "G1 X2"] * 500])
+        context = RecordingContext(tmp_path)
+        profiles = impatient_profile(tmp_path, busy_interval_s=0.1, silence_s=20.0)
+        machine = bench_machine(printer, profiles)
+        async with asyncio.timeout(PATIENCE_S), PLUGIN.open(machine, context) as driver:
+            running = asyncio.create_task(driver.execute(RUN, program), name="run")
+            await context.seen(Progress, lambda progress: progress.done >= 20, PATIENCE_S)
+            await driver.stop(context.clock.mono_s() + PATIENCE_S)
+            assert (await running).kind is OutcomeKind.STOPPED
+        assert printer.program() == [*STOP_SAFE, *STOP_PARK, FINAL]
+
+
+async def test_a_stop_that_cannot_be_confirmed_in_time_says_so(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", ["G28", "G4 S100000", "G1 X1"])
+    context = RecordingContext(tmp_path)
+    with sim_printer(tmp_path) as printer:
+        async with asyncio.timeout(PATIENCE_S), PLUGIN.open(bench_machine(printer), context) as driver:
+            running = asyncio.create_task(driver.execute(RUN, program), name="run")
+            await context.seen(Progress, lambda progress: progress.done >= 1, PATIENCE_S)
+            with pytest.raises(NotConfirmedError, match="did not confirm the stop in time"):
+                await driver.stop(context.clock.mono_s() + 0.1)
+            await driver.abort()
+            with pytest.raises(MachineError, match="aborted with M112"):
+                await running
+            with pytest.raises(MachineError, match="aborted with M112"):
+                await driver.execute(RUN, program)
+
+
+async def test_an_idle_printer_is_stopped_without_moving(tmp_path: Path) -> None:
+    context = RecordingContext(tmp_path)
+    with sim_printer(tmp_path) as printer:
+        async with asyncio.timeout(PATIENCE_S), PLUGIN.open(bench_machine(printer), context) as driver:
+            for _ in range(2):
+                await driver.stop(context.clock.mono_s() + PATIENCE_S)
+        assert printer.program() == [*STOP_SAFE, FINAL]
+        assert not any(text.startswith("G1") for _, text in printer.commands())
+
+
+async def test_without_emergency_parser_nothing_of_the_program_follows_an_abort(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", ["G28", *["G1 X50 F600", "G1 X100"] * 500])
+    context = RecordingContext(tmp_path)
+    with sim_printer(tmp_path, "--no-emergency-parser", tcp=True, speed=200.0) as printer:
+        async with asyncio.timeout(PATIENCE_S), PLUGIN.open(bench_machine(printer), context) as driver:
+            assert not driver.capabilities
+            running = asyncio.create_task(driver.execute(RUN, program), name="run")
+            await context.seen(Progress, lambda progress: progress.done >= 20, PATIENCE_S)
+            await driver.abort()
+            with pytest.raises(MachineError, match="aborted"):
+                await running
+            sent = len(context.wire)
+            await context.seen(Message, lambda message: "M112 Shutdown" in message.text, PATIENCE_S)
+            assert [data for way, data in context.wire[sent:] if way == ">"] == []
+        assert printer.commands()[-1][1] == "M112"
