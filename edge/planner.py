@@ -78,6 +78,7 @@ class CheckResult:
 class Code(enum.StrEnum):
     """Why a step waits."""
 
+    UNREADABLE = "unreadable"
     EXPIRED = "expired"
     NOT_BEFORE = "not_before"
     UNSIGNED = "unsigned"
