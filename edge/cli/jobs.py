@@ -155,8 +155,7 @@ def cancel(args: argparse.Namespace) -> int:
     if args.json:
         text.print_json(found)
     elif found["state"] == "RUNNING":
-        print(f"job {job_id} is being stopped; when the machine has confirmed it, tells:")
-        print(f"  edge why {job_id}")
+        print(f"job {job_id} is being stopped; how it goes:\n  edge why {job_id}")
     else:
         print(f"job {job_id} is {found['state']}")
     return FINE
