@@ -88,7 +88,7 @@ def check(args: argparse.Namespace) -> int:
     print(f"{path}: the configuration of site {config.site.id} is right")
     for ident, problem in found:
         if problem:
-            print("\n".join(text.wrap(f"edge: {ident}: {problem}", "")), file=sys.stderr)
+            print(f"edge: {ident}: {problem}", file=sys.stderr)
         else:
             print(f"  {ident}: ready to be opened")
     if not found:
