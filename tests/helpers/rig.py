@@ -65,7 +65,7 @@ class Rig:
 
     # Orders
 
-    def order(self, program: bytes = PROGRAM, **fields: Any) -> dict[str, Any]:
+    def order(self, program: bytes = PROGRAM, /, **fields: Any) -> dict[str, Any]:
         """An order of today, as JSON data."""
         now = datetime.now(UTC).replace(microsecond=0)
         self._sequence += 1
@@ -80,7 +80,7 @@ class Rig:
         }
         return order_document(**(defaults | fields))
 
-    def bundle(self, program: bytes = PROGRAM, *, files: bool = True, **fields: Any) -> Path:
+    def bundle(self, program: bytes = PROGRAM, /, *, files: bool = True, **fields: Any) -> Path:
         """A signed order with its program."""
         raw = self.ceremony.sign(json.dumps(self.order(program, **fields)).encode())
         path = self.folder / f"order-{self._sequence}.mfjob"
@@ -89,7 +89,7 @@ class Rig:
         write_bundle(path, raw, {hashlib.sha256(program).hexdigest(): source} if files else {})
         return path
 
-    async def submit(self, program: bytes = PROGRAM, **fields: Any) -> Receipt:
+    async def submit(self, program: bytes = PROGRAM, /, **fields: Any) -> Receipt:
         return await self.intake.bundle(self.bundle(program, **fields), "user:ada")
 
     async def assignment(self, program: bytes = PROGRAM, **fields: Any) -> Assignment:
