@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import pwd
+import shutil
 import socket
 import struct
 import tempfile
@@ -22,7 +22,8 @@ from typing import Any
 from aiohttp import web
 
 from edge.errors import ArtifactError, EdgeError, IllegalTransitionError, StaleRevisionError, UsageError
-from edge.intake import Receipt
+from edge.folders import no_socket
+from edge.intake import RESERVE_BYTES, Receipt
 from edge.logs import log_bug
 from edge.site import Site
 
@@ -31,6 +32,7 @@ log = logging.getLogger("edge.api")
 SOCKET_MODE = 0o660
 MAX_BUNDLE_BYTES = 4 * 1024**3
 FOLLOW_MAX_S = 60.0
+MAX_DIGITS = 15
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -63,6 +65,11 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _error(str(error), 409)
     except EdgeError as error:
         return _error(str(error), 503)
+    except ConnectionError:
+        return _error("the other side is gone", 400)  # nobody is left to read it
+    except OSError as error:
+        log.error("%s %s failed: %s", request.method, request.path, error)
+        return _error(f"the site's disk or system refused: {error.strerror or error}", 503)
     except Exception as error:  # noqa: BLE001 - the boundary to the CLI: logged whole, told as one sentence
         return _error(f"internal error ({log_bug(log, error)}); the traceback is in the daemon's log", 500)
 
@@ -132,11 +139,12 @@ def application(site: Site) -> web.Application:
 
 
 @contextlib.asynccontextmanager
-async def serve(site: Site, path: Path) -> AsyncIterator[None]:
-    """Listen on the Unix socket `path` until the block is left."""
+async def serve(site: Site, path: Path, gid: int) -> AsyncIterator[None]:
+    """Listen on the Unix socket `path`, which the group `gid` may use, until the block is left."""
     await _remove_stale(path)
     runner = web.AppRunner(application(site), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
+    bound = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -144,27 +152,35 @@ async def serve(site: Site, path: Path) -> AsyncIterator[None]:
         before = os.umask(0o777 & ~SOCKET_MODE)
         try:
             listener.bind(str(path))
+            bound = True
         except OSError as error:
             listener.close()
             raise UsageError(f"cannot listen on {path}: {error.strerror}") from error
         finally:
             os.umask(before)
+        with contextlib.suppress(PermissionError):  # not ours to give away: then it keeps the daemon's own group
+            os.chown(path, -1, gid)
         await web.SockSite(runner, listener).start()
         yield
     finally:
         await runner.cleanup()
-        path.unlink(missing_ok=True)
+        if bound:
+            path.unlink(missing_ok=True)
 
 
 async def _remove_stale(path: Path) -> None:
-    """Remove what a killed daemon left; refuse if somebody answers there."""
-    if not path.exists():
-        return
+    """Remove what a killed daemon left; refuse what is no socket, and one where somebody answers."""
+    if problem := no_socket(path):
+        raise UsageError(f"cannot listen on {path}: {problem}")
     try:
         _, writer = await asyncio.open_unix_connection(str(path))
-    except OSError:
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
         path.unlink(missing_ok=True)
         return
+    except OSError as error:
+        raise UsageError(f"cannot listen on {path}: {error.strerror}") from error
     writer.close()
     await writer.wait_closed()
     raise UsageError(f"another daemon answers on {path}")
@@ -172,13 +188,14 @@ async def _remove_stale(path: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def _received(request: web.Request, directory: Path) -> AsyncIterator[Path]:
-    """The request's body in a temporary file, gone after the block."""
+    """The request's body in a temporary file, gone after the block. It never takes what is kept for the journal."""
+    room = min(MAX_BUNDLE_BYTES, shutil.disk_usage(directory).free - RESERVE_BYTES)
     with tempfile.NamedTemporaryFile(dir=directory, prefix="upload-", suffix=".mfjob") as file:
         size = 0
         async for chunk in request.content.iter_chunked(256 * 1024):
             size += len(chunk)
-            if size > MAX_BUNDLE_BYTES:
-                raise UsageError(f"the bundle is larger than {MAX_BUNDLE_BYTES} bytes")
+            if size > room:
+                raise UsageError(f"the bundle is too large: this site has room for {max(0, room)} bytes")
             await asyncio.to_thread(file.write, chunk)
         file.flush()
         yield Path(file.name)
@@ -187,7 +204,7 @@ async def _received(request: web.Request, directory: Path) -> AsyncIterator[Path
 async def _body(request: web.Request) -> dict[str, Any]:
     try:
         body = await request.json() if request.can_read_body else {}
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no text
         raise UsageError(f"the request's body is no JSON: {error}") from error
     if not isinstance(body, dict):
         raise UsageError("the request's body is no JSON object")
@@ -196,7 +213,7 @@ async def _body(request: web.Request) -> dict[str, Any]:
 
 def _whole(request: web.Request, name: str, default: int) -> int:
     text = request.query.get(name, str(default))
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
         raise UsageError(f"{name} is {text!r}, a whole number is needed")
     return int(text)
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from edge.driver import DriverError, Prediction, Program, Step
+from edge.errors import ArtifactError
 from edge.logs import log_bug
 from edge.planner import CheckResult, CheckState
 from edge.plugins import AnyMachine, AnyPlugin, Equipment
@@ -24,6 +29,7 @@ class Checker:
         self._on_result = on_result
         self._results: dict[tuple[str, str], CheckResult] = {}
         self._predictions: dict[tuple[str, str], Prediction] = {}
+        self._damaged: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._pool: ProcessPoolExecutor | None = None
 
@@ -35,6 +41,11 @@ class Checker:
     def prediction(self, sha256: str, machine: str) -> Prediction | None:
         """What the driver found, if it found the program fit."""
         return self._predictions.get((sha256, machine))
+
+    def take_damaged(self) -> dict[str, str]:
+        """Programs that were found not to be what their hash says, and why; each is told once."""
+        taken, self._damaged = self._damaged, {}
+        return taken
 
     def want(self, equipment: Equipment, step: Step, program: Program) -> None:
         """Check this pair, unless it is known or on its way."""
@@ -58,7 +69,7 @@ class Checker:
     async def _check(self, key: tuple[str, str], equipment: Equipment, step: Step, program: Program) -> None:
         if self._pool is None:
             # spawn: a fork of this process would share its sockets, its locks and its journal.
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_worker)
         loop = asyncio.get_running_loop()
         try:
             prediction = await loop.run_in_executor(
@@ -68,6 +79,11 @@ class Checker:
             self._results[key] = CheckResult(CheckState.SUITS)
         except DriverError as error:
             self._results[key] = CheckResult(CheckState.REFUSED, str(error))
+        except (ArtifactError, FileNotFoundError) as error:
+            # What was found is about other bytes than the order names: it counts for nothing.
+            del self._results[key]
+            if isinstance(error, ArtifactError):
+                self._damaged[program.sha256] = str(error)
         except BrokenProcessPool:
             self._pool = None
             self._results[key] = CheckResult(CheckState.REFUSED, "the worker process that checked it was killed")
@@ -81,5 +97,22 @@ class Checker:
 
 
 def check(plugin: AnyPlugin, machine: AnyMachine, step: Step, program: Program) -> Prediction:
-    """In the worker process."""
+    """In the worker process: the program's hash, then what the driver says. Raises `ArtifactError` or `DriverError`."""
+    with program.path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != program.sha256:
+        raise ArtifactError(f"artifact {program.sha256} has changed on the disk: its hash is {found}")
     return plugin.check(machine, step, program)
+
+
+def _worker() -> None:
+    """The worker ends with the daemon, even a killed one, and leaves Ctrl-C at a terminal to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="watch the daemon", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from edge import api, plugins
+from edge import api
 from edge.artifacts import Artifacts
 from edge.authority import Authority
 from edge.checker import Checker
@@ -20,6 +21,7 @@ from edge.journal import Journal
 from edge.logs import log_bug
 from edge.model.event import Draft, EventKind
 from edge.model.site import SiteConfig
+from edge.plugins import Equipment
 from edge.runner import ACTOR, Runner
 from edge.schema import FILE_NAME
 from edge.site import Site
@@ -29,10 +31,12 @@ log = logging.getLogger("edge.daemon")
 DISTRIBUTION = "microfactory-edge"
 
 
-async def run(config: SiteConfig, file: Path) -> int:
-    """Serve the site until SIGTERM or SIGINT. Raises `EdgeError` for what is wrong at the start."""
-    equipment = plugins.load(config, file)
-    authority = Authority.load(config.site.trust_root)
+PLAN_AGAIN_S = 5.0
+"""Pause after a bug in planning, before it begins anew."""
+
+
+async def run(config: SiteConfig, equipment: Sequence[Equipment], authority: Authority) -> int:
+    """Serve the site until SIGTERM or SIGINT; the exit code. Raises `EdgeError` for what is wrong at the start."""
     state_dir = config.site.state_dir
     stop = _stop_on_signals()
     clock = SystemClock()
@@ -53,11 +57,12 @@ async def run(config: SiteConfig, file: Path) -> int:
         intake = Intake(journal, artifacts, authority, processes, clock)
         site = Site(journal, state_dir, intake, dispatcher, equipment, runners, clock, version(DISTRIBUTION))
 
-        await stack.enter_async_context(api.serve(site, config.site.socket))
-        log.info("site %s serves %d machines on %s", config.site.id, len(runners), config.site.socket)
+        await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))
+        log.info("site %s is up with %d machine%s; Ctrl-C ends it", config.site.id, len(runners), _s(len(runners)))
+        log.info("it listens on %s", config.site.socket)
         code = await _work(stop, dispatcher, list(runners.values()))
         await journal.record([Draft(EventKind.SITE_STOPPED, ACTOR)])
-    log.info("site %s has stopped", config.site.id)
+    log.info("site %s has stopped; its journal is closed", config.site.id)
     return code
 
 
@@ -81,12 +86,13 @@ async def _begin(journal: Journal, clock: SystemClock) -> None:
 
 async def _work(stop: asyncio.Event, dispatcher: Dispatcher, runners: list[Runner]) -> int:
     """Plan and run machines until asked to stop; then stop the machines and wait for their runs to be recorded."""
-    planning = asyncio.create_task(dispatcher.serve(), name="dispatcher")
+    planning = asyncio.create_task(_keep_planning(dispatcher), name="planning")
     serving = [asyncio.create_task(runner.serve(), name=f"machine {runner.machine.id}") for runner in runners]
     stopping = asyncio.create_task(stop.wait(), name="signals")
     code = 0
     try:
         await asyncio.wait([planning, stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping: machines first, then the journal")
         for task in (planning, *serving):
             if task.done() and (error := task.exception()) is not None:
                 log.error("the daemon stops: internal error (%s)", log_bug(log, error))
@@ -98,6 +104,25 @@ async def _work(stop: asyncio.Event, dispatcher: Dispatcher, runners: list[Runne
             runner.close()
         await asyncio.wait([planning, stopping, *serving])
     return code
+
+
+async def _keep_planning(dispatcher: Dispatcher) -> None:
+    """Plan until cancelled. A bug there must not stop the machines that work: it is told, and planning begins anew."""
+    while True:
+        planning = asyncio.create_task(dispatcher.serve(), name="dispatcher")
+        try:
+            await asyncio.wait([planning])
+        finally:
+            planning.cancel()
+            await asyncio.wait([planning])
+        error = planning.exception()
+        if error is not None:
+            dispatcher.trouble = f"internal error ({log_bug(log, error)})"
+        await asyncio.sleep(PLAN_AGAIN_S)
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,21 @@ from edge.authority import Authority
 from edge.checker import Checker
 from edge.clock import SystemClock
 from edge.driver import Program, Step
-from edge.errors import JournalError
+from edge.errors import ArtifactError, EdgeError, JournalError
 from edge.journal import Journal
 from edge.model.order import JobOrder, parse_order
-from edge.planner import Blocker, OpenStep, StepKey, plan
+from edge.planner import Blocker, Code, OpenStep, StepKey, plan
 from edge.plugins import Equipment
-from edge.runner import Assignment, Runner
+from edge.quarantine import set_aside
+from edge.runner import ACTOR, Assignment, Runner
 
 LOOK_AGAIN_S = 30.0
 """Times pass (``not_before``, ``expires_at``) without anything being recorded."""
+
+RETRY_S = 1.0
+"""Pause after a round that failed."""
+
+log = logging.getLogger("edge.dispatch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class Dispatcher:
         self._orders: dict[str, JobOrder] = {}
         self._wake = asyncio.Event()
         self.waits: Mapping[StepKey, tuple[Blocker, ...]] = {}
+        self.trouble = ""  # why nothing is planned and no stop is passed on; empty while that goes well
 
     def wake(self) -> None:
         """Something other than the journal changed: a machine's state, a check's result."""
@@ -70,15 +77,21 @@ class Dispatcher:
 
     async def serve(self) -> None:
         """Plan after every change, until cancelled."""
-        seq = -1
         while True:
             self._wake.clear()
             seen = self._journal.last_seq
-            await self._round()
+            try:
+                await self._round()
+            except EdgeError as error:
+                if str(error) != self.trouble:
+                    log.error("nothing is planned: %s; trying again", error)
+                self.trouble = str(error)
+                await asyncio.sleep(RETRY_S)
+                continue
+            self.trouble = ""
             if self._wake.is_set() or self._journal.last_seq > seen:
                 continue
-            seq = seen
-            await self._until_something_changes(seq)
+            await self._until_something_changes(seen)
 
     async def _until_something_changes(self, seq: int) -> None:
         recorded = asyncio.create_task(self._journal.wait_beyond(seq), name="wait for the journal")
@@ -96,14 +109,24 @@ class Dispatcher:
         for run_id, machine in stops:
             if machine in self._runners:
                 self._runners[machine].stop(run_id)
+        await self._set_damaged_aside()
         claimed = {runner.claimed for runner in self._runners.values()}
-        allowed = [self._allowed(row) for row in rows]
-        steps = {item.open.key: item for item in allowed if item.open.key not in claimed}
+        self._orders = {row["job_id"]: self._orders[row["job_id"]] for row in rows if row["job_id"] in self._orders}
+        steps: dict[StepKey, _Allowed] = {}
+        unreadable: dict[StepKey, tuple[Blocker, ...]] = {}
+        for row in rows:
+            key = StepKey(row["job_id"], row["part"], row["step"])
+            try:
+                if key not in claimed:
+                    steps[key] = self._allowed(key, row)
+            except EdgeError as error:
+                text = f"this version cannot carry the order out: {error}"
+                unreadable[key] = (Blocker(Code.UNREADABLE, text, f"edge job cancel {key.job_id}"),)
         for item in steps.values():
             self._want_checks(item)
         machines = [runner.view(clearing.get(name)) for name, runner in self._runners.items()]
         made = plan([item.open for item in steps.values()], machines, self._checker.results, self._clock.wall())
-        self.waits = made.waits
+        self.waits = {**unreadable, **made.waits}
         for key, machine in made.assignments.items():
             self._runners[machine].offer(steps[key].assignment)
 
@@ -111,13 +134,22 @@ class Dispatcher:
         with views.open_readonly(self._state_dir) as snapshot:
             return snapshot.startable(), snapshot.stop_requests(), snapshot.clearing()
 
-    def _allowed(self, row: views.Row) -> _Allowed:
+    async def _set_damaged_aside(self) -> None:
+        """What the checker found to be damaged must come anew."""
+        for sha256, reason in self._checker.take_damaged().items():
+            log.error("a program is set aside: %s", reason)
+            try:
+                await self._journal.record([await set_aside(self._artifacts, ACTOR, sha256, reason)])
+            except ArtifactError as error:
+                log.error("%s", error)
+
+    def _allowed(self, key: StepKey, row: views.Row) -> _Allowed:
+        """Raises `EdgeError` for an order that this version cannot carry out."""
         order = self._order(row["job_id"], row["payload"])
-        step = next(step for step in order.steps if step.id == row["step"])
-        if step.program is None:
-            raise JournalError(f"step {step.id} of job {row['job_id']} has no program; this version cannot tend")
+        step = next((step for step in order.steps if step.id == key.step), None)
+        if step is None or step.program is None:
+            raise JournalError(f"it has no program for step {key.step}")
         artifact = order.artifacts[step.program]
-        key = StepKey(row["job_id"], row["part"], row["step"])
         program = Program(step.program, self._artifacts.path(artifact.sha256), artifact.sha256, artifact.size_bytes)
         return _Allowed(
             OpenStep(
@@ -156,7 +188,3 @@ class Dispatcher:
         for equipment in self._equipment:
             if item.open.process in equipment.machine.processes:
                 self._checker.want(equipment, item.assignment.step, item.assignment.program)
-
-    def now(self) -> datetime.datetime:
-        """The wall clock that plans are made by."""
-        return self._clock.wall()

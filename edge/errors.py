@@ -3,13 +3,15 @@
     EdgeError
     ├── ConfigError                 site.toml or a file it names is wrong
     ├── UsageError                  a command cannot be carried out as given
-    │   └── NotRunningError         the daemon does not answer on its socket
+    │   ├── NotRunningError         the daemon does not answer on its socket
+    │   └── RefusedError            the daemon answers, and did not do what was asked
     ├── FormatError                 bytes do not have their documented format
     ├── TrustError
     │   ├── EnvelopeError           bytes are not a DSSE envelope
     │   ├── RootError               a trust root cannot be used
     │   └── KeyFileError            a key file cannot be read or is not ours to read
     ├── JournalError
+    │   ├── NoJournalError          there is none yet
     │   ├── CorruptJournalError     the file, the chain or a projection does not hold together
     │   ├── StaleRevisionError      somebody recorded something since the caller looked
     │   ├── IllegalTransitionError  no entry in the table of `edge.jobstate`
@@ -67,6 +69,10 @@ class NotRunningError(UsageError):
     """The daemon does not answer on its socket."""
 
 
+class RefusedError(UsageError):
+    """The daemon did not do what was asked; its own sentence."""
+
+
 class FormatError(EdgeError):
     """Bytes do not have their documented format: an order, a stored replay window."""
 
@@ -89,6 +95,10 @@ class KeyFileError(TrustError):
 
 class JournalError(EdgeError):
     """The journal cannot do what was asked."""
+
+
+class NoJournalError(JournalError):
+    """There is no journal: the site has never run."""
 
 
 class CorruptJournalError(JournalError):

@@ -119,18 +119,15 @@ class Intake:
             return Receipt(receipt.verdict, receipt.job_id, found.stored, found.missing, refused)
 
         taken = await asyncio.to_thread(take)
-        if taken.stored:
-            await self._journal.record(
-                [
-                    Draft(
-                        EventKind.ARTIFACT_STORED,
-                        actor,
-                        {"sha256": sha256, "size_bytes": wanted[sha256]},
-                        job_id=receipt.job_id,
-                    )
-                    for sha256 in taken.stored
-                ]
-            )
+        here = [sha256 for sha256 in wanted if sha256 in taken.stored or sha256 not in absent]
+
+        def write_down(transaction: Transaction) -> None:
+            for sha256 in here:
+                if not transaction.is_stored(sha256):  # nor is one that came right before a power cut
+                    body = {"sha256": sha256, "size_bytes": wanted[sha256]}
+                    transaction.record(Draft(EventKind.ARTIFACT_STORED, actor, body, job_id=receipt.job_id))
+
+        await self._journal.transact(write_down)
         return taken
 
     async def _order(self, job_id: str) -> JobOrder:

@@ -109,6 +109,10 @@ class Transaction:
         row = self.connection.execute("SELECT digest FROM orders WHERE job_id = ?", (job_id,)).fetchone()
         return None if row is None else row[0]
 
+    def is_stored(self, sha256: str) -> bool:
+        """Whether this file was written down as here."""
+        return bool(self.connection.execute("SELECT 1 FROM artifacts WHERE sha256 = ?", (sha256,)).fetchone())
+
     def revision(self, job_id: str) -> int | None:
         """The seq of the newest event about the job; None if no such order was accepted."""
         row = self.connection.execute("SELECT revision FROM orders WHERE job_id = ?", (job_id,)).fetchone()

@@ -13,16 +13,18 @@ FILES_KEPT = 3
 
 
 class _OneLine(logging.Formatter):
-    """For a terminal or journald: no traceback."""
+    """For a terminal or journald: no traceback, and a word before what is not as it should be."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {record.getMessage()}"
+        calm = record.levelno <= logging.INFO
+        message = " ".join(record.getMessage().split())
+        return message if calm else f"{record.levelname.lower()}: {message}"
 
 
 def set_up(state_dir: Path, *, verbose: bool) -> Path:
     """Log to standard error and to a rotating file below `state_dir`; the file's path."""
     path = state_dir / "log" / "edge.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     file = logging.handlers.RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     screen = logging.StreamHandler(sys.stderr)

@@ -78,6 +78,7 @@ class CheckResult:
 class Code(enum.StrEnum):
     """Why a step waits."""
 
+    UNREADABLE = "unreadable"
     EXPIRED = "expired"
     NOT_BEFORE = "not_before"
     UNSIGNED = "unsigned"
@@ -120,20 +121,20 @@ def plan(
     waits: dict[StepKey, tuple[Blocker, ...]] = {}
     taken: dict[str, StepKey] = {}
     for step in sorted(steps, key=_urgency):
-        blockers = _order_blockers(step, now)
+        of_order = _order_blockers(step, now)
         able = [machine for machine in machines if step.process in machine.processes]
         if not able:
-            blockers.append(Blocker(Code.NO_MACHINE, f"no machine here does {step.process}"))
+            of_order.append(Blocker(Code.NO_MACHINE, f"no machine here does {step.process}"))
+        of_machines: list[Blocker] = []
         for machine in able:
             found = _machine_blockers(step, machine, checks, taken)
-            if not blockers and not found:
+            if not of_order and not found:
                 assignments[step.key] = machine.id
                 taken[machine.id] = step.key
                 break
-            if found:
-                blockers.append(found[0])
-        if step.key not in assignments:
-            waits[step.key] = tuple(blockers)
+            of_machines += found[:1]
+        else:
+            waits[step.key] = (*of_order, *of_machines)
     return Plan(assignments, waits)
 
 

@@ -33,7 +33,7 @@ def load(config: SiteConfig, file: Path) -> list[Equipment]:
     loaded: dict[str, AnyPlugin] = {}
     found = []
     for index, table in enumerate(config.machines):
-        where = f"machines.{index} ({table.id})"
+        where = f"machines[{index}] ({table.id})"
         if table.driver not in loaded:
             loaded[table.driver] = _load(installed, table.driver, file, where)
         found.append(Equipment(_machine(table, loaded[table.driver], config, file, where), loaded[table.driver]))
@@ -43,13 +43,14 @@ def load(config: SiteConfig, file: Path) -> list[Equipment]:
 def _load(installed: dict[str, EntryPoint], name: str, file: Path, where: str) -> AnyPlugin:
     if name not in installed:
         known = ", ".join(sorted(installed)) or "none"
-        raise ConfigError(file, f"{where}.driver", f"no driver {name!r} is installed", f"installed: {known}")
+        raise ConfigError(file, f"{where}.driver", f"no driver '{name}' is installed", f"installed: {known}")
     try:
         plugin = installed[name].load()
-    except ImportError as error:
-        raise ConfigError(file, f"{where}.driver", f"the driver {name!r} cannot be loaded: {error}") from error
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(file, f"{where}.driver", f"the driver '{name}' cannot be loaded: {error}") from error
     if not isinstance(plugin, DriverPlugin):
-        raise ConfigError(file, f"{where}.driver", f"{installed[name].value} is no DriverPlugin")
+        expected = "the entry point must name an object of that class"
+        raise ConfigError(file, f"{where}.driver", f"{installed[name].value} is no DriverPlugin", expected)
     return plugin
 
 

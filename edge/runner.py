@@ -5,8 +5,9 @@ Rules
 1. ``run_began`` is durable before the driver may send the first byte that can move the machine.
 2. Right before it, the order's signatures, its latest start and the program's hash are checked once more.
 3. Whatever a driver returns or raises becomes an outcome in the journal; while the journal cannot take it, it is tried
-   again, and the machine gets no other work.
-4. A stop that is not confirmed ends the run as UNKNOWN.
+   again, and the machine gets no other work. Only a daemon that is asked to stop gives up: its successor finds the run
+   open, and holds it.
+4. A stop that is not confirmed ends the run as UNKNOWN. So does one after which the driver's run goes on.
 5. A driver's bug ends its run as UNKNOWN and closes the connection; it never stops the daemon.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import json
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
@@ -50,15 +52,23 @@ from edge.model.event import Draft, EventKind
 from edge.observed import Observed
 from edge.planner import MachineView, StepKey
 from edge.plugins import Equipment
+from edge.quarantine import set_aside
 
 ACTOR = "site"
 STOP_S = 120.0
 """How long a machine may take to confirm a stop: the move in its queue, and a lift of the tool."""
 
-RECONNECT_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Pauses before the next attempt to reach a machine; the last one repeats."""
+AFTER_STOP_S = 10.0
+"""How long a driver's `execute` may go on after its `stop` has confirmed."""
 
-JOURNAL_RETRY_S = 1.0
+RECONNECT_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Pauses before the next attempt to reach a machine; the last one repeats. A connection that lasted as long as that
+begins anew, so that one that comes and goes does not fill the journal."""
+
+CLAIM_RETRY_S = JOURNAL_RETRY_S = 1.0
+
+LAST_WORDS_S = 10.0
+"""How long a daemon that is asked to stop waits for a journal that takes nothing."""
 
 log = logging.getLogger("edge.runner")
 
@@ -126,12 +136,18 @@ class Runner:
         self._stop_failure = ""
         self._online: bool | None = None
         self._closing = asyncio.Event()
+        self._connection: asyncio.Task[str] | None = None
+        self._unwritten = ""  # why a fact of this machine cannot be written down; empty while none waits
+
+    @property
+    def seen(self) -> StateSeen:
+        """The machine's state. One whose facts cannot be written down takes no work."""
+        return StateSeen(MachineState.STOPPED, self._unwritten) if self._unwritten else self.observed.state
 
     def view(self, needs_clearing: str | None) -> MachineView:
         """The machine as the planner sees it."""
         busy = self.run_id or (self.claimed and self.claimed.job_id)
-        seen = self.observed.state
-        machine = self.machine
+        seen, machine = self.seen, self.machine
         return MachineView(
             machine.id, machine.processes, machine.properties, seen.state, seen.detail, needs_clearing, busy
         )
@@ -150,13 +166,16 @@ class Runner:
         """Stop this run, if it is going on. Idempotent; what comes of it is recorded as the run's end."""
         if self.run_id != run_id or self._driver is None or self._executing is None or self._stopping is not None:
             return
-        self._stopping = asyncio.create_task(self._stop(self._driver), name=f"stop {self.machine.id}")
+        work = self._stop(self._driver, self._executing)
+        self._stopping = asyncio.create_task(work, name=f"stop {self.machine.id}")
 
     def close(self) -> None:
         """Stop what is going on and let go of the machine; `serve` returns when the end of the run is recorded."""
         self._closing.set()
         if self.run_id is not None:
             self.stop(self.run_id)
+        elif self._driver is None and self._connection is not None:
+            self._connection.cancel()  # nobody has answered yet, so there is nothing to stop
 
     async def checkpoint(self, value: Json) -> None:
         """Keep `value` for the run that is going on."""
@@ -170,25 +189,34 @@ class Runner:
         """Keep the machine connected and working until `close`."""
         failures = 0
         while not self._closing.is_set():
+            began_s = self._clock.mono_s()
+            self._connection = asyncio.create_task(self._connect(), name=f"connection to {self.machine.id}")
             try:
-                self._state_dir.mkdir(parents=True, exist_ok=True)
-                context = _Context(self, self._clock, self._state_dir)
-                async with self._plugin.open(self.machine, context) as driver:
-                    failures = 0
-                    await self._connected(driver)
-                    reason = await self._work(driver)
-            except DriverError as error:
-                reason = str(error)
-            except (OSError, StoreClosedError) as error:
-                reason = str(error)
-            except Exception as error:  # noqa: BLE001 - a plug-in's bug must not take the other machines down
-                reason = f"internal error in the driver {self.machine.driver} ({log_bug(log, error)})"
-            await self._disconnected(reason)
+                await asyncio.wait([self._connection])
+            finally:
+                self._connection.cancel()
+                await asyncio.wait([self._connection])
+            await self._disconnected("the daemon stops" if self._connection.cancelled() else self._connection.result())
+            if self._clock.mono_s() - began_s >= RECONNECT_S[-1]:
+                failures = 0
             pause_s = RECONNECT_S[min(failures, len(RECONNECT_S) - 1)]
             failures += 1
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._closing.wait()
+
+    async def _connect(self) -> str:
+        """One connection from its beginning to its end; why it ended."""
+        try:
+            self._state_dir.mkdir(parents=True, exist_ok=True)
+            context = _Context(self, self._clock, self._state_dir)
+            async with self._plugin.open(self.machine, context) as driver:
+                await self._connected(driver)
+                return await self._work(driver)
+        except (DriverError, JournalError, OSError) as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - a plug-in's bug must not take the other machines down
+            return f"internal error in the driver {self.machine.driver} ({log_bug(log, error)})"
 
     async def _connected(self, driver: Driver) -> None:
         self._driver, self.identity = driver, driver.identity
@@ -250,31 +278,50 @@ class Runner:
             await asyncio.to_thread(self._artifacts.verify, assignment.program.sha256)
         except ArtifactError as error:
             log.error("job %s is not started: %s", run.job_id, error)
-            await asyncio.to_thread(self._artifacts.quarantine, assignment.program.sha256)
-            body = {"sha256": assignment.program.sha256, "reason": str(error)}
-            await self._until_recorded(Draft(EventKind.ARTIFACT_LOST, ACTOR, body, job_id=run.job_id))
+            await self._set_aside(assignment.program.sha256, str(error), run.job_id)
             return False
-        if self._clock.wall() >= assignment.expires_at:
-            return False
-        try:
-            claim: dict[str, Json] = {"attempt": run.attempt, "sha256": assignment.program.sha256}
-            await self._journal.record([self._draft(EventKind.RUN_BEGAN, run, claim)], assignment.revision)
-        except (StaleRevisionError, IllegalTransitionError) as error:
-            log.info("job %s moved on before it could start: %s", run.job_id, error)
-            return False
-        except JournalError as error:
-            log.error("job %s is not started, for the journal cannot take it: %s", run.job_id, error)
-            await asyncio.sleep(JOURNAL_RETRY_S)
+        claim: dict[str, Json] = {"attempt": run.attempt, "sha256": assignment.program.sha256}
+        if not await self._recorded_in_time(self._draft(EventKind.RUN_BEGAN, run, claim), assignment):
             return False
         self.run_id = run.run_id
-        log.info("%s begins run %s of job %s", self.machine.id, run.run_id, run.job_id)
+        log.info("%s begins job %s (run %s)", self.machine.id, run.job_id, run.run_id[:8])
         return True
 
+    async def _recorded_in_time(self, began: Draft, assignment: Assignment) -> bool:
+        """Whether the claim is durable, before it is too late and while nothing else was recorded about the job."""
+        while not self._closing.is_set() and self._clock.wall() < assignment.expires_at:
+            try:
+                await self._journal.record([began], assignment.revision)
+            except StaleRevisionError as error:
+                log.info("job %s moved on before it could start: %s", began.job_id, error)
+                break
+            except IllegalTransitionError as error:
+                log.error("job %s is not started: %s", began.job_id, error)
+                await asyncio.sleep(CLAIM_RETRY_S)  # it is offered again at once
+                break
+            except JournalError as error:
+                self._tell_unwritten(str(error))
+                await asyncio.sleep(CLAIM_RETRY_S)
+            else:
+                self._tell_unwritten("")
+                return True
+        self._tell_unwritten("")
+        return False
+
+    async def _set_aside(self, sha256: str, reason: str, job_id: str) -> None:
+        try:
+            lost = await set_aside(self._artifacts, ACTOR, sha256, reason, job_id)
+        except ArtifactError as error:
+            log.error("%s", error)
+            await asyncio.sleep(CLAIM_RETRY_S)  # it is offered again at once
+        else:
+            await self._until_recorded(lost)
+
     async def _execute(self, driver: Driver, run: Run, program: Program) -> Outcome:
+        if self._closing.is_set():
+            return Outcome(OutcomeKind.STOPPED, Motion.NONE, "the daemon was stopped before anything was sent")
         work: Coroutine[None, None, Outcome] = driver.execute(run, program)
         self._executing = asyncio.create_task(work, name=f"run {run.run_id}")
-        if self._closing.is_set():
-            self.stop(run.run_id)
         self._on_change()  # a stop may have been requested between `run_began` and now
         try:
             await asyncio.wait([self._executing])
@@ -289,22 +336,29 @@ class Runner:
     def _outcome(self, done: asyncio.Task[Outcome]) -> Outcome:
         """What the end of a driver's `execute` means."""
         try:
-            return done.result()
+            outcome = done.result()
+            json.dumps(_body(outcome), allow_nan=False)  # what the journal would refuse is the driver's bug, too
+            return outcome
         except NotConfirmedError as error:
             return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, str(error))
         except NotAcceptableError as error:
             return Outcome(OutcomeKind.FAILED, Motion.NONE, str(error))
         except MachineError as error:
             return Outcome(OutcomeKind.FAILED, error.motion, str(error))
+        except JournalError as error:  # from a checkpoint: the driver had to give up, wherever it was
+            return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, f"the journal failed: {error}")
         except asyncio.CancelledError:
             return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, self._stop_failure or "the run was given up")
         except Exception as error:  # noqa: BLE001 - a driver's bug: nobody knows what the machine does now
             reason = f"internal error in the driver {self.machine.driver} ({log_bug(log, error)})"
             return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, reason)
 
-    async def _stop(self, driver: Driver) -> None:
+    async def _stop(self, driver: Driver, executing: asyncio.Task[Outcome]) -> None:
         try:
             await driver.stop(self._clock.mono_s() + STOP_S)
+            await asyncio.wait([executing], timeout=AFTER_STOP_S)
+            if not executing.done():
+                self._give_up("the machine confirmed the stop, and yet the run went on")
         except DriverError as error:
             self._give_up(str(error))
         except Exception as error:  # noqa: BLE001 - as in _outcome
@@ -316,31 +370,42 @@ class Runner:
             self._executing.cancel()
 
     async def _end(self, run: Run, outcome: Outcome) -> None:
-        body: dict[str, Json] = {
-            "outcome": str(outcome.kind),
-            "motion": str(outcome.motion),
-            "reason": outcome.reason,
-            "evidence": dict(outcome.evidence),
-        }
-        await self._until_recorded(self._draft(EventKind.RUN_ENDED, run, body))
-        log.info("%s ends run %s: %s %s", self.machine.id, run.run_id, outcome.kind, outcome.reason)
+        await self._until_recorded(self._draft(EventKind.RUN_ENDED, run, _body(outcome)))
+        calm = outcome.kind in (OutcomeKind.SUCCEEDED, OutcomeKind.STOPPED)
+        because = f", {outcome.reason}" if outcome.reason else ""
+        level = logging.INFO if calm else logging.WARNING
+        log.log(level, "%s ends job %s: %s%s", self.machine.id, run.job_id, outcome.kind, because)
 
     async def _until_recorded(self, draft: Draft) -> None:
-        """Record a fact, however long the journal takes: it happened, so it must not be lost."""
-        seen = self.observed.state
+        """Record a fact, however long the journal takes: it happened, so it must not be lost.
+
+        Raises `JournalError` if it never can be, or if the daemon is asked to stop and the journal still takes nothing.
+        """
+        give_up_s = float("inf")
         while True:
             try:
                 await self._journal.record([draft])
             except (IllegalTransitionError, StoreClosedError):
                 raise
             except JournalError as error:
-                log.error("the journal cannot take %s of %s: %s; trying again", draft.kind, self.machine.id, error)
-                self.observed.add(StateSeen(MachineState.STOPPED, f"the journal cannot be written: {error}"))
+                self._tell_unwritten(str(error))
+                if self._closing.is_set():
+                    give_up_s = min(give_up_s, self._clock.mono_s() + LAST_WORDS_S)
+                if self._clock.mono_s() >= give_up_s:
+                    log.error("%s of %s is not in the journal", draft.kind, self.machine.id)
+                    raise
                 await asyncio.sleep(JOURNAL_RETRY_S)
             else:
-                break
-        if self.observed.state.detail.startswith("the journal cannot be written"):
-            self.observed.add(seen)
+                self._tell_unwritten("")
+                return
+
+    def _tell_unwritten(self, reason: str) -> None:
+        """Show that a fact of this machine cannot be written down, or (empty) that it could."""
+        if reason and not self._unwritten:
+            log.error("%s waits: %s; trying again", self.machine.id, reason)
+        if bool(reason) != bool(self._unwritten):
+            self._unwritten = reason and f"the journal cannot be written: {reason}"
+            self._on_change()
 
     def _draft(self, kind: EventKind, run: Run, body: dict[str, Json]) -> Draft:
         return Draft(
@@ -353,3 +418,13 @@ class Runner:
             run_id=run.run_id,
             machine=self.machine.id,
         )
+
+
+def _body(outcome: Outcome) -> dict[str, Json]:
+    """What the journal keeps of the end of a run."""
+    return {
+        "outcome": str(outcome.kind),
+        "motion": str(outcome.motion),
+        "reason": outcome.reason,
+        "evidence": dict(outcome.evidence),
+    }

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from edge import status, views
 from edge.clock import SystemClock
 from edge.dispatch import Dispatcher
-from edge.errors import UsageError
+from edge.errors import StaleRevisionError, UsageError
 from edge.intake import Intake
 from edge.jobstate import StepState
 from edge.journal import Journal
@@ -21,6 +21,9 @@ from edge.plugins import Equipment
 from edge.runner import Runner
 
 T = TypeVar("T")
+
+LOOKS = 10
+"""How often a decision is made anew because the job has changed meanwhile."""
 
 
 class Site:
@@ -53,7 +56,10 @@ class Site:
         configured = [configured_row(item) for item in self._equipment]
         live = {name: _live(runner) for name, runner in self._runners.items()}
         waits = self._waits()
-        return await self._ask(lambda snapshot: status.document(snapshot, configured, self._daemon, live, waits))
+        trouble = self._dispatcher.trouble
+        return await self._ask(
+            lambda snapshot: status.document(snapshot, configured, self._daemon, live, waits, trouble)
+        )
 
     async def jobs(self, *, all: bool) -> list[views.Row]:
         """Open jobs, or all of them, each with what it waits for."""
@@ -69,10 +75,15 @@ class Site:
         return {**found, "waits": self._waits().get(job_id, [])}
 
     async def events(self, after: int, limit: int, wait_s: float, machine: str | None) -> list[views.Row]:
-        """Events after `after`, oldest first; waits for the first one if there is none yet."""
-        if wait_s:
-            await self._journal.wait_beyond(after, asyncio.get_running_loop().time() + wait_s)
-        return await self._ask(lambda snapshot: snapshot.events(after, limit, machine))
+        """Events after `after`, oldest first; waits up to `wait_s` for the first one if there is none yet."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + wait_s
+        while True:
+            seen = self._journal.last_seq
+            found = await self._ask(lambda snapshot: snapshot.events(after, limit, machine))
+            if found or loop.time() >= deadline_s:
+                return found
+            await self._journal.wait_beyond(seen, deadline_s)
 
     async def verify(self) -> dict[str, Any]:
         """Whether the journal's chain and its projections hold together."""
@@ -82,12 +93,18 @@ class Site:
 
     async def cancel(self, job_id: str, actor: str, reason: str) -> dict[str, Any]:
         """Ask for the end of a job. Idempotent: one that has ended, or is being stopped, stays as it is."""
-        found = await self.job(job_id)
-        if any(not StepState(s["state"]).ended and s["requested"] == "none" for s in found["steps"]):
-            body = {"reason": reason} if reason else {}
-            draft = Draft(EventKind.CANCEL_REQUESTED, actor, body, job_id)
-            await self._journal.record([draft], expected_revision=found["revision"])
-        return await self.job(job_id)
+        body = {"reason": reason} if reason else {}
+        draft = Draft(EventKind.CANCEL_REQUESTED, actor, body, job_id)
+        for _ in range(LOOKS):
+            found = await self.job(job_id)
+            if all(StepState(s["state"]).ended or s["requested"] != "none" for s in found["steps"]):
+                return found
+            try:
+                await self._journal.record([draft], expected_revision=found["revision"])
+            except StaleRevisionError:
+                continue  # it began or ended meanwhile: look again
+            return await self.job(job_id)
+        raise UsageError(f"job {job_id} changes faster than it can be cancelled; try again")
 
     async def clear(self, machine: str, run_id: str, actor: str) -> dict[str, Any]:
         """A person says that what `run_id` left on the machine has been taken off."""
@@ -124,5 +141,5 @@ def configured_row(item: Equipment) -> views.Row:
 
 def _live(runner: Runner) -> dict[str, Any]:
     who = runner.identity
-    seen = runner.observed.as_json()
+    seen = {**runner.observed.as_json(), "state": str(runner.seen.state), "detail": runner.seen.detail}
     return {**seen, "identity": asdict(who) if who is not None and seen["state"] != "OFFLINE" else None}

@@ -14,6 +14,7 @@ from typing import Any
 from edge.errors import ConfigError
 
 ENVIRONMENT = "EDGE_CONFIG"
+_EXAMPLES = {"id": "berlin-1", "state_dir": "state", "socket": "edge.sock"}
 PLACES = (Path("site.toml"), Path("/etc/edge/site.toml"))
 
 
@@ -47,7 +48,8 @@ def read(path: Path) -> SiteFile:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(path, "", f"cannot be read: {error.strerror}") from error
+        expected = "name one with --config, or make one with `edge init`"
+        raise ConfigError(path, "", f"cannot be read: {error.strerror}", expected) from error
     except UnicodeDecodeError as error:
         raise ConfigError(path, "", f"not UTF-8 at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
@@ -67,8 +69,8 @@ def read(path: Path) -> SiteFile:
 def _text(path: Path, site: dict[str, Any], key: str) -> str:
     value = site.get(key)
     if not isinstance(value, str) or not value:
-        problem = "is missing" if value is None else f"is {value!r}"
-        raise ConfigError(path, f"site.{key}", problem, "a text is needed")
+        problem = "is missing" if value is None else f"is {value!r}, must be a text"
+        raise ConfigError(path, f"site.{key}", problem, f'write {key} = "{_EXAMPLES[key]}"')
     return value
 
 

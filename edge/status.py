@@ -12,11 +12,14 @@ from edge.views import Row, Snapshot
 
 FINE, ATTENTION, UNSAFE = 0, 1, 2
 
-UNSAFE_KINDS = frozenset({"unknown_run", "unwatched_run"})
-"""A machine may be doing something that nobody knows of."""
+UNSAFE_KINDS = frozenset({"unknown_run", "unwatched_run", "not_planning"})
+"""A machine may be doing something that nobody knows of, or a stop that was asked for may not reach it."""
 
-PATIENT = frozenset({"busy", "checking", "not_before", "needs_clearing", "offline"})
-"""Codes of blockers that need nobody's hand, or that are told of the machine already."""
+PATIENT = frozenset({"busy", "checking", "not_before", "needs_clearing", "offline", "no_daemon"})
+"""Codes of blockers that need nobody's hand, or that are told of the machine or the site already."""
+
+NO_DAEMON = {"code": "no_daemon", "text": "the daemon is not running", "command": "edge run"}
+"""What every open job waits for while nobody plans."""
 
 NOT_WATCHED = {"state": "UNKNOWN", "detail": "the daemon is not running"}
 """What is known of a machine that nobody is connected to."""
@@ -28,19 +31,31 @@ def document(
     daemon: Mapping[str, Any] | None,
     live: Mapping[str, Mapping[str, Any]],
     waits: Mapping[str, Sequence[Mapping[str, str]]],
+    trouble: str = "",
 ) -> dict[str, Any]:
-    """How the site is. `configured` are the machines of site.toml, `live` what is seen of each, `waits` by job."""
+    """How the site is.
+
+    `configured` are the machines of site.toml, `live` what is seen of each, `waits` by job; `trouble` says why nothing
+    is planned.
+    """
     known = {row["machine"]: row for row in snapshot.machines()}
     machines = [_machine(row, known.get(row["id"]), live.get(row["id"], NOT_WATCHED)) for row in configured]
     jobs = [{**row, "waits": list(waits.get(row["job_id"], []))} for row in snapshot.jobs()]
-    attention = [*_unwatched(machines, daemon), *snapshot.attention(), *_offline(machines, daemon), *_stuck(jobs)]
+    attention = [
+        *_not_planning(trouble),
+        *_unwatched(machines, daemon),
+        *snapshot.attention(),
+        *_no_daemon(daemon),
+        *_unfit(machines, daemon),
+        *_stuck(jobs),
+    ]
     summary = snapshot.summary()
     return {
         "site": summary["site"],
         "journal": summary["journal"],
         "last_event": summary["last_event"],
         "daemon": daemon,
-        "level": level(attention, daemon),
+        "level": level(attention),
         "attention": attention,
         "notices": snapshot.notices(),
         "machines": machines,
@@ -49,11 +64,27 @@ def document(
     }
 
 
-def level(attention: Sequence[Mapping[str, Any]], daemon: Mapping[str, Any] | None) -> int:
+def without_journal(site: str, configured: Sequence[Row]) -> dict[str, Any]:
+    """The same document of a site that has never run."""
+    return {
+        "site": site,
+        "journal": None,
+        "last_event": None,
+        "daemon": None,
+        "level": ATTENTION,
+        "attention": [{"kind": "never_ran", "text": "this site has not run yet", "command": "edge run"}],
+        "notices": [],
+        "machines": [_machine(row, None, NOT_WATCHED) for row in configured],
+        "jobs": [],
+        "job_counts": {},
+    }
+
+
+def level(attention: Sequence[Mapping[str, Any]]) -> int:
     """The exit code of `edge status`: 0 fine, 1 needs attention, 2 unsafe."""
     if any(item["kind"] in UNSAFE_KINDS for item in attention):
         return UNSAFE
-    return ATTENTION if attention or daemon is None else FINE
+    return ATTENTION if attention else FINE
 
 
 def _machine(configured: Row, known: Row | None, live: Mapping[str, Any]) -> Row:
@@ -83,11 +114,26 @@ def _unwatched(machines: Sequence[Row], daemon: Mapping[str, Any] | None) -> lis
     ]
 
 
-def _offline(machines: Sequence[Row], daemon: Mapping[str, Any] | None) -> list[Row]:
+def _not_planning(trouble: str) -> list[Row]:
+    text = f"nothing is planned, and no stop is passed on: {trouble}"
+    return [{"kind": "not_planning", "text": text, "command": ""}] if trouble else []
+
+
+def _no_daemon(daemon: Mapping[str, Any] | None) -> list[Row]:
+    return [] if daemon is not None else [{"kind": "no_daemon", "text": NO_DAEMON["text"], "command": "edge run"}]
+
+
+def _unfit(machines: Sequence[Row], daemon: Mapping[str, Any] | None) -> list[Row]:
+    """Machines that take no work, and do not come round by themselves or by clearing."""
     return [
-        {"kind": "offline", "text": f"{m['id']} is offline: {m['detail']}", "command": "", "machine": m["id"]}
+        {
+            "kind": "offline" if m["state"] == "OFFLINE" else "machine",
+            "text": f"{m['id']} is {m['state']}" + (f": {m['detail']}" if m["detail"] else ""),
+            "command": "",
+            "machine": m["id"],
+        }
         for m in machines
-        if daemon is not None and m["state"] == "OFFLINE"
+        if daemon is not None and m["state"] not in ("IDLE", "EXECUTE")
     ]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge import schema
-from edge.errors import EdgeError, JournalError
+from edge.errors import EdgeError, JournalError, NoJournalError
 from edge.jobstate import JobState, Requested, StepState, job_state
 
 COPY_LIMIT_BYTES = 256 * 1024 * 1024
@@ -184,10 +184,9 @@ class Snapshot:
             " WHERE NOT v.accepted AND e.at_wall >= ? ORDER BY seq",
             since,
         ):
+            what = f"job {row['job_id']}" if row["job_id"] else "an order that could not be read"
             detail = f": {row['detail']}" if row["detail"] else ""
-            found.append(
-                {"kind": "refused", "text": f"job {row['job_id']} was refused, {row['reason']}{detail}", **row}
-            )
+            found.append({"kind": "refused", "text": f"{what} was refused, {row['reason']}{detail}", **row})
         for row in self._rows(
             "SELECT reason, sum(count) AS count, max(minute) AS since FROM refusals WHERE minute >= ?"
             " GROUP BY reason ORDER BY reason",
@@ -224,7 +223,8 @@ def open_readonly(state_dir: Path) -> Iterator[Snapshot]:
     """The journal in `state_dir`, as it is now; needs no permission to write.
 
     Raises:
-        EdgeError: there is none, or it may not be read; says which permission is missing.
+        NoJournalError: there is none.
+        EdgeError: it may not be read; says which permission is missing.
     """
     path = state_dir / schema.FILE_NAME
     _check_readable(path)
@@ -290,7 +290,9 @@ def _check_readable(path: Path) -> None:
     try:
         path.stat()
     except FileNotFoundError:
-        raise EdgeError(f"there is no journal at {path}") from None
+        raise NoJournalError(f"there is no journal at {path}; it begins with the first `edge run`") from None
+    except NotADirectoryError:
+        raise EdgeError(f"{path.parent} is no directory") from None
     except PermissionError:
         raise EdgeError(f"permission to enter {path.parent} is missing") from None
     if not os.access(path, os.R_OK):

@@ -8,14 +8,10 @@ import socket
 from pathlib import Path
 from typing import IO, Any
 
-from edge.errors import EdgeError, NotRunningError
+from edge.errors import NotRunningError, RefusedError
 
 TIMEOUT_S = 150.0
 """Longest answer: a machine that stops, or events that are waited for."""
-
-
-class Refused(EdgeError):
-    """The daemon did not do what was asked."""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -32,7 +28,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def call(path: Path, method: str, target: str, body: dict[str, Any] | IO[bytes] | None = None) -> Any:
-    """One request; the JSON of the answer. Raises `NotRunningError`, or `Refused` with the daemon's sentence."""
+    """One request; the JSON of the answer. Raises `NotRunningError`, or `RefusedError` with the daemon's sentence."""
     connection = _Connection(path)
     content = json.dumps(body).encode() if isinstance(body, dict) else body
     try:
@@ -48,5 +44,5 @@ def call(path: Path, method: str, target: str, body: dict[str, Any] | IO[bytes] 
     finally:
         connection.close()
     if response.status >= 400:
-        raise Refused(answer["error"])
+        raise RefusedError(answer["error"])
     return answer

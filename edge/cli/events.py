@@ -24,7 +24,7 @@ def events(args: argparse.Namespace) -> int:
     """Print the last events; with --follow also each one that comes."""
     file = sitefile.read(sitefile.find(args.config))
     with open_readonly(file.state_dir) as snapshot:
-        found = snapshot.last_events(args.last, args.machine)
+        found = snapshot.last_events(max(0, args.last), args.machine)
         newest = (snapshot.summary()["last_event"] or {"seq": 0})["seq"]
     _show(found, as_json=args.json)
     while args.follow:
@@ -48,9 +48,9 @@ def _show(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         print(json.dumps(event, ensure_ascii=False) if as_json else line(event), flush=True)
 
 
-def line(event: Mapping[str, Any]) -> str:
-    """One event on one line of the terminal."""
-    about = [event[key] for key in ("machine", "job_id") if event.get(key)]
+def line(event: Mapping[str, Any], *, job: bool = True) -> str:
+    """One event on one line of the terminal; without `job` on a page that is about one job anyway."""
+    about = [event[key] for key in ("machine", "job_id") if event.get(key) and (job or key != "job_id")]
     body = event["body"]
     said = next((str(body[key]) for key in ("outcome", "reason", "firmware") if body.get(key)), "")
     when, who = text.clock_time(event["at_wall"]), f"({event['actor']})"

@@ -11,10 +11,11 @@ from urllib.parse import quote
 from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
+from edge.cli.events import line as event_line
 from edge.cli.status import job_lines
-from edge.errors import NotRunningError, UsageError
+from edge.errors import NoJournalError, NotRunningError, UsageError
 from edge.sitefile import SiteFile
-from edge.status import ATTENTION, FINE, UNSAFE
+from edge.status import ATTENTION, FINE, NO_DAEMON, UNSAFE
 from edge.views import Snapshot, open_readonly
 
 SHORTEST_ID = 4
@@ -26,13 +27,25 @@ def jobs(args: argparse.Namespace) -> int:
     try:
         found = call(file.socket, "GET", "/v1/jobs?all" if args.all else "/v1/jobs")
     except NotRunningError:
-        with open_readonly(file.state_dir) as snapshot:
-            found = [{**job, "waits": []} for job in snapshot.jobs(args.all)]
+        found = _recorded_jobs(file, all=args.all)
     if args.json:
         text.print_json(found)
     else:
         print("\n".join(job_lines(found)))
     return FINE
+
+
+def _recorded_jobs(file: SiteFile, *, all: bool) -> list[dict[str, Any]]:
+    """As the journal has them, with the daemon dead."""
+    try:
+        with open_readonly(file.state_dir) as snapshot:
+            return [_without_daemon(job) for job in snapshot.jobs(all)]
+    except NoJournalError:
+        return []
+
+
+def _without_daemon(job: dict[str, Any]) -> dict[str, Any]:
+    return {**job, "waits": [NO_DAEMON] if job["state"] == "ALLOWED_TO_START" else []}
 
 
 def why(args: argparse.Namespace) -> int:
@@ -54,12 +67,16 @@ def _reasons(found: Mapping[str, Any]) -> list[str]:
             asked = f", asked to {step['requested']}" if step["requested"] != "none" else ""
             lines.append(f"  step {step['step']} runs on {step['machine']}{asked}")
         elif step["reason"]:
-            lines += text.wrap(f"step {step['step']} is {step['state']}: {step['reason']}", "  ")
+            lines += text.wrap(f"step {step['step']} is {step['state']}: {step['reason']}", "  ", "    ")
+        if step["state"] == "HELD":
+            lines += ["    a person decides; to end the job:", f"      edge job cancel {found['job_id']}"]
     for index, wait in enumerate(found["waits"]):
-        lines += text.wrap(f"{'first: ' if index == 0 else 'then:  '}{wait['text']}", "  ")
+        lines += text.wrap(f"{'first: ' if index == 0 else 'then:  '}{wait['text']}", "  ", " " * 9)
         if wait["command"]:
             lines.append(f"         {wait['command']}")
-    return lines or ["  it waits for nothing"]
+    if not lines:
+        lines.append("  it is about to start" if found["state"] == "ALLOWED_TO_START" else "  it has ended")
+    return lines
 
 
 def submit(args: argparse.Namespace) -> int:
@@ -99,24 +116,35 @@ def show(args: argparse.Namespace) -> int:
     if args.json:
         text.print_json(found)
         return FINE
-    signers = ", ".join(found["signers"])
-    print(f"job {found['job_id']}: {found['state']}")
-    print(f"  product    {found['product']}" + (f"   reference {found['reference']}" if found["reference"] else ""))
-    print(f"  issued by  {found['issuer']}   signed by {signers}   accepted {text.clock_time(found['accepted_at'])}")
-    print(f"  envelope   sha256 {found['digest']}")
-    for artifact in found["artifacts"]:
-        here = "here" if artifact["stored"] else "not here"
-        print(f"  file       {artifact['name']} ({here})  sha256 {artifact['sha256'][:16]}…")
-    rows = [
-        [f"{run['step']} #{run['attempt']}", run["machine"], run["outcome"] or "running", run["reason"] or ""]
-        for run in found["runs"]
-    ]
-    if rows:
-        print("\n".join(text.table(["RUN", "MACHINE", "OUTCOME", "REASON"], rows)))
-    print("\n".join(_reasons(found)))
-    for event in found["events"]:
-        print(f"  {event['seq']:>6}  {text.clock_time(event['at_wall'])}  {event['kind']}  by {event['actor']}")
+    print("\n".join(job_page(found)))
     return FINE
+
+
+def job_page(found: Mapping[str, Any]) -> list[str]:
+    """All that is known of a job, for a terminal."""
+    facts = [
+        ("product", found["product"]),
+        ("reference", found["reference"]),
+        ("issued by", f"{found['issuer']}, signed by {', '.join(found['signers'])}"),
+        ("accepted", text.clock_time(found["accepted_at"])),
+        ("envelope", f"sha256 {found['digest']}"),
+        *(
+            ("file", f"{a['name']}, {'here' if a['stored'] else 'NOT HERE'}, sha256 {a['sha256'][:16]}…")
+            for a in found["artifacts"]
+        ),
+    ]
+    lines = [f"job {found['job_id']}: {found['state']}"]
+    for label, value in facts:
+        lines += text.wrap(value, f"  {label:<10} ", " " * 13) if value else []
+    lines += ["", text.colour("NOW", "bold"), *_reasons(found)]
+    if found["runs"]:
+        rows = [
+            [f"{run['step']} #{run['attempt']}", run["machine"], run["outcome"] or "running", run["reason"] or ""]
+            for run in found["runs"]
+        ]
+        lines += ["", text.colour("RUNS", "bold"), *text.table(["RUN", "MACHINE", "OUTCOME", "REASON"], rows)]
+    lines += ["", text.colour("EVENTS", "bold"), *(event_line(event, job=False) for event in found["events"])]
+    return lines
 
 
 def cancel(args: argparse.Namespace) -> int:
@@ -127,7 +155,7 @@ def cancel(args: argparse.Namespace) -> int:
     if args.json:
         text.print_json(found)
     elif found["state"] == "RUNNING":
-        print(f"job {job_id} is being stopped; `edge why {job_id}` tells when the machine has confirmed it")
+        print(f"job {job_id} is being stopped; how it goes:\n  edge why {job_id}")
     else:
         print(f"job {job_id} is {found['state']}")
     return FINE
@@ -142,7 +170,7 @@ def _job(file: SiteFile, wanted: str) -> dict[str, Any]:
     try:
         live: dict[str, Any] = call(file.socket, "GET", f"/v1/jobs/{quote(job_id)}")
     except NotRunningError:
-        return {**stored, "waits": []}
+        return _without_daemon(stored)
     return live
 
 

@@ -26,5 +26,5 @@ def clear(args: argparse.Namespace) -> int:
     if args.json:
         text.print_json(answer)
     else:
-        print(f"{args.machine} is clear; recorded as {answer['actor']}")
+        print(f"{args.machine} is clear; the journal names {answer['actor']}")
     return FINE

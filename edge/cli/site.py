@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import sys
 from pathlib import Path
 
-from edge import logs, plugins, sitefile
+from edge import folders, logs, plugins, sitefile
 from edge.authority import Authority
 from edge.cli import text
 from edge.errors import ConfigError, DriverError, UsageError
 from edge.model.site import SiteConfig, validate
 from edge.plugins import Equipment
-from edge.status import FINE, UNSAFE
+from edge.status import ATTENTION, FINE, UNSAFE
 
 TEMPLATE = """\
 # The site, as `edge` sees it. Paths are relative to this file. `edge check` says what is wrong.
@@ -37,6 +39,19 @@ trust_root = "root.dsse.json"       # who may order work here: `edge root new`, 
 
 BY_ID = Path("/dev/serial/by-id")
 
+NEXT = """\
+next
+  1. put the trust root of your organisation beside it as root.dsse.json; or,
+     to be your own organisation, in {folder}:
+       edge key new owner
+       edge key new orders
+       edge root new --name Me --out root.dsse.json \\
+            --root owner.pub --issuer orders.pub
+       edge root sign root.dsse.json --key owner.key
+  2. name your machines in site.toml
+  3. edge --config {file} check
+"""
+
 
 def init(args: argparse.Namespace) -> int:
     """Write a site.toml into a directory that has none."""
@@ -55,25 +70,32 @@ def init(args: argparse.Namespace) -> int:
         text.print_json({"file": str(file), "ports": ports})
         return FINE
     print(f"wrote {file}")
-    print("serial ports here: " + (", ".join(ports) or f"none in {BY_ID}"))
-    print(f"next: name your machines in it, put the trust root beside it, then\n  edge --config {file} check")
+    print("serial ports here:" + ("".join(f"\n  {port}" for port in ports) or f" none in {BY_ID}"))
+    print(NEXT.format(folder=args.dir, file=file), end="")
     return FINE
 
 
 def check(args: argparse.Namespace) -> int:
     """Everything that can be known without opening a machine: a port that is opened may end somebody's print."""
     path = sitefile.find(args.config)
-    config, equipment = _load(path)
+    config, equipment, _ = _load(path)
     found = [(item.machine.id, _preflight(item)) for item in equipment]
+    level = UNSAFE if any(problem for _, problem in found) else FINE if found else ATTENTION
     if args.json:
-        text.print_json(
-            {"file": str(path), "site": config.site.id, "machines": [{"id": i, "problem": p} for i, p in found]}
-        )
-    else:
-        print(f"{path}: site {config.site.id}, {len(equipment)} machines")
-        for ident, problem in found:
-            print("\n".join(text.wrap(f"{ident}: {problem or 'ready to be opened'}", "  ")))
-    return UNSAFE if any(problem for _, problem in found) else FINE
+        machines = [{"id": ident, "problem": problem} for ident, problem in found]
+        text.print_json({"file": str(path), "site": config.site.id, "level": level, "machines": machines})
+        return level
+    print(f"{path}: the configuration of site {config.site.id} is right")
+    for ident, problem in found:
+        if problem:
+            print(f"edge: {ident}: {problem}", file=sys.stderr)
+        else:
+            print(f"  {ident}: ready to be opened")
+    if not found:
+        print("  no machine yet: add a table [[machines]] to it")
+    elif level == FINE:
+        print("next: edge run")
+    return level
 
 
 def _preflight(item: Equipment) -> str:
@@ -84,24 +106,35 @@ def _preflight(item: Equipment) -> str:
     return ""
 
 
-def _load(path: Path) -> tuple[SiteConfig, list[Equipment]]:
+def _load(path: Path) -> tuple[SiteConfig, list[Equipment], Authority]:
+    """Everything the configuration names, except the machines themselves. Raises `ConfigError`."""
     config = validate(sitefile.read(path))
     equipment = plugins.load(config, path)
-    Authority.load(config.site.trust_root)
-    return config, equipment
+    authority = Authority.load(config.site.trust_root)
+    if problem := folders.unwritable(config.site.state_dir):
+        raise ConfigError(path, "site.state_dir", problem, "the daemon must be able to write there")
+    if problem := folders.no_socket(config.site.socket):
+        raise ConfigError(path, "site.socket", problem, "choose another path")
+    return config, equipment, authority
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve the site until SIGTERM or Ctrl-C."""
+    """Serve the site until SIGTERM or Ctrl-C.
+
+    A machine that cannot be opened is no reason not to start: after a power cut the others must work, orders must be
+    taken, and what was left open must be written down. It is said at once, and tried again for ever.
+    """
     from edge import daemon
 
     path = sitefile.find(args.config)
-    config, _ = _load(path)
+    config, equipment, authority = _load(path)
+    os.umask(folders.UMASK)
     try:
+        folders.make_state_dir(config.site.state_dir)
         log = logs.set_up(config.site.state_dir, verbose=args.verbose)
     except OSError as error:
         raise ConfigError(path, "site.state_dir", f"{config.site.state_dir}: {error.strerror}") from error
     try:
-        return asyncio.run(daemon.run(config, path))
+        return asyncio.run(daemon.run(config, equipment, authority))
     except OSError as error:
         raise UsageError(f"the daemon cannot start: {error}; the log is {log}") from error

@@ -14,9 +14,9 @@ from typing import Any
 from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
-from edge.errors import NotRunningError
+from edge.errors import NoJournalError, NotRunningError
 from edge.sitefile import SiteFile
-from edge.status import ATTENTION, FINE, UNSAFE, document
+from edge.status import ATTENTION, FINE, NO_DAEMON, UNSAFE, document, without_journal
 from edge.views import open_readonly
 
 WATCH_S = 2.0
@@ -56,8 +56,12 @@ def fetch(file: SiteFile) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = call(file.socket, "GET", "/v1/status")
     except NotRunningError as reason:
-        with open_readonly(file.state_dir) as snapshot:
-            answer = document(snapshot, _configured(file), None, {}, {})
+        try:
+            with open_readonly(file.state_dir) as snapshot:
+                waits = {job["job_id"]: [NO_DAEMON] for job in snapshot.jobs() if job["state"] == "ALLOWED_TO_START"}
+                answer = document(snapshot, _configured(file), None, {}, waits)
+        except NoJournalError:
+            answer = without_journal(file.site, _configured(file))
         answer["daemon_missing"] = str(reason)
     return answer
 
@@ -79,19 +83,20 @@ def screen(found: Mapping[str, Any]) -> list[str]:
     where = f"event {event['seq']}, {text.since(event['at_wall'])} ago" if event else "no event yet"
     lines = [f"{text.colour(found['site'], 'bold')}: {text.colour(words, tone)}   ({where})"]
     if found["daemon"] is None:
-        lines += text.wrap(f"{found['daemon_missing']}; this is what the journal says.", "")
+        source = "; this is what its journal says" if found["journal"] else ""
+        lines += text.wrap(f"{found['daemon_missing']}{source}.", "")
     if found["attention"]:
         lines += ["", text.colour("NEEDS A HAND", "bold")]
         for item in found["attention"]:
-            lines += text.wrap(f"! {item['text']}", "  ")
+            lines += text.wrap(f"! {item['text']}", "  ", "    ")
             if item["command"]:
-                lines.append(text.colour(f"      {item['command']}", "dim"))
+                lines.append(f"      {item['command']}")
     lines += ["", text.colour("MACHINES", "bold"), *machine_lines(found["machines"])]
     lines += ["", text.colour("JOBS", "bold"), *job_lines(found["jobs"], found["machines"])]
     counts = ", ".join(f"{count} {state.lower()}" for state, count in found["job_counts"].items() if count)
     lines += [f"  in all: {counts}"] if counts else []
     for notice in found["notices"]:
-        lines += text.wrap(f"note: {notice['text']}", "  ")
+        lines += text.wrap(f"note: {notice['text']}", "  ", "    ")
     return lines
 
 
@@ -107,7 +112,7 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
         rows.append(
             [
                 machine["id"],
-                machine["state"] + (" *" if machine["needs_clearing"] and not machine["run"] else ""),
+                machine["state"] + ("*" if machine["needs_clearing"] and not machine["run"] else ""),
                 f"{100 * progress['done'] / progress['total']:.0f} %" if progress else "-",
                 "  ".join(heat) or "-",
                 str(link["resends"] + link["time_outs"]) if link else "-",
@@ -126,15 +131,17 @@ def _heaters(machine: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def job_lines(jobs: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str, Any]] = ()) -> list[str]:
-    """A line each: state, and where it runs or why it waits."""
+    """A line each, and below it where it runs or why it waits."""
     if not jobs:
         return ["  none open"]
     running = {machine["run"]["job_id"]: machine["id"] for machine in machines if machine["run"]}
-    rows = []
-    for job in jobs:
+    rows = [[job["job_id"], job["state"], text.clip(job["product"], 28)] for job in jobs]
+    header, *lines = text.table(["JOB", "STATE", "PRODUCT"], rows)
+    shown = [header]
+    for job, line in zip(jobs, lines, strict=True):
+        shown.append(line)
         if job["job_id"] in running:
-            note = f"on {running[job['job_id']]}"
-        else:
-            note = job["waits"][0]["text"] if job["waits"] else ""
-        rows.append([job["job_id"], text.clip(job["product"], 14), job["state"], note])
-    return text.table(["JOB", "PRODUCT", "STATE", "WHERE, OR WHY IT WAITS"], rows)
+            shown.append(f"    on {running[job['job_id']]}")
+        elif job["waits"]:
+            shown += text.wrap(f"waits: {job['waits'][0]['text']}", "    ", "      ")
+    return shown

@@ -43,13 +43,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = " 
     return lines
 
 
-def wrap(text: str, indent: str) -> list[str]:
-    """`text` in lines of the terminal's width, each with `indent`."""
+def wrap(text: str, indent: str, hang: str | None = None) -> list[str]:
+    """`text` in lines of the terminal's width, the first with `indent`, the others with `hang` (as `indent`)."""
     lines, line = [], indent
     for word in text.split():
         if len(line) + len(word) > WIDTH and line.strip():
             lines.append(line.rstrip())
-            line = indent
+            line = indent if hang is None else hang
         line += word + " "
     return [*lines, line.rstrip()]
 

@@ -26,6 +26,7 @@ from typing import IO, Any
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import EdgeError, NotRunningError
+from edge.status import UNSAFE
 
 SPEED = 15.0
 """How much faster than a real printer the simulated one is: five minutes of heating and printing pass in 20 s."""
@@ -33,7 +34,8 @@ SPEED = 15.0
 START_S = 30.0
 PRINT_S = 80.0
 LOOK_S = 0.2
-BAR_COLUMNS = 30
+BAR_COLUMNS = 24
+INDENT = "  "
 
 SITE = """\
 [site]
@@ -94,7 +96,7 @@ class Story:
 
             _chapter("5. How the site is now")
             self._edge("status", may_need_attention=True)
-        _chapter("6. After the daemon has stopped: the journal's verdict, and the printer's own log")
+        _chapter("6. The daemon has stopped: the journal's verdict, and the printer's own log")
         self._edge("verify")
         return self._verdict(log, forged, again)
 
@@ -102,51 +104,47 @@ class Story:
 
     def _edge(self, *words: str, may_need_attention: bool = False) -> None:
         """Type a command, and show what it says."""
-        print(text.colour(f"$ edge {' '.join(words)}", "bold"))
-        done = subprocess.run(
-            [_command("edge"), *words],
+        _typed("edge", *words)
+        done = self._run("edge", *words)
+        _said((done.stdout + done.stderr).splitlines())
+        if done.returncode not in ((0, 1) if may_need_attention else (0,)):
+            raise DemoError(f"`edge {' '.join(words)}` ended with exit code {done.returncode}")
+
+    def _submit(self, bundle: str) -> Mapping[str, Any]:
+        """Submit a bundle as a user would, and read the verdict as a script would."""
+        _typed("edge", "job", "submit", bundle)
+        done = self._run("edge", "job", "submit", "--json", bundle)
+        if not done.stdout:
+            raise DemoError(f"`edge job submit {bundle}` said: {done.stderr.strip()}")
+        from edge.cli.jobs import receipt_lines
+
+        receipt: Mapping[str, Any] = json.loads(done.stdout)
+        _said(receipt_lines(Path(bundle), receipt))
+        return receipt
+
+    def _run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [_command(program), *words],
             cwd=self._folder,
             env=self._environment,
             capture_output=True,
             text=True,
             check=False,
         )
-        print("".join(f"    {line}\n" for line in (done.stdout + done.stderr).splitlines()), end="")
-        if done.returncode not in ((0, 1) if may_need_attention else (0,)):
-            raise DemoError(f"`edge {' '.join(words)}` ended with exit code {done.returncode}")
-
-    def _submit(self, bundle: str) -> Mapping[str, Any]:
-        """Submit a bundle as a user would, and read the verdict as a script would."""
-        print(text.colour(f"$ edge job submit {bundle}", "bold"))
-        command = [_command("edge"), "job", "submit", "--json", bundle]
-        done = subprocess.run(
-            command, cwd=self._folder, env=self._environment, capture_output=True, text=True, check=False
-        )
-        if not done.stdout:
-            raise DemoError(f"`edge job submit {bundle}` said: {done.stderr.strip()}")
-        from edge.cli.jobs import receipt_lines
-
-        receipt: Mapping[str, Any] = json.loads(done.stdout)
-        print("".join(f"    {line}\n" for line in receipt_lines(Path(bundle), receipt)), end="")
-        return receipt
 
     @contextmanager
     def _process(self, program: str, *words: str, ready: str) -> Iterator[None]:
         """Start a process, wait for the line that says it is ready, and stop it at the end."""
-        print(text.colour(f"$ {program} {' '.join(words)} &", "bold"))
-        errors = (self._folder / f"{program}.out").open("w+b")
-        with (
-            errors,
-            subprocess.Popen(
-                [_command(program), *words],
-                cwd=self._folder,
-                env=self._environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            ) as process,
-        ):
+        _typed(program, *words, "&")
+        with subprocess.Popen(
+            [_command(program), *words],
+            cwd=self._folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:
             try:
-                print(f"    {_wait_for(process, ready)}")
+                _said([_wait_for(process, ready)])
                 yield
             finally:
                 process.send_signal(signal.SIGTERM)
@@ -167,8 +165,8 @@ class Story:
                 if sys.stdout.isatty():
                     print()
                 return
-            if job["state"] == "INTERRUPTED":
-                raise DemoError(f"the print is held: {site['attention'][0]['text']}")
+            if site["level"] == UNSAFE or job["state"] == "INTERRUPTED":
+                raise DemoError(site["attention"][0]["text"])
             seen = machine["progress"]
             total = seen["total"] if seen else total
             percent = 100 * seen["done"] // seen["total"] if seen else 0
@@ -182,7 +180,7 @@ class Story:
         heat = machine["temperatures"]
         degrees = "  ".join(f"{name} {heat[name]['actual_degc']:5.1f} degC" for name in ("T", "B") if name in heat)
         bar = "#" * (percent * BAR_COLUMNS // 100)
-        line = f"    [{bar:<{BAR_COLUMNS}}] {percent:3d} %  {done:>5} commands  {degrees}"
+        line = f"{INDENT}[{bar:<{BAR_COLUMNS}}] {percent:3d} %  {done:>5} commands  {degrees}"
         start, end = ("\r", "") if sys.stdout.isatty() else ("", "\n")
         print(f"{start}{line:<78}".rstrip() if end else f"{start}{line:<78}", end=end, flush=True)
 
@@ -198,31 +196,48 @@ class Story:
             raise DemoError(f"the printer carried out {len(carried_out)} commands that are not the program's")
         if forged["accepted"] or not again["accepted"] or not again["repeated"]:
             raise DemoError("a forged order was accepted, or a repeated one was not recognised")
-        print(f"    the printer carried out {len(wanted)} commands, exactly the program's, in order")
-        return (
-            f"demo: ok - 1 signed job printed, {len(wanted)} of {len(wanted)} commands in order; "
-            f"1 forgery refused; 1 repeat ignored"
-        )
+        _said([f"the printer carried out {len(wanted)} commands, exactly the program's, in order"])
+        return f"demo: ok - 1 job printed, {len(wanted)} commands; 1 forgery refused, 1 repeat ignored"
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the demo in a folder of its own, which is removed unless something went wrong."""
     folder = Path(tempfile.mkdtemp(prefix="edge-demo-"))
-    print(f"The main job of edge, in {folder}. The printer is simulated, {SPEED:g} times as fast as a real one.")
+    print(f"The main job of edge, in {folder}.")
+    print(f"The printer is simulated, {SPEED:g} times as fast as a real one.")
     began_s = time.monotonic()
     try:
         last = Story(folder).tell()
     except (DemoError, NotRunningError) as error:
-        print(f"demo: failed - {error}; what is left is in {folder}", file=sys.stderr)
+        print("\n".join(text.wrap(f"demo: failed - {error}; what is left is in {folder}", "")), file=sys.stderr)
         return 2
     if not args.keep:
         shutil.rmtree(folder)
-    print(f"\n{last} ({time.monotonic() - began_s:.0f} s)")
+    print(f"\nThat took {time.monotonic() - began_s:.0f} s.\n{last}")
     return 0
 
 
 def _chapter(title: str) -> None:
     print(f"\n{text.colour(title, 'green')}", flush=True)
+
+
+def _typed(*words: str) -> None:
+    """A command line as a person would type it, continued where a terminal ends."""
+    lines = [f"$ {words[0]}"]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) + 3 > text.WIDTH:
+            lines[-1] += " \\"
+            lines.append("     ")
+        lines[-1] += f" {word}"
+    print("\n".join(text.colour(line, "bold") for line in lines), flush=True)
+
+
+def _said(lines: Sequence[str]) -> None:
+    """What a command answered."""
+    for line in lines:
+        shown = f"{INDENT}{line}".rstrip()
+        indent = " " * (len(shown) - len(shown.lstrip()))
+        print("\n".join([shown] if len(shown) <= text.WIDTH else text.wrap(shown, indent, indent + "  ")), flush=True)
 
 
 def _command(name: str) -> str:

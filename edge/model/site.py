@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from edge.errors import ConfigError
+from edge.model.fields import Process, SiteId
+from edge.model.strictjson import shown
 from edge.sitefile import SiteFile
 
 SOCKET_PATH_MAX_BYTES = 107
 """Longest path of a Unix socket: sun_path has 108 bytes with its NUL (unix(7))."""
 
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-Process: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-
 
 def _unique(values: list[str]) -> list[str]:
     for value, count in Counter(values).items():
         if count > 1:
-            raise ValueError(f"{value!r} stands {count} times")
+            raise ValueError(f"'{value}' stands {count} times, must stand once")
     return values
 
 
@@ -32,20 +33,20 @@ class _Table(BaseModel):
 class SiteTable(_Table):
     """``[site]``. Relative paths are relative to the file."""
 
-    id: Name
-    state_dir: Path
-    socket: Path
-    trust_root: Path
+    id: Annotated[SiteId, Field(examples=["berlin-1"])]
+    state_dir: Annotated[Path, Field(examples=["state"])]
+    socket: Annotated[Path, Field(examples=["edge.sock"])]
+    trust_root: Annotated[Path, Field(examples=["root.dsse.json"])]
     profiles_dir: Path | None = None
 
 
 class MachineTable(_Table):
     """One ``[[machines]]``."""
 
-    id: Name
-    driver: str
+    id: Annotated[SiteId, Field(examples=["prn-1"])]
+    driver: Annotated[str, Field(examples=["gcode"])]
     profile: str = "auto"
-    processes: Annotated[list[Process], Field(min_length=1), AfterValidator(_unique)]
+    processes: Annotated[list[Process], Field(min_length=1, examples=[["fdm"]]), AfterValidator(_unique)]
     connection: dict[str, Any]
     properties: dict[str, str | int | float | bool] = {}
     limits: dict[str, Any] = {}
@@ -66,7 +67,7 @@ def validate(file: SiteFile) -> SiteConfig:
         raise config_error(file.path, "", error, SiteConfig) from error
     for name, count in Counter(machine.id for machine in config.machines).items():
         if count > 1:
-            raise ConfigError(file.path, "machines.id", f"{name!r} stands {count} times", "each machine needs its own")
+            raise ConfigError(file.path, "machines.id", f"'{name}' stands {count} times", "each machine needs its own")
     here = file.path.parent
     site = config.site.model_copy(
         update={
@@ -76,38 +77,46 @@ def validate(file: SiteFile) -> SiteConfig:
             "profiles_dir": (here / config.site.profiles_dir).absolute() if config.site.profiles_dir else None,
         }
     )
-    if len(str(site.socket).encode()) > SOCKET_PATH_MAX_BYTES:
+    if (long := len(str(site.socket).encode())) > SOCKET_PATH_MAX_BYTES:
         raise ConfigError(
-            file.path, "site.socket", f"{site.socket} is too long", f"{SOCKET_PATH_MAX_BYTES} bytes at most"
+            file.path,
+            "site.socket",
+            f"{site.socket} has {long} bytes",
+            f"the path of a socket has at most {SOCKET_PATH_MAX_BYTES}; choose a shorter one",
         )
     if site.profiles_dir is not None and not site.profiles_dir.is_dir():
-        raise ConfigError(file.path, "site.profiles_dir", f"{site.profiles_dir} is no directory")
+        expected = "make it, or remove the key"
+        raise ConfigError(file.path, "site.profiles_dir", f"{site.profiles_dir} is no directory", expected)
     return config.model_copy(update={"site": site})
 
 
 def config_error(file: Path, prefix: str, error: ValidationError, schema: type[BaseModel]) -> ConfigError:
-    """The first of pydantic's complaints, as one sentence about a field of a configuration file."""
-    first = error.errors()[0]
-    field = ".".join([*filter(None, [prefix]), *(str(part) for part in first["loc"])])
+    """The first of pydantic's complaints, as one sentence: the field, what stands there, and what would be right."""
+    first = error.errors(include_url=False)[0]
+    place, name = first["loc"][:-1], str(first["loc"][-1]) if first["loc"] else ""
+    field = prefix + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    field = field.removeprefix(".")
+    table = _table_at(schema, place)
     match first["type"]:
         case "extra_forbidden":
-            known = ", ".join(_fields_at(schema, first["loc"][:-1]))
-            return ConfigError(file, field, "unknown key", f"known here: {known}" if known else "remove it")
+            return ConfigError(file, field, "unknown key", f"known here: {', '.join(table.model_fields) or 'none'}")
         case "missing":
-            return ConfigError(file, field, "is missing")
+            known = table.model_fields.get(name)
+            example = json.dumps(known.examples[0]) if known is not None and known.examples else "…"
+            return ConfigError(file, field, "is missing", f"add {name} = {example}")
         case "value_error":
-            problem = first["msg"].removeprefix("Value error, ")
+            return ConfigError(file, field, first["msg"].removeprefix("Value error, "))
         case _:
-            problem = f"is {first['input']!r}: {first['msg'].lower()}"
-    return ConfigError(file, field or "the table", problem)
+            right = re.sub(r"^\w+ should", "must", first["msg"])
+            return ConfigError(file, field, f"is {shown(first['input'])}, {right}")
 
 
-def _fields_at(schema: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """The keys that a table of site.toml can have."""
+def _table_at(schema: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
+    """The table of site.toml that a field at `place` belongs to."""
     match place:
         case ("site",):
-            return list(SiteTable.model_fields)
+            return SiteTable
         case ("machines", int()):
-            return list(MachineTable.model_fields)
+            return MachineTable
         case _:
-            return list(schema.model_fields)
+            return schema

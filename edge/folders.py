@@ -1,0 +1,43 @@
+"""The site's own directories: made so that the group may look in, and looked at before the daemon needs them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+STATE_DIR_MODE = 0o2750
+"""Setgid: what is made inside belongs to the directory's group, whose members may read it."""
+
+UMASK = 0o027
+"""Of the daemon: nothing it makes is for others."""
+
+
+def make_state_dir(state_dir: Path) -> None:
+    """Make it with `STATE_DIR_MODE`; one that is there keeps the mode that somebody gave it. Raises `OSError`."""
+    state_dir.parent.mkdir(parents=True, exist_ok=True)
+    if not state_dir.is_dir():
+        state_dir.mkdir()
+        state_dir.chmod(STATE_DIR_MODE)
+
+
+def unwritable(directory: Path) -> str:
+    """Why nothing can be made in `directory`, be it there or still to be made; empty if it can. Changes nothing."""
+    place = directory
+    while not os.access(place, os.F_OK) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        return f"{place} is no directory"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"no permission to write in {place}"
+    return ""
+
+
+def no_socket(path: Path) -> str:
+    """Why no socket can be made at `path`; empty if it can. Changes nothing."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return f"{path} is there already, and is no socket"
+    except OSError:
+        pass  # nothing is there, or nobody may look: the directory says which
+    return unwritable(path.parent)

@@ -1,0 +1,180 @@
+"""A driver for a machine that is not there, and does what a test tells it to. A plug-in like any other.
+
+script = Script()
+script.execute = fails                      what `execute` does: a coroutine function of the run
+plugin = FakePlugin(script)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from edge.driver import (
+    Capability,
+    Driver,
+    DriverContext,
+    DriverPlugin,
+    Identity,
+    Lost,
+    Machine,
+    MachineError,
+    MachineState,
+    Motion,
+    NotAcceptableError,
+    Outcome,
+    OutcomeKind,
+    Prediction,
+    ProfileInfo,
+    Program,
+    Recovery,
+    Resume,
+    Run,
+    StateSeen,
+    Step,
+)
+
+SUCCEEDED = Outcome(OutcomeKind.SUCCEEDED, Motion.POSSIBLE, "done")
+STOPPED = Outcome(OutcomeKind.STOPPED, Motion.POSSIBLE, "stopped on request")
+
+
+class Connection(BaseModel):
+    """``connection`` in site.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    place: str = ""
+
+
+class Limits(BaseModel):
+    """``limits`` in site.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+async def succeed(run: Run) -> Outcome:
+    """The machine does what it is told."""
+    return SUCCEEDED
+
+
+async def confirm() -> None:
+    """The machine confirms a stop."""
+
+
+@dataclass
+class Script:
+    """What the machine does next, and what was asked of it."""
+
+    execute: Callable[[Run], Awaitable[Outcome]] = succeed
+    stop: Callable[[], Awaitable[None]] = confirm
+    open: Callable[[], Awaitable[None]] = confirm
+    context: DriverContext | None = None
+    executed: list[Run] = field(default_factory=list)
+    stops: int = 0
+    opened: int = 0
+    closed: int = 0
+    lost: asyncio.Future[MachineError] | None = None
+
+    def work_until_stopped(self) -> asyncio.Event:
+        """Runs go on until they are stopped; an event that is set when one has begun."""
+        begun, stopped = asyncio.Event(), asyncio.Event()
+
+        async def execute(run: Run) -> Outcome:
+            begun.set()
+            await stopped.wait()
+            return STOPPED
+
+        async def stop() -> None:
+            stopped.set()
+
+        self.execute, self.stop = execute, stop
+        return begun
+
+    def lose(self, reason: str) -> None:
+        """The connection breaks."""
+        assert self.lost is not None
+        self.lost.set_result(MachineError(reason))
+
+
+class FakeDriver(Driver):
+    """One connection to it."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    @property
+    def identity(self) -> Identity:
+        return Identity("Fake", "1.0")
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset()
+
+    async def execute(self, run: Run, program: Program, resume: Resume | None = None) -> Outcome:
+        self._script.executed.append(run)
+        return await self._script.execute(run)
+
+    async def recover(self, run: Run, program: Program) -> Recovery:
+        return Lost("a machine that is not there remembers nothing")
+
+    async def stop(self, deadline_s: float) -> None:
+        self._script.stops += 1
+        await self._script.stop()
+
+    async def abort(self) -> None:
+        raise AssertionError("nobody aborts yet")
+
+    async def lost(self) -> MachineError:
+        assert self._script.lost is not None
+        return await asyncio.shield(self._script.lost)
+
+
+class FakePlugin(DriverPlugin[Connection, Limits]):
+    """Refuses programs that contain the word ``refuse``, and stumbles over ``stumble``."""
+
+    connection = Connection
+    limits = Limits
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script = script or Script()
+
+    def __reduce__(self) -> tuple[type[FakePlugin], tuple[()]]:
+        return FakePlugin, ()  # a worker process needs no script
+
+    def profiles(self, user_dir: Path | None) -> list[ProfileInfo]:
+        return []
+
+    def preflight(self, machine: Machine[Connection, Limits]) -> None:
+        if machine.connection.place == "nowhere":
+            raise NotAcceptableError("place", "nowhere", "somewhere")
+
+    def check(self, machine: Machine[Connection, Limits], step: Step, program: Program) -> Prediction:
+        content = program.path.read_text()
+        if "refuse" in content:
+            raise NotAcceptableError("line 1 X", 900, 200, "mm")
+        if "stumble" in content:
+            raise RuntimeError("a bug")
+        return Prediction(12.0)
+
+    @asynccontextmanager
+    async def open(self, machine: Machine[Connection, Limits], context: DriverContext) -> AsyncIterator[Driver]:
+        script = self.script
+        script.opened += 1
+        await script.open()
+        script.context = context
+        script.lost = asyncio.get_running_loop().create_future()
+        context.emit(StateSeen(MachineState.IDLE))
+        try:
+            yield FakeDriver(script)
+        finally:
+            script.closed += 1
+            script.lost.cancel()
+
+
+PLUGIN = FakePlugin()
+NO_PLUGIN = "this is no plug-in"

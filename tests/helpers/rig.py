@@ -1,0 +1,179 @@
+"""The parts of a running site in one process, with a fake machine instead of a real one, and a real journal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from edge import views
+from edge.artifacts import Artifacts
+from edge.authority import Authority
+from edge.clock import SystemClock
+from edge.driver import Machine, Program, Step
+from edge.intake import Intake, Receipt
+from edge.journal import Journal
+from edge.model.fields import time_text
+from edge.planner import StepKey
+from edge.plugins import Equipment
+from edge.runner import Assignment, Runner
+from edge.schema import FILE_NAME
+from edge.trust import new_job_id, write_bundle
+from tests.helpers.fake_driver import Connection, FakePlugin, Limits, Script
+from tests.helpers.trust import PROGRAM, Ceremony, order_document
+
+DEADLINE_S = 10.0
+
+
+class Rig:
+    """A journal, a store of artifacts, an intake, and a runner for one machine that does fdm."""
+
+    def __init__(self, folder: Path, journal: Journal) -> None:
+        self.folder = folder
+        self.journal = journal
+        self.clock = SystemClock()
+        self.ceremony = Ceremony()
+        self.authority = Authority(self.ceremony.root)
+        self.artifacts = Artifacts.open(folder / "artifacts")
+        self.intake = Intake(journal, self.artifacts, self.authority, frozenset({"fdm"}), self.clock)
+        self.script = Script()
+        machine = Machine(
+            "prn-1", "fake", "auto", ("fdm",), Connection(), Limits(), {"material": "PLA", "nozzle_mm": 0.4}
+        )
+        self.equipment = Equipment(machine, FakePlugin(self.script))
+        self.on_change: Callable[[], None] = lambda: None
+        self.runner = Runner(
+            self.equipment,
+            journal,
+            self.artifacts,
+            self.authority,
+            self.clock,
+            folder,
+            self._changed,
+        )
+        self._moved = asyncio.Event()
+        self._sequence = 0
+
+    def _changed(self) -> None:
+        self._moved.set()
+        self.on_change()
+
+    # Orders
+
+    def order(self, program: bytes = PROGRAM, /, **fields: Any) -> dict[str, Any]:
+        """An order of today, as JSON data."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        self._sequence += 1
+        sha256 = hashlib.sha256(program).hexdigest()
+        artifact = {"sha256": sha256, "size_bytes": len(program), "media_type": "text/x.gcode", "sources": []}
+        defaults = {
+            "job_id": new_job_id(now),
+            "issued_at": time_text(now - timedelta(minutes=1)),
+            "expires_at": time_text(now + timedelta(days=7)),
+            "sequence": self._sequence,
+            "artifacts": {"body.gcode": artifact},
+        }
+        return order_document(**(defaults | fields))
+
+    def bundle(self, program: bytes = PROGRAM, /, *, files: bool = True, **fields: Any) -> Path:
+        """A signed order with its program."""
+        raw = self.ceremony.sign(json.dumps(self.order(program, **fields)).encode())
+        path = self.folder / f"order-{self._sequence}.mfjob"
+        source = self.folder / "source.gcode"
+        source.write_bytes(program)
+        write_bundle(path, raw, {hashlib.sha256(program).hexdigest(): source} if files else {})
+        return path
+
+    async def submit(self, program: bytes = PROGRAM, /, **fields: Any) -> Receipt:
+        return await self.intake.bundle(self.bundle(program, **fields), "user:ada")
+
+    async def assignment(self, program: bytes = PROGRAM, **fields: Any) -> Assignment:
+        """Submit a job; what the dispatcher would offer of it."""
+        receipt = await self.submit(program, **fields)
+        order = receipt.verdict.order
+        assert receipt.verdict.accepted
+        assert order is not None
+        (row,) = [row for row in self.ask(lambda snapshot: snapshot.startable()) if row["job_id"] == order.job_id]
+        artifact = order.artifacts["body.gcode"]
+        path = self.artifacts.path(artifact.sha256)
+        return Assignment(
+            key=StepKey(order.job_id, 1, "print"),
+            step=Step("print", "fdm"),
+            attempt=1,
+            revision=row["revision"],
+            program=Program("body.gcode", path, artifact.sha256, artifact.size_bytes),
+            envelope=row["envelope"],
+            expires_at=order.expires_at,
+        )
+
+    # The runner
+
+    async def offer(self, assignment: Assignment) -> None:
+        """Give the machine a step, as soon as it takes one."""
+        await self.until(lambda: self.runner.offer(assignment))
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until it holds, looking whenever the runner or the journal says that something has changed."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                self._moved.clear()
+                waiting = [
+                    asyncio.create_task(self._moved.wait()),
+                    asyncio.create_task(self.journal.wait_beyond(self.journal.last_seq)),
+                    asyncio.create_task(asyncio.sleep(0.05)),  # what nobody announces
+                ]
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in waiting:
+                    task.cancel()
+                await asyncio.wait(waiting)
+
+    async def ended(self, run: int = 1) -> dict[str, Any]:
+        """The body of the so-many-th ``run_ended``."""
+        await self.until(lambda: len(self.events("run_ended")) >= run)
+        body: dict[str, Any] = self.events("run_ended")[run - 1]["body"]
+        return body
+
+    async def carry_out(self, **fields: Any) -> dict[str, Any]:
+        """One job from its order to the end of its run: the body of its ``run_ended``."""
+        before = len(self.events("run_ended"))
+        await self.offer(await self.assignment(**fields))
+        return await self.ended(before + 1)
+
+    # What is written down
+
+    def ask(self, question: Callable[[views.Snapshot], Any]) -> Any:
+        with views.open_readonly(self.folder) as snapshot:
+            return question(snapshot)
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.ask(lambda snapshot: snapshot.events()) if event["kind"] == kind]
+
+    def step(self, job_id: str) -> dict[str, Any]:
+        (step,) = self.ask(lambda snapshot: snapshot.job(job_id))["steps"]
+        return dict(step)
+
+
+@contextlib.asynccontextmanager
+async def rig(folder: Path) -> AsyncIterator[Rig]:
+    """Everything but a machine at work."""
+    clock = SystemClock()
+    async with Journal.open(folder / FILE_NAME, "berlin-1", clock.stamp) as journal:
+        yield Rig(folder, journal)
+
+
+@contextlib.asynccontextmanager
+async def working_rig(folder: Path) -> AsyncIterator[Rig]:
+    """With the machine at work; closed at the end."""
+    async with rig(folder) as made:
+        serving = asyncio.create_task(made.runner.serve(), name="runner")
+        try:
+            yield made
+        finally:
+            made.runner.close()
+            async with asyncio.timeout(DEADLINE_S):
+                await serving

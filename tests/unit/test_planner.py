@@ -1,0 +1,149 @@
+"""Which machine does which step, and the words for why another waits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from edge.model.machine import MachineState
+from edge.model.order import Range
+from edge.planner import CheckResult, CheckState, Code, MachineView, OpenStep, StepKey, plan
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+SUITS = CheckResult(CheckState.SUITS)
+
+STEP = OpenStep(
+    key=StepKey("job-1", 1, "print"),
+    process="fdm",
+    requires={},
+    program="ab" * 32,
+    program_name="body.gcode",
+    program_here=True,
+    priority=50,
+    due_at=None,
+    not_before=None,
+    expires_at=NOW + timedelta(days=1),
+    accepted_seq=1,
+)
+MACHINE = MachineView("prn-1", ("fdm",), {"material": "PLA"}, MachineState.IDLE)
+CHECKS = {("ab" * 32, "prn-1"): SUITS, ("ab" * 32, "prn-2"): SUITS}
+
+
+def step(name: str, **fields: object) -> OpenStep:
+    return replace(STEP, key=StepKey(name, 1, "print"), **fields)
+
+
+def waits(one: OpenStep, *machines: MachineView, checks=CHECKS) -> list[tuple[Code, str, str]]:
+    """Code, text and command of each blocker of the only step."""
+    made = plan([one], machines, checks, NOW)
+    assert made.assignments == {}
+    return [(blocker.code, blocker.text, blocker.command) for blocker in made.waits[one.key]]
+
+
+def test_a_step_goes_to_the_first_machine_that_can_take_it() -> None:
+    second = replace(MACHINE, id="prn-2")
+    assert plan([STEP], [MACHINE, second], CHECKS, NOW).assignments == {STEP.key: "prn-1"}
+    busy = replace(MACHINE, busy_with="run-1")
+    made = plan([STEP], [busy, second], CHECKS, NOW)
+    assert (made.assignments, made.waits) == ({STEP.key: "prn-2"}, {})
+
+
+def test_steps_go_by_priority_then_due_date_then_acceptance() -> None:
+    steps = [
+        step("late", accepted_seq=1),
+        step("early", accepted_seq=2, due_at=NOW),
+        step("earlier", accepted_seq=3, due_at=NOW - timedelta(hours=1)),
+        step("urgent", accepted_seq=4, priority=51),
+    ]
+    order = []
+    while steps:
+        (taken,) = plan(steps, [MACHINE], CHECKS, NOW).assignments
+        order.append(taken.job_id)
+        steps = [one for one in steps if one.key != taken]
+    assert order == ["urgent", "earlier", "early", "late"]
+
+
+def test_a_machine_takes_one_step_and_the_next_waits_for_it() -> None:
+    made = plan([step("a", accepted_seq=1), step("b", accepted_seq=2)], [MACHINE], CHECKS, NOW)
+    assert [key.job_id for key in made.assignments] == ["a"]
+    assert [blocker.code for blocker in made.waits[StepKey("b", 1, "print")]] == [Code.BUSY]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"refusal": "its key is revoked"}, (Code.UNSIGNED, "its key is revoked", "edge job cancel job-1")),
+        (
+            {"expires_at": NOW},
+            (Code.EXPIRED, "the order was to start before 2026-11-21 12:00 UTC", "edge job cancel job-1"),
+        ),
+        ({"not_before": NOW + timedelta(minutes=1)}, (Code.NOT_BEFORE, "not before 2026-11-21 12:01 UTC", "")),
+        (
+            {"program_here": False},
+            (Code.NO_PROGRAM, "the file body.gcode has not arrived", "edge job submit FILE.mfjob"),
+        ),
+        ({"process": "mill"}, (Code.NO_MACHINE, "no machine here does mill", "")),
+        ({"requires": {"material": "PETG"}}, (Code.UNMET, "prn-1: material is PLA, needs PETG", "")),
+        (
+            {"requires": {"nozzle_mm": Range(max=0.4)}},
+            (Code.UNMET, "prn-1: nozzle_mm is not known, needs at most 0.4", ""),
+        ),
+    ],
+)
+def test_what_keeps_a_step_from_starting(fields: dict, expected: tuple[Code, str, str]) -> None:
+    assert waits(replace(STEP, **fields), MACHINE)[0] == expected
+
+
+def test_an_order_may_start_at_its_not_before_and_until_right_before_its_end() -> None:
+    timely = replace(STEP, not_before=NOW, expires_at=NOW + timedelta(microseconds=1))
+    assert plan([timely], [MACHINE], CHECKS, NOW).assignments == {STEP.key: "prn-1"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"state": MachineState.OFFLINE}, (Code.OFFLINE, "prn-1: offline", "")),
+        (
+            {"state": MachineState.OFFLINE, "state_detail": "no answer"},
+            (Code.OFFLINE, "prn-1: offline: no answer", ""),
+        ),
+        ({"busy_with": "run-1", "needs_clearing": "run-1"}, (Code.BUSY, "prn-1: busy", "")),
+        ({"state": MachineState.HELD}, (Code.BUSY, "prn-1: is HELD", "")),
+        (
+            {"state": MachineState.STOPPED, "state_detail": "door open"},
+            (Code.BUSY, "prn-1: is STOPPED: door open", ""),
+        ),
+        (
+            {"needs_clearing": "run-0"},
+            (Code.NEEDS_CLEARING, "prn-1: the last part is still on it", "edge machine clear prn-1"),
+        ),
+    ],
+)
+def test_what_keeps_a_machine_from_taking_it(fields: dict, expected: tuple[Code, str, str]) -> None:
+    assert waits(STEP, replace(MACHINE, **fields)) == [expected]
+
+
+def test_a_program_is_checked_before_and_may_be_refused() -> None:
+    assert waits(STEP, MACHINE, checks={}) == [(Code.CHECKING, "prn-1: body.gcode is being checked", "")]
+    pending = {("ab" * 32, "prn-1"): CheckResult(CheckState.PENDING)}
+    assert waits(STEP, MACHINE, checks=pending)[0][0] is Code.CHECKING
+    refused = {("ab" * 32, "prn-1"): CheckResult(CheckState.REFUSED, "line 7 X: 900 mm, allowed: 200 mm")}
+    text = "prn-1: refuses body.gcode: line 7 X: 900 mm, allowed: 200 mm"
+    assert waits(STEP, MACHINE, checks=refused) == [(Code.REFUSED, text, "")]
+
+
+def test_each_machine_that_could_do_it_says_what_lasts_longest_and_the_order_comes_first() -> None:
+    one = replace(STEP, requires={"material": "PLA"}, program_here=False)
+    machines = [
+        replace(MACHINE, state=MachineState.OFFLINE, needs_clearing="run-0"),
+        replace(MACHINE, id="prn-2", properties={}),
+        replace(MACHINE, id="mill-1", processes=("mill",)),
+    ]
+    assert [code for code, _, _ in waits(one, *machines)] == [Code.NO_PROGRAM, Code.OFFLINE, Code.UNMET]
+
+
+def test_nothing_to_do_is_an_empty_plan() -> None:
+    made = plan([], [MACHINE], CHECKS, NOW)
+    assert (made.assignments, made.waits) == ({}, {})

@@ -1,0 +1,146 @@
+"""site.toml: where it is found, and the one sentence about what is wrong in it: file, field, value, what is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge import sitefile
+from edge.errors import ConfigError
+from edge.model.site import SiteConfig, validate
+
+SITE = """\
+[site]
+id = "berlin-1"
+state_dir = "state"
+socket = "edge.sock"
+trust_root = "root.dsse.json"
+"""
+MACHINE = """\
+[[machines]]
+id = "prn-1"
+driver = "gcode"
+processes = ["fdm"]
+connection = {port = "/dev/ttyUSB0"}
+"""
+
+
+def load(folder: Path, text: str) -> SiteConfig:
+    file = folder / "site.toml"
+    file.write_text(text)
+    return validate(sitefile.read(file))
+
+
+def complaint(folder: Path, text: str) -> str:
+    """The sentence, without the file's name, which it begins with."""
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{folder}/site.toml: ")
+    assert "\n" not in sentence
+    return sentence.removeprefix(f"{folder}/site.toml: ")
+
+
+def test_paths_are_relative_to_the_file(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir("/")
+    (tmp_path / "profiles").mkdir()
+    site = load(tmp_path, SITE + 'profiles_dir = "profiles"\n').site
+    assert site.state_dir == tmp_path / "state"
+    assert site.socket == tmp_path / "edge.sock"
+    assert site.trust_root == tmp_path / "root.dsse.json"
+    assert site.profiles_dir == tmp_path / "profiles"
+
+
+def test_absolute_paths_stay_what_they_are(tmp_path) -> None:
+    site = load(tmp_path, SITE.replace('"state"', '"/var/lib/edge"').replace('"edge.sock"', '"/run/e.sock"')).site
+    assert (site.state_dir, site.socket, site.profiles_dir) == (Path("/var/lib/edge"), Path("/run/e.sock"), None)
+
+
+def test_machines_come_in_the_order_of_the_file_with_their_defaults(tmp_path) -> None:
+    config = load(tmp_path, SITE + MACHINE + MACHINE.replace("prn-1", "A.b_2"))
+    assert [machine.id for machine in config.machines] == ["prn-1", "A.b_2"]
+    first = config.machines[0]
+    assert (first.profile, first.properties, first.limits) == ("auto", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", 'site: the table [site] is missing; it begins with id = "berlin-1"'),
+        ("site = 5\n", 'site: the table [site] is missing; it begins with id = "berlin-1"'),
+        (SITE.replace('id = "berlin-1"\n', ""), 'site.id: is missing; write id = "berlin-1"'),
+        (SITE.replace('"berlin-1"', "5"), 'site.id: is 5, must be a text; write id = "berlin-1"'),
+        (SITE.replace('"berlin-1"', '""'), "site.id: is '', must be a text; write id = \"berlin-1\""),
+        (
+            SITE.replace("berlin-1", "Berlin West"),
+            "site.id: is 'Berlin West', must be 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or"
+            " digit",
+        ),
+        (
+            SITE.replace("trust_root =", "trustroot ="),
+            'site.trust_root: is missing; add trust_root = "root.dsse.json"',
+        ),
+        (
+            SITE + "colour = 1\n",
+            "site.colour: unknown key; known here: id, state_dir, socket, trust_root, profiles_dir",
+        ),
+        (SITE + "[spool]\n", "spool: unknown key; known here: site, machines"),
+        (SITE + 'machines = "prn-1"\n', "site.machines: unknown key; known here: id, state_dir, socket, trust_root,"),
+        ('machines = "x"\n' + SITE, "machines: is 'x', must be a valid list"),
+        (SITE + MACHINE.replace('driver = "gcode"\n', ""), 'machines[0].driver: is missing; add driver = "gcode"'),
+        (SITE + MACHINE.replace('"gcode"', "7"), "machines[0].driver: is 7, must be a valid string"),
+        (
+            SITE + MACHINE + "nozzle = 1\n",
+            "machines[0].nozzle: unknown key; known here: id, driver, profile, processes, connection, properties,"
+            " limits",
+        ),
+        (SITE + MACHINE.replace('["fdm"]', "[]"), "machines[0].processes: is [], "),
+        (SITE + MACHINE.replace('["fdm"]', '["fdm", "fdm"]'), "machines[0].processes: 'fdm' stands 2 times"),
+        (
+            SITE + MACHINE.replace('["fdm"]', '["FDM"]'),
+            "machines[0].processes[0]: is 'FDM', must be the name of a process such as 'fdm' or 'robot.tend'",
+        ),
+        (SITE + MACHINE + MACHINE, "machines.id: 'prn-1' stands 2 times; each machine needs its own"),
+        (SITE + MACHINE + "properties = {x = []}\n", "machines[0].properties.x"),
+        (SITE.replace("edge.sock", "s" * 110), "site.socket: "),
+        (SITE + 'profiles_dir = "nowhere"\n', "site.profiles_dir: "),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, text, expected) -> None:
+    assert complaint(tmp_path, text).startswith(expected)
+
+
+def test_a_socket_path_that_is_too_long_says_how_long_it_is_and_may_be(tmp_path) -> None:
+    long = f"/tmp/{'s' * 103}"
+    said = complaint(tmp_path, SITE.replace('"edge.sock"', f'"{long}"'))
+    assert f"{long} has 108 bytes" in said
+    assert "at most 107" in said
+    assert load(tmp_path, SITE.replace('"edge.sock"', f'"{long[:-1]}"')).site.socket == Path(long[:-1])
+
+
+def test_what_is_no_toml_says_where(tmp_path) -> None:
+    assert complaint(tmp_path, "[site\n").startswith("not TOML: ")
+    (tmp_path / "site.toml").write_bytes(b"[site]\n\xff")
+    with pytest.raises(ConfigError, match="not UTF-8 at byte 7"):
+        sitefile.read(tmp_path / "site.toml")
+    with pytest.raises(ConfigError, match=r"missing\.toml: cannot be read: No such file or directory; .*edge init"):
+        sitefile.read(tmp_path / "missing.toml")
+
+
+# Where it is found
+
+
+def test_the_file_is_looked_for_in_order(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sitefile, "PLACES", (Path("site.toml"), tmp_path / "etc.toml"))
+    monkeypatch.delenv("EDGE_CONFIG", raising=False)
+    with pytest.raises(ConfigError, match=r"neither site\.toml nor .*edge init"):
+        sitefile.find(None)
+    (tmp_path / "etc.toml").write_text(SITE)
+    assert sitefile.find(None) == tmp_path / "etc.toml"
+    (tmp_path / "site.toml").write_text(SITE)
+    assert sitefile.find(None) == Path("site.toml")
+    monkeypatch.setenv("EDGE_CONFIG", "other.toml")
+    assert sitefile.find(None) == Path("other.toml")
+    assert sitefile.find(Path("given.toml")) == Path("given.toml")
