@@ -121,6 +121,9 @@ def application(site: Site) -> web.Application:
     async def verify(request: web.Request) -> web.Response:
         return web.json_response(await site.verify())
 
+    async def restart(request: web.Request) -> web.Response:
+        return web.json_response(site.restart(actor_of(request)))
+
     app = web.Application(middlewares=[_errors], client_max_size=MAX_BUNDLE_BYTES)
     app.add_routes(
         [
@@ -133,6 +136,7 @@ def application(site: Site) -> web.Application:
             web.post("/v1/machines/{machine}/clear", clear),
             web.get("/v1/events", events),
             web.get("/v1/verify", verify),
+            web.post("/v1/restart", restart),
         ]
     )
     return app

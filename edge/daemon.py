@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from edge.logs import log_bug
 from edge.model.event import Draft, EventKind
 from edge.model.site import SiteConfig
 from edge.plugins import Equipment
+from edge.recovery import REASON, left_runs
 from edge.runner import ACTOR, Runner
 from edge.schema import FILE_NAME
 from edge.site import Site
@@ -35,42 +36,86 @@ PLAN_AGAIN_S = 5.0
 """Pause after a bug in planning, before it begins anew."""
 
 
+RESTART = -1
+"""What `run` returns when the daemon is to begin anew."""
+
+
+class _Stop:
+    """The wish to stop: by a signal, or to begin anew."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.restart = False
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.asked.set)
+
+    def begin_anew(self) -> None:
+        """Stop, leave standing what can stand, and start again."""
+        self.restart = True
+        self.asked.set()
+
+
 async def run(config: SiteConfig, equipment: Sequence[Equipment], authority: Authority) -> int:
-    """Serve the site until SIGTERM or SIGINT; the exit code. Raises `EdgeError` for what is wrong at the start."""
+    """Serve the site until SIGTERM or SIGINT; the exit code, or `RESTART`.
+
+    Raises `EdgeError` for what is wrong at the start.
+    """
     state_dir = config.site.state_dir
-    stop = _stop_on_signals()
+    runtime_dir = config.site.socket.with_suffix(".run")
+    stop = _Stop()
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         journal = await stack.enter_async_context(Journal.open(state_dir / FILE_NAME, config.site.id, clock.stamp))
         artifacts = Artifacts.open(state_dir / "artifacts")
         _empty(state_dir / "incoming")
-        await _begin(journal, clock)
+        left = await left_runs(journal, artifacts, {item.machine.id for item in equipment})
+        await _begin(journal, clock, {run.run.run_id for run in left.values()})
 
         checker = Checker(lambda: dispatcher.wake())
         stack.push_async_callback(checker.close)
         runners = {
-            item.machine.id: Runner(item, journal, artifacts, authority, clock, state_dir, lambda: dispatcher.wake())
+            item.machine.id: Runner(
+                item,
+                journal,
+                artifacts,
+                authority,
+                clock,
+                state_dir,
+                runtime_dir,
+                lambda: dispatcher.wake(),
+                left.get(item.machine.id),
+            )
             for item in equipment
         }
         dispatcher = Dispatcher(journal, state_dir, artifacts, authority, checker, clock, equipment, runners)
         processes = frozenset(process for item in equipment for process in item.machine.processes)
         intake = Intake(journal, artifacts, authority, processes, clock)
-        site = Site(journal, state_dir, intake, dispatcher, equipment, runners, clock, version(DISTRIBUTION))
+        site = Site(
+            journal,
+            state_dir,
+            intake,
+            dispatcher,
+            equipment,
+            runners,
+            clock,
+            version(DISTRIBUTION),
+            stop.begin_anew,
+        )
 
         await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))
         log.info("site %s is up with %d machine%s; Ctrl-C ends it", config.site.id, len(runners), _s(len(runners)))
         log.info("it listens on %s", config.site.socket)
         code = await _work(stop, dispatcher, list(runners.values()))
-        await journal.record([Draft(EventKind.SITE_STOPPED, ACTOR)])
+        await journal.record([Draft(EventKind.SITE_STOPPED, ACTOR, {"restart": stop.restart})])
     log.info("site %s has stopped; its journal is closed", config.site.id)
-    return code
+    return RESTART if stop.restart and code == 0 else code
 
 
-async def _begin(journal: Journal, clock: SystemClock) -> None:
-    """Write down the start, and what the last daemon left open: nobody knows what became of those runs."""
-    left = await journal.open_runs()
-    reason = "the daemon ended while the run was going on"
-    body = {"outcome": "UNKNOWN", "motion": "possible", "reason": reason, "evidence": {}}
+async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[str]) -> None:
+    """Write down the start, and the runs that nobody can be asked about any more."""
+    left = [run for run in await journal.open_runs() if run.run_id not in recoverable]
+    body = {"outcome": "UNKNOWN", "motion": "possible", "reason": REASON, "evidence": {}}
     await journal.record(
         [
             Draft(EventKind.SITE_STARTED, ACTOR, {"boot_id": clock.boot_id}),
@@ -81,14 +126,14 @@ async def _begin(journal: Journal, clock: SystemClock) -> None:
         ]
     )
     for run in left:
-        log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, reason)
+        log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, REASON)
 
 
-async def _work(stop: asyncio.Event, dispatcher: Dispatcher, runners: list[Runner]) -> int:
+async def _work(stop: _Stop, dispatcher: Dispatcher, runners: list[Runner]) -> int:
     """Plan and run machines until asked to stop; then stop the machines and wait for their runs to be recorded."""
     planning = asyncio.create_task(_keep_planning(dispatcher), name="planning")
     serving = [asyncio.create_task(runner.serve(), name=f"machine {runner.machine.id}") for runner in runners]
-    stopping = asyncio.create_task(stop.wait(), name="signals")
+    stopping = asyncio.create_task(stop.asked.wait(), name="signals")
     code = 0
     try:
         await asyncio.wait([planning, stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
@@ -101,7 +146,7 @@ async def _work(stop: asyncio.Event, dispatcher: Dispatcher, runners: list[Runne
         planning.cancel()
         stopping.cancel()
         for runner in runners:
-            runner.close()
+            runner.close(leave=stop.restart)
         await asyncio.wait([planning, stopping, *serving])
     return code
 
@@ -123,14 +168,6 @@ async def _keep_planning(dispatcher: Dispatcher) -> None:
 
 def _s(count: int) -> str:
     return "" if count == 1 else "s"
-
-
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
 
 
 def _empty(directory: Path) -> None:

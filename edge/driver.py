@@ -93,6 +93,7 @@ class Capability(enum.StrEnum):
 
     PAUSE = "pause"  # pause and resume, both confirmed
     ABORT_AT_ONCE = "abort_at_once"  # abort acts even while a command blocks
+    DETACH = "detach"  # a run can be left without stopping it, and found again by `recover`
 
 
 class OutcomeKind(enum.StrEnum):
@@ -325,6 +326,13 @@ class Driver(ABC):
     @abstractmethod
     async def recover(self, run: Run, program: Program) -> Recovery:
         """After a restart of the daemon: what became of `run`, by what the machine says. Moves nothing."""
+
+    async def detach(self) -> None:
+        """Let go of the run without stopping it. `execute` does not return any more; cancelling it then stops nothing.
+
+        Only where `Capability.DETACH` is there. Returns when all that was sent is acknowledged. Raises `MachineError`.
+        """
+        raise NotAcceptableError("detach", "asked", f"{self.identity.firmware} is stopped when the daemon stops")
 
     async def pause(self, deadline_s: float) -> None:
         """Hold the run, and return when it is confirmed. Only where `Capability.PAUSE` is there.

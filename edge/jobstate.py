@@ -106,6 +106,7 @@ class Fact(enum.StrEnum):
     PREDECESSOR_ABORTED = "a predecessor was aborted"
     CANCELLED = "cancelled"
     RUN_BEGAN = "run began"
+    RUN_RESUMED = "run goes on after a restart of the daemon"
     RUN_COMPLETED = "run completed"
     RUN_REPEATABLE = "run failed, may be tried again"
     RUN_HELD = "run left in doubt or failed"
@@ -121,6 +122,7 @@ TABLE: dict[tuple[StepState, Fact], StepState] = {
     (StepState.NOT_ALLOWED_TO_START, Fact.CANCELLED): StepState.ABORTED,
     (StepState.ALLOWED_TO_START, Fact.RUN_BEGAN): StepState.RUNNING,
     (StepState.ALLOWED_TO_START, Fact.CANCELLED): StepState.ABORTED,
+    (StepState.RUNNING, Fact.RUN_RESUMED): StepState.RUNNING,
     # The machine has not confirmed anything yet: see `requested_after`.
     (StepState.RUNNING, Fact.CANCELLED): StepState.RUNNING,
     (StepState.RUNNING, Fact.RUN_COMPLETED): StepState.COMPLETED,

@@ -71,6 +71,9 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             _cancel_requested(connection, event)
         case EventKind.RUN_BEGAN:
             _run_began(connection, event)
+        case EventKind.RUN_RESUMED:
+            step = _step_of_run(connection, event)
+            _move(connection, event, step["part"], step["step"], Fact.RUN_RESUMED, event.body.get("detail"))
         case EventKind.RUN_ENDED:
             _run_ended(connection, event)
         case EventKind.RUN_RESOLVED:

@@ -22,16 +22,20 @@ import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from edge.artifacts import Artifacts
 from edge.authority import Authority
 from edge.clock import SystemClock
 from edge.driver import (
+    At,
+    Capability,
     Driver,
     DriverError,
+    Finished,
     Identity,
     Json,
+    Lost,
     MachineError,
     MachineState,
     Motion,
@@ -41,18 +45,23 @@ from edge.driver import (
     Outcome,
     OutcomeKind,
     Program,
+    Recovery,
+    Resume,
     Run,
     StateSeen,
     Step,
+    StillRunning,
 )
 from edge.errors import ArtifactError, IllegalTransitionError, JournalError, StaleRevisionError, StoreClosedError
 from edge.journal import Journal
 from edge.logs import log_bug
 from edge.model.event import Draft, EventKind
+from edge.model.order import OnRestart
 from edge.observed import Observed
 from edge.planner import MachineView, StepKey
 from edge.plugins import Equipment
 from edge.quarantine import set_aside
+from edge.recovery import REASON, LeftRun
 
 ACTOR = "site"
 STOP_S = 120.0
@@ -60,6 +69,9 @@ STOP_S = 120.0
 
 AFTER_STOP_S = 10.0
 """How long a driver's `execute` may go on after its `stop` has confirmed."""
+
+RECOVER_S = 60.0
+"""How long a machine may take to be reached again before a run that was left open is UNKNOWN."""
 
 RECONNECT_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the next attempt to reach a machine; the last one repeats. A connection that lasted as long as that
@@ -89,10 +101,11 @@ class Assignment:
 class _Context:
     """The `DriverContext` of one machine."""
 
-    def __init__(self, runner: Runner, clock: SystemClock, state_dir: Path) -> None:
+    def __init__(self, runner: Runner, clock: SystemClock, state_dir: Path, runtime_dir: Path) -> None:
         self._runner = runner
         self.clock = clock
         self.state_dir = state_dir
+        self.runtime_dir = runtime_dir
 
     def emit(self, observation: Observation) -> None:
         self._runner.observed.add(observation)
@@ -115,7 +128,9 @@ class Runner:
         authority: Authority,
         clock: SystemClock,
         state_dir: Path,
+        runtime_dir: Path,
         on_change: Callable[[], None],
+        left: LeftRun | None = None,
     ) -> None:
         self.machine = equipment.machine
         self._plugin = equipment.plugin
@@ -124,16 +139,21 @@ class Runner:
         self._authority = authority
         self._clock = clock
         self._state_dir = state_dir / "machines" / self.machine.id
+        self._runtime_dir = runtime_dir / self.machine.id
         self._on_change = on_change
+        self._left = left
+        self._recover_until_s = clock.mono_s() + RECOVER_S
+        self._leaves = False  # the daemon is being restarted: what can stand is left standing
         self.observed = Observed(clock.mono_s, on_change)
         self.identity: Identity | None = None
         self.claimed: StepKey | None = None  # from the offer until the run's end is durable
-        self.run_id: str | None = None  # from `run_began` until the run's end is durable
+        self.run_id = left.run.run_id if left else None  # from `run_began` until the run's end is durable
         self._offer: asyncio.Future[Assignment] | None = None
         self._driver: Driver | None = None
         self._executing: asyncio.Task[Outcome] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._stop_failure = ""
+        self._left_standing = False
         self._online: bool | None = None
         self._closing = asyncio.Event()
         self._connection: asyncio.Task[str] | None = None
@@ -169,10 +189,14 @@ class Runner:
         work = self._stop(self._driver, self._executing)
         self._stopping = asyncio.create_task(work, name=f"stop {self.machine.id}")
 
-    def close(self) -> None:
-        """Stop what is going on and let go of the machine; `serve` returns when the end of the run is recorded."""
+    def close(self, *, leave: bool = False) -> None:
+        """Stop what is going on and let go of the machine; `serve` returns when the end of the run is recorded.
+
+        With `leave`, a run that the machine can be asked about later is left as it stands, and stays open.
+        """
+        self._leaves = leave
         self._closing.set()
-        if self.run_id is not None:
+        if self._left is None and self.run_id is not None:
             self.stop(self.run_id)
         elif self._driver is None and self._connection is not None:
             self._connection.cancel()  # nobody has answered yet, so there is nothing to stop
@@ -196,7 +220,10 @@ class Runner:
             finally:
                 self._connection.cancel()
                 await asyncio.wait([self._connection])
-            await self._disconnected("the daemon stops" if self._connection.cancelled() else self._connection.result())
+            reason = "the daemon stops" if self._connection.cancelled() else self._connection.result()
+            await self._disconnected(reason)
+            if self._left is not None and self._clock.mono_s() >= self._recover_until_s:
+                await self._end_left(self._left, _unknown(f"{REASON}, and the machine could not be asked: {reason}"))
             if self._clock.mono_s() - began_s >= RECONNECT_S[-1]:
                 failures = 0
             pause_s = RECONNECT_S[min(failures, len(RECONNECT_S) - 1)]
@@ -208,10 +235,13 @@ class Runner:
     async def _connect(self) -> str:
         """One connection from its beginning to its end; why it ended."""
         try:
-            self._state_dir.mkdir(parents=True, exist_ok=True)
-            context = _Context(self, self._clock, self._state_dir)
+            for directory in (self._state_dir, self._runtime_dir):
+                directory.mkdir(parents=True, exist_ok=True)
+            context = _Context(self, self._clock, self._state_dir, self._runtime_dir)
             async with self._plugin.open(self.machine, context) as driver:
                 await self._connected(driver)
+                if self._left is not None:
+                    await self._recover(driver, self._left)
                 return await self._work(driver)
         except (DriverError, JournalError, OSError) as error:
             return str(error)
@@ -258,13 +288,71 @@ class Runner:
                 task.cancel()
             await asyncio.wait([lost, closing])
 
+    async def _recover(self, driver: Driver, left: LeftRun) -> None:
+        """Ask the machine what became of the run that the last daemon left open, and go on as its order says."""
+        recovery = await self._recovery(driver, left)
+        self._left = None
+        try:
+            match recovery:
+                case Finished(outcome=outcome):
+                    pass
+                case Lost(reason=reason):
+                    outcome = _unknown(reason)
+                case At() if self._must_not_go_on(left):
+                    outcome = await self._stop_left(driver, left)
+                case At() | StillRunning():
+                    detail = recovery.detail if isinstance(recovery, At) else "the machine carries it on by itself"
+                    await self._until_recorded(self._draft(EventKind.RUN_RESUMED, left.run, {"detail": detail}))
+                    log.info("%s goes on with job %s: %s", self.machine.id, left.run.job_id, detail)
+                    ended = await self._execute(driver, left.run, left.program, recovery)
+                    if ended is None:
+                        return
+                    outcome = ended
+                case _ as never:
+                    assert_never(never)
+            await self._end(left.run, outcome)
+        finally:
+            self.run_id = None
+            self.observed.forget_run()
+
+    async def _recovery(self, driver: Driver, left: LeftRun) -> Recovery:
+        try:
+            await asyncio.to_thread(self._artifacts.verify, left.program.sha256)
+            return await driver.recover(left.run, left.program)
+        except (ArtifactError, DriverError) as error:
+            return Lost(f"{REASON}: {error}")
+        except Exception as error:  # noqa: BLE001 - a driver's bug: nobody knows what the machine does now
+            return Lost(f"{REASON}; internal error in the driver {self.machine.driver} ({log_bug(log, error)})")
+
+    def _must_not_go_on(self, left: LeftRun) -> bool:
+        stopping = self._closing.is_set() and not self._leaves
+        return left.stop_requested or stopping or left.on_restart is not OnRestart.RESUME
+
+    async def _stop_left(self, driver: Driver, left: LeftRun) -> Outcome:
+        """The run could go on, and must not: make the machine safe."""
+        if left.on_restart is OnRestart.ABORT and not left.stop_requested:
+            body = {"reason": "the order says: abort after a restart"}
+            await self._until_recorded(Draft(EventKind.CANCEL_REQUESTED, ACTOR, body, job_id=left.run.job_id))
+        try:
+            await driver.stop(self._clock.mono_s() + STOP_S)
+        except DriverError as error:
+            return _unknown(f"{REASON}, and a stop was not confirmed: {error}")
+        reason = "a stop was requested" if left.stop_requested else f"the order says: {left.on_restart} after a restart"
+        return Outcome(OutcomeKind.STOPPED, Motion.POSSIBLE, f"{REASON}; {reason}")
+
+    async def _end_left(self, left: LeftRun, outcome: Outcome) -> None:
+        self._left = None
+        await self._end(left.run, outcome)
+        self.run_id = None
+
     async def _carry_out(self, driver: Driver, assignment: Assignment) -> None:
         key = assignment.key
         run = Run(secrets.token_hex(16), key.job_id, key.part, assignment.step, assignment.attempt)
         try:
             if await self._begin(run, assignment):
                 outcome = await self._execute(driver, run, assignment.program)
-                await self._end(run, outcome)
+                if outcome is not None:
+                    await self._end(run, outcome)
         finally:
             self.claimed = self.run_id = None
             self.observed.forget_run()
@@ -317,17 +405,22 @@ class Runner:
         else:
             await self._until_recorded(lost)
 
-    async def _execute(self, driver: Driver, run: Run, program: Program) -> Outcome:
+    async def _execute(
+        self, driver: Driver, run: Run, program: Program, resume: Resume | None = None
+    ) -> Outcome | None:
+        """Let the driver work; None if the run was left standing and stays open."""
+        if self._closing.is_set() and resume is not None and self._leaves:
+            return None
         if self._closing.is_set():
             return Outcome(OutcomeKind.STOPPED, Motion.NONE, "the daemon was stopped before anything was sent")
-        work: Coroutine[None, None, Outcome] = driver.execute(run, program)
+        work: Coroutine[None, None, Outcome] = driver.execute(run, program, resume)
         self._executing = asyncio.create_task(work, name=f"run {run.run_id}")
         self._on_change()  # a stop may have been requested between `run_began` and now
         try:
             await asyncio.wait([self._executing])
             if self._stopping is not None:
                 await asyncio.wait([self._stopping])
-            return self._outcome(self._executing)
+            return None if self._left_standing else self._outcome(self._executing)
         finally:
             self._executing.cancel()
             self._executing = self._stopping = None
@@ -355,6 +448,11 @@ class Runner:
 
     async def _stop(self, driver: Driver, executing: asyncio.Task[Outcome]) -> None:
         try:
+            if self._leaves and Capability.DETACH in driver.capabilities:
+                await driver.detach()
+                self._left_standing = True
+                executing.cancel()
+                return
             await driver.stop(self._clock.mono_s() + STOP_S)
             await asyncio.wait([executing], timeout=AFTER_STOP_S)
             if not executing.done():
@@ -418,6 +516,10 @@ class Runner:
             run_id=run.run_id,
             machine=self.machine.id,
         )
+
+
+def _unknown(reason: str) -> Outcome:
+    return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, reason)
 
 
 def _body(outcome: Outcome) -> dict[str, Json]:

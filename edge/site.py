@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +23,8 @@ from edge.runner import Runner
 
 T = TypeVar("T")
 
+log = logging.getLogger("edge.site")
+
 LOOKS = 10
 """How often a decision is made anew because the job has changed meanwhile."""
 
@@ -39,7 +42,9 @@ class Site:
         runners: Mapping[str, Runner],
         clock: SystemClock,
         version: str,
+        begin_anew: Callable[[], None],
     ) -> None:
+        self._begin_anew = begin_anew
         self.intake = intake
         self.incoming_dir = state_dir / "incoming"
         self._journal = journal
@@ -115,6 +120,12 @@ class Site:
         draft = Draft(EventKind.MACHINE_CLEARED, actor, {"run_id": run_id}, machine=machine)
         await self._journal.record([draft])
         return {"machine": machine, "cleared": run_id, "actor": actor}
+
+    def restart(self, actor: str) -> dict[str, Any]:
+        """Stop the daemon and start it again; runs that can be found again are left standing."""
+        log.info("%s asks for a restart", actor)
+        self._begin_anew()
+        return {"restarting": True, "pid": self._daemon["pid"], "since": self._daemon["since"]}
 
     def _waits(self) -> dict[str, list[dict[str, str]]]:
         """What the open jobs wait for, by job: the blockers of all their steps, in order."""

@@ -106,7 +106,10 @@ class GcodeDriver(Driver):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset({Capability.ABORT_AT_ONCE} if self._firmware.has("EMERGENCY_PARSER") else ())
+        found = {Capability.ABORT_AT_ONCE} if self._firmware.has("EMERGENCY_PARSER") else set()
+        if self._profile is not None and self._profile.wire.keeps_line_numbers:
+            found.add(Capability.DETACH)
+        return frozenset(found)
 
     # Connection
 

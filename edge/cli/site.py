@@ -135,6 +135,10 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(path, "site.state_dir", f"{config.site.state_dir}: {error.strerror}") from error
     try:
-        return asyncio.run(daemon.run(config, equipment, authority))
+        code = asyncio.run(daemon.run(config, equipment, authority))
+        if code == daemon.RESTART:
+            # The same process id, so that whoever supervises the daemon sees no end of it.
+            os.execv(sys.executable, [sys.executable, "-m", "edge.cli.main", *sys.argv[1:]])
+        return code
     except OSError as error:
         raise UsageError(f"the daemon cannot start: {error}; the log is {log}") from error

@@ -20,6 +20,8 @@ def add_site_commands(commands: Commands) -> None:
     run = command(commands, "run", "serve the site until SIGTERM", _run)
     run.add_argument("--verbose", action="store_true", help="log what is of use to a developer")
 
+    command(commands, "restart", "begin the daemon anew; prints go on where they stood", _restart)
+
     status = command(commands, "status", "what needs a hand, the machines and the open jobs", _status)
     status.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
     command(commands, "machines", "the machines", _machines)
@@ -73,6 +75,12 @@ def _run(args: argparse.Namespace) -> int:
     from edge.cli import site
 
     return site.run(args)
+
+
+def _restart(args: argparse.Namespace) -> int:
+    from edge.cli import restart
+
+    return restart.restart(args)
 
 
 def _status(args: argparse.Namespace) -> int:

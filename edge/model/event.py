@@ -26,6 +26,7 @@ class EventKind(enum.StrEnum):
     ARTIFACT_LOST = "artifact_lost"
     CANCEL_REQUESTED = "cancel_requested"
     RUN_BEGAN = "run_began"
+    RUN_RESUMED = "run_resumed"
     RUN_ENDED = "run_ended"
     RUN_RESOLVED = "run_resolved"
     MACHINE_CLEARED = "machine_cleared"

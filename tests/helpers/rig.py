@@ -54,6 +54,7 @@ class Rig:
             self.authority,
             self.clock,
             folder,
+            folder / "runtime",
             self._changed,
         )
         self._moved = asyncio.Event()
