@@ -121,7 +121,11 @@ class Analysis:
 def analyse(lines: Iterable[tuple[int, str]], dynamics: Dynamics | None = None) -> Analysis:
     """Read a whole program: pairs of line number and command. `dynamics`: the machine's, until the program sets them.
 
-    SPEED
+    230,000 lines/s on one core of a two-core virtual machine with Python 3.11 (0.29 s for 66,425 lines), measured by::
+
+        python -m timeit -s "from drivers.analysis import analyse, command_on" \\
+            -s "lines = open('tests/programs/bracket.gcode').readlines()" \\
+            "analyse((n, c) for n, line in enumerate(lines, 1) if (c := command_on(line)))"
     """
     return _Reader(dynamics or Dynamics()).read(lines)
 

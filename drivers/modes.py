@@ -23,7 +23,7 @@ LINEAR = re.compile(
 """Nearly all lines of nearly all programs look like this; all others take the long way, to the same end."""
 _WORD = re.compile(r"([A-Z])\s*([-+]?(?:\d+\.?\d*|\.\d+))?")
 _CODE = re.compile(r"\s*([A-Z])\s*0*(\d+(?:\.\d+)?)", re.IGNORECASE)
-_G53 = re.compile(r"\s*(?:G\s*0*53\s+)+(?=\S)", re.IGNORECASE)
+_G53 = re.compile(r"\s*(?:G\s*0*53\s*)+(?=[A-Z])", re.IGNORECASE)
 """Small letters count: firmware can be built to take them (GCODE_CASE_INSENSITIVE, Marlin/Configuration_adv.h)."""
 _MM_PER_INCH = 25.4
 _GREATEST = 1e9

@@ -1,6 +1,6 @@
 """How long a machine takes for a sequence of moves: Marlin's look-ahead planner with trapezoids of speed. PURE.
 
-Rules (all of Marlin/src/module/planner.cpp, `_populate_block` and the passes after it):
+Rules (all of Marlin/src/module/planner.cpp at bugfix-2.1.x, `_populate_block` and the passes after it):
 
 1. A move's length is that of its way in X, Y and Z; where there is none, that of E.
 2. No axis, E included, is faster or accelerates more than its own limit: the slowest axis slows the whole move.
@@ -219,8 +219,8 @@ class Planner:
             if entry == move.entry:
                 break
             move.entry = entry
-        if len(moves) == BUFFER_MOVES:
-            self._leave()
+        if len(moves) == BUFFER_MOVES - 1:
+            self._leave()  # it begins now that the buffer is full, and its end is settled by then
 
     def _leave(self) -> None:
         """Settle how the move under way ends, and let the next one begin."""

@@ -12,8 +12,10 @@ from drivers.gcode.stream import numbered
 from edge.driver import NotAcceptableError, Prediction, Program, Value
 
 _CODE = re.compile(r"[GMT]\d")
-_MOVES = ("G0 ", "G1 ")
-"""Nearly all lines begin so, and no profile forbids them."""
+_PLAIN = re.compile(r"G[01] [-+. 0-9XYZEF]*").fullmatch
+"""Nearly all lines are such moves, and no profile forbids them."""
+_ANOTHER = re.compile(r"G.*?[GM]\s*\d|T.*?G\s*\d|M(?!117|118)[\d.]+(?:\s+[A-FH-Z][-+.\d]*)*\s+G\s*\d", re.IGNORECASE)
+"""A second command on the line. Marlin ignores it, RepRapFirmware and Smoothieware carry it out."""
 _NUMBER_BYTES = len(numbered(1_000_000, "")) - 2
 """What number and checksum add to a command, at the longest program that anyone prints."""
 
@@ -40,7 +42,8 @@ def check_program(program: Program, limits: Limits, *profiles: Profile) -> Predi
     _within("nozzle temperature", found.nozzle_degc, limits.nozzle_degc, "degC", off=0.0)
     _within("bed temperature", found.bed_degc, limits.bed_degc, "degC", off=0.0)
     _within("chamber temperature", found.chamber_degc, _UNHEATED, "degC", off=0.0)
-    return Prediction(duration_s=round(found.duration_s, 1), facts=_facts(found), timeline=found.timeline)
+    timeline = tuple((done, round(seconds, 1)) for done, seconds in found.timeline)
+    return Prediction(duration_s=round(found.duration_s, 1), facts=_facts(found), timeline=timeline)
 
 
 def _lawful(file: Iterable[str], profiles: Sequence[Profile]) -> Iterator[tuple[int, str]]:
@@ -54,11 +57,13 @@ def _lawful(file: Iterable[str], profiles: Sequence[Profile]) -> Iterator[tuple[
             raise NotAcceptableError(f"line {number}", repr(command), "ASCII, outside of comments")
         if len(command) > longest:
             raise NotAcceptableError(f"line {number}: length", len(command), longest, "bytes")
-        if not command.startswith(_MOVES):
-            if not _CODE.match(command):
+        if not _PLAIN(command):
+            alone = behind_g53(command) or command
+            if not _CODE.match(alone):
                 raise NotAcceptableError(f"line {number}", repr(command), "a command such as G1, M104 or T0")
-            code = code_of(behind_g53(command) or command)
-            if reason := forbidden.get(code):
+            if _ANOTHER.match(alone):
+                raise NotAcceptableError(f"line {number}", repr(command), "one command on a line")
+            if reason := forbidden.get(code := code_of(alone)):
                 raise NotAcceptableError(f"line {number}", code, f"never in a program, for it {reason}")
         yield number, command
 
