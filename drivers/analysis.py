@@ -1,14 +1,14 @@
 """What a G-code program does, read once from end to end, in bounded memory. PURE.
 
 Understands what slicers and people write for Marlin. Lengths are mm, temperatures degC, feed rates mm/min, durations s.
-Line numbers are those of the file, from 1. What the words mean is read off the sources of Marlin 2.1.2.1, under
-Marlin/src; where a rule below says otherwise, it is on the side of caution. Rules:
+Line numbers are those of the file, from 1. Files named are of Marlin 2.1, under Marlin/src. Where firmware
+disagrees, what is told is on the side of caution. Rules:
 
 1. Extents are the machine's own coordinates, as limits are: G92 renames a place and moves nothing. A program begins,
    and homing ends, at the machine's origin, as far as anybody can tell offline.
-2. G53 and G54 are the coordinates in force at the start. A program that asks for others (G55–G59), or takes G53 or G54
-   after it has moved the origin by G92, or moves in a way that only the machine knows, is `unknowable`; what is found
-   beside that is not to be relied on.
+2. G53 and G54 are the coordinates in force at the start. A program that asks for others (G55–G59), or that takes G53,
+   G54 or G28 after it has moved the origin by G92 (firmware disagrees about what is left of that), or moves in a way
+   that only the machine knows, is `unknowable`; what is found beside that is not to be relied on.
 3. The duration is that of moves and dwells. Homing, probing, heating, tool changes and waiting for people depend on the
    machine and the day: they are counted, and each of them is a stop of the motion.
 4. A layer is a height in which a level move extrudes. A spiral has none.
@@ -213,7 +213,7 @@ class _Reader:
         """Anything but a plain line."""
         modes, planner = self._modes, self._planner
         code, words = code_of(command), words_of(command)
-        if code in {"G53", "G54"} and (modes.shift_x or modes.shift_y or modes.shift_z):
+        if code in {"G28", "G53", "G54"} and (modes.shift_x or modes.shift_y or modes.shift_z):
             self._is_unknowable(code, number)
         if chained := behind_g53(command):
             self._carry_out(number, chained)

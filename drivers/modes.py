@@ -1,6 +1,6 @@
 """What the words of a G-code program mean, command after command: units, modes, and the position by name. PURE.
 
-Read off the sources of Marlin 2.1.2.1, under Marlin/src. Lengths are mm, feed rates mm/min.
+Files named are of Marlin 2.1, under Marlin/src. Lengths are mm, feed rates mm/min.
 """
 
 from __future__ import annotations
@@ -184,9 +184,10 @@ class Modes:
         self.unknown.update(axes)
 
     def _home(self, axes: set[str]) -> None:
-        """The homed axes end at their origin, by the machine's own names (module/motion.cpp, `set_axis_is_at_home`).
+        """The homed axes end at their origin, by the machine's own names.
 
-        Where that is, and whether the other axes are moved out of the way, is the firmware's configuration.
+        Where that is, whether the other axes are moved out of the way, and whether G92's names last, is a matter of the
+        firmware and its configuration.
         """
         if "X" in axes:
             self.x = self.shift_x = 0.0

@@ -11,7 +11,9 @@ Rules (all of Marlin/src/module/planner.cpp at bugfix-2.1.x, `_populate_block` a
    from each new move backwards until nothing changes. And never faster than its predecessor can get: the forward pass,
    when the predecessor leaves the buffer.
 
-Coordinates are those of a Cartesian machine. Lengths are mm, speeds mm/s, accelerations mm/s².
+Left out: the further limit on short moves in a curve (JD_HANDLE_SMALL_SEGMENTS), pressure advance, S-curves, and a
+link too slow to keep the buffer full. Coordinates are those of a Cartesian machine. Lengths are mm, speeds mm/s,
+accelerations mm/s².
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ BUFFER_MOVES = 15
 """Moves that are planned together: a ring of BLOCK_BUFFER_SIZE 16 keeps one free (Marlin/Configuration_adv.h)."""
 
 MIN_MM_PER_S = 0.05
-"""MINIMUM_PLANNER_SPEED: the speed of a machine at rest."""
+"""MINIMUM_PLANNER_SPEED: the speed of a machine at rest (Marlin/Configuration_adv.h)."""
 
 MIN_MM_PER_S2 = 1.0
 """An acceleration limit below this counts as this, so that a program that sets 0 still has an end."""

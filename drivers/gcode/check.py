@@ -18,8 +18,6 @@ _ANOTHER = re.compile(r"G.*?[GM]\s*\d|T.*?G\s*\d|M(?!117|118)[\d.]+(?:\s+[A-FH-Z
 """A second command on the line. Marlin ignores it, RepRapFirmware and Smoothieware carry it out."""
 _NUMBER_BYTES = len(numbered(1_000_000, "")) - 2
 """What number and checksum add to a command, at the longest program that anyone prints."""
-
-
 _UNHEATED: Range = (0.0, 0.0)
 """What a heater may be asked for that has no limits in site.toml: a chamber has none yet."""
 

@@ -72,7 +72,7 @@ def test_g92_renames_the_place_and_the_machine_has_its_own_coordinates() -> None
     assert span(found, "Z") == (1, 2)
 
 
-def test_homing_brings_the_machine_s_own_names_back() -> None:
+def test_homing_goes_by_the_machine_s_own_names() -> None:
     found = read("G1 X100 Y100 Z10/G92 X0 Y0 Z0/G28 X/G1 X20 Y20")
     assert span(found, "X") == (20, 100)
     assert span(found, "Y") == (100, 120)
@@ -105,6 +105,7 @@ def test_an_arc_without_a_circle_is_taken_as_a_straight_move() -> None:
         ("G28/G55/G1 X1/G56", "G55", 2),
         ("G59.1", "G59.1", 1),
         ("G1 X10/G92 X0/G54", "G54", 3),
+        ("G1 X10/G92 X0/G28", "G28", 3),
         ("G1 X10/G92 Y5/G53 G1 X10", "G53", 3),
         ("G1 Z10/G92 Z0/G53", "G53", 3),
         ("G92", "G92", 1),
