@@ -155,10 +155,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What `check` found. `duration_s` is None where nobody can tell; `facts` are shown to people."""
+    """What `check` found. `duration_s` is None where nobody can tell; `facts` are shown to people.
+
+    `timeline`: pairs of progress in the driver's unit and the seconds of `duration_s` passed by then, up to the end of
+    the program; empty where nobody can tell.
+    """
 
     duration_s: float | None
     facts: Mapping[str, Value] = field(default_factory=dict)
+    timeline: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,7 @@ class GcodePlugin(DriverPlugin[Connection, Limits]):
             candidates = list(profiles.known(machine.profiles_dir).values())
         else:
             candidates = [profiles.named(machine.profile, machine.profiles_dir)]
-        predictions = [check_program(program, machine.limits, profile) for profile in candidates]
-        return predictions[0]
+        return check_program(program, machine.limits, *candidates)
 
     def open(self, machine: Printer, context: DriverContext) -> AbstractAsyncContextManager[Driver]:
         from drivers.gcode.driver import open_printer

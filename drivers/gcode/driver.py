@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from drivers import link
-from drivers.analysis import Standing, commands, standing_after
+from drivers.analysis import commands
 from drivers.gcode import identity as firmware_identity
 from drivers.gcode import profile as profiles
 from drivers.gcode.config import Printer
@@ -22,7 +22,7 @@ from drivers.gcode.identity import Firmware
 from drivers.gcode.memory import Memory, boot_id, recall
 from drivers.gcode.profile import Profile
 from drivers.gcode.replies import Action, Busy, Position, Reply, Temperatures, Text
-from drivers.gcode.resume import Found, Left, doubt
+from drivers.gcode.resume import Found, Left, Standing, doubt, standing_after
 from drivers.gcode.session import Session
 from drivers.gcode.stream import PROBE_NUMBER, Wire
 from edge.driver import (

@@ -9,21 +9,55 @@ command that was taken is carried out unless the board is reset. So a print goes
 3. Its counter is between what was acknowledged and what may have been sent (the reservation, durable before sending).
 4. The pause was shorter than the profile allows and than the firmware holds its motors.
 5. The heaters have the targets that the program gave them, and are as warm as they were.
-6. The position that the firmware reports is the one that the program has after that command.
+6. The position that the firmware reports is the one that the program has after that command. Axes that have just been
+   homed are the machine's own to tell: they need not fit, if the next moves are absolute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from drivers.analysis import Standing
+from drivers.analysis import code_of, position_after, words_of
 
 POSITION_TOLERANCE_MM = 0.02
 """M114 prints two decimals (Marlin/src/gcode/host/M114.cpp); an honest position differs by half of the last one."""
 
 COOLING_TOLERANCE_DEGC = 10.0
 """How much colder than before a heater may be: less than Marlin's own hysteresis plus the swing of its controller."""
+
+
+_HEATERS = {"M104": "T", "M109": "T", "M140": "B", "M190": "B", "M141": "C", "M191": "C"}
+"""Which heater a command sets, by M105's names (Marlin/src/gcode/temp)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a program has brought about: the axes that it knows, in mm as M114 tells them, and the heaters it has set.
+
+    An axis is left out while only the machine knows it: after homing, until the first absolute move.
+    """
+
+    position_mm: Mapping[str, float]
+    targets_degc: Mapping[str, float]
+    absolute: bool
+
+
+def standing_after(program: Iterable[str], count: int) -> Standing:
+    """How things stand after the first `count` commands. Raises `ValueError` if there are fewer."""
+    targets_degc: dict[str, float] = {}
+
+    def noting() -> Iterator[str]:
+        for command in program:
+            if command.startswith("M") and (heater := _HEATERS.get(code_of(command))):
+                words = words_of(command)
+                targets_degc[heater] = words.get("S") or words.get("R") or 0.0
+            yield command
+
+    found = position_after(noting(), count)
+    axes = {"X": found.x_mm, "Y": found.y_mm, "Z": found.z_mm}
+    known = {axis: value for axis, value in axes.items() if value is not None}
+    return Standing(known, targets_degc, found.absolute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +116,8 @@ def doubt(left: Left, found: Found, gap_max_s: float, expected: Standing) -> str
             return f"heater {name} has the target {now_target_degc:g} degC, it must be {target_degc:g} degC"
         if target_degc and now_actual_degc < min(actual_degc, target_degc) - COOLING_TOLERANCE_DEGC:
             return f"heater {name} has cooled to {now_actual_degc:g} degC, it was at {actual_degc:g} degC"
+    if len(expected.position_mm) < len("XYZ") and not expected.absolute:
+        return "the program moves on from a position that only the machine knows"
     for axis, wanted_mm in expected.position_mm.items():
         seen_mm = found.position_mm.get(axis)
         if seen_mm is None or abs(seen_mm - wanted_mm) > POSITION_TOLERANCE_MM:

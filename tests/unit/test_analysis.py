@@ -36,9 +36,12 @@ def test_comments_and_blank_lines_are_no_commands() -> None:
         ("M862.3 P", "M862.3"),
         ("G1.0 X1", "G1"),
         ("T0", "T0"),
-        ("X10", ""),
-        ("N5 G1", ""),
-        ("g1 X1", ""),
+        ("G1.1 X1", "G1"),
+        ("M862.30", "M862.30"),
+        ("M862.03", "M862.3"),
+        ("X10", "X10"),
+        ("N5 G1", "N5"),
+        ("g1 X1", "G1"),
     ],
 )
 def test_a_code_is_read_as_the_firmware_reads_it(command: str, code: str) -> None:
@@ -91,7 +94,9 @@ def test_temperatures_have_their_extremes() -> None:
 
 
 def test_what_does_not_move_or_heat_changes_nothing() -> None:
-    assert found("M117 X500\nT0\nM862.3 P X900") == Analysis(commands=3)
+    seen = found("M117 X500\nT0\nM862.3 P X900")
+    assert (seen.commands, seen.duration_s, seen.filament_mm) == (3, 0.0, 0.0)
+    assert (seen.extents_mm, seen.nozzle_degc) == (Analysis().extents_mm, Analysis().nozzle_degc)
 
 
 def test_an_arc_reaches_the_quarters_of_its_circle_that_it_passes() -> None:

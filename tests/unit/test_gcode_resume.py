@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from drivers.analysis import Standing, commands, standing_after
+from drivers.analysis import commands
 from drivers.gcode.memory import HEARTBEAT, Memory, recall
-from drivers.gcode.resume import Found, Left, doubt
+from drivers.gcode.resume import Found, Left, Standing, doubt, standing_after
 from edge.driver import Run, Step
 from edge.testing.context import RecordingContext
 
@@ -33,7 +33,7 @@ FOUND = Found(
     heaters={"T": (212.0, 215.0), "B": (59.0, 60.0)},
     position_mm={"X": 10.0, "Y": 20.0, "Z": 0.3, "E": 1.0},
 )
-EXPECTED = Standing({"X": 10.0, "Y": 20.0, "Z": 0.3}, {"T": 215.0, "B": 60.0})
+EXPECTED = Standing({"X": 10.0, "Y": 20.0, "Z": 0.3}, {"T": 215.0, "B": 60.0}, absolute=True)
 
 
 def test_a_printer_that_proves_where_it_stands_goes_on() -> None:
@@ -82,14 +82,25 @@ def test_a_heater_that_the_program_never_sets_must_be_as_it_was() -> None:
 def test_a_heater_that_is_off_may_cool() -> None:
     left = dataclasses.replace(LEFT, heaters={"T": (150.0, 0.0)})
     found = dataclasses.replace(FOUND, heaters={"T": (40.0, 0.0)})
-    assert doubt(left, found, GAP_S, Standing(EXPECTED.position_mm, {"T": 0.0})) == ""
+    assert doubt(left, found, GAP_S, dataclasses.replace(EXPECTED, targets_degc={"T": 0.0})) == ""
 
 
 def test_the_program_tells_position_and_targets_after_any_command() -> None:
     program = "G90\nM83\nM140 S60\nM104 S215\nG28\nG1 X10 Y20 E1\nG1 Z0.3\nM109 R210\nG92 X0\n".splitlines()
-    assert standing_after(commands(program), 0) == Standing({"X": 0.0, "Y": 0.0, "Z": 0.0}, {})
-    assert standing_after(commands(program), 7) == Standing({"X": 10.0, "Y": 20.0, "Z": 0.3}, {"B": 60.0, "T": 215.0})
-    assert standing_after(commands(program), 99) == Standing({"X": 0.0, "Y": 20.0, "Z": 0.3}, {"B": 60.0, "T": 210.0})
+    assert standing_after(commands(program), 5) == Standing({}, {"B": 60.0, "T": 215.0}, absolute=True)
+    assert standing_after(commands(program), 7) == Standing(
+        {"X": 10.0, "Y": 20.0, "Z": 0.3}, {"B": 60.0, "T": 215.0}, absolute=True
+    )
+    assert standing_after(commands(program), 9) == Standing(
+        {"X": 0.0, "Y": 20.0, "Z": 0.3}, {"B": 60.0, "T": 210.0}, absolute=True
+    )
+
+
+def test_just_homed_axes_need_not_fit_if_the_next_moves_are_absolute() -> None:
+    homed = dataclasses.replace(EXPECTED, position_mm={})
+    assert doubt(LEFT, FOUND, GAP_S, homed) == ""
+    relative = dataclasses.replace(homed, absolute=False)
+    assert "only the machine knows" in doubt(LEFT, FOUND, GAP_S, relative)
 
 
 RUN = Run("run-1", "job-1", 1, Step("print", "fdm"), 1)
