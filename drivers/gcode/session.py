@@ -155,9 +155,18 @@ class Session:
         """Hand on what happened, write what has room now, and set the timer."""
         for event in events:
             self._handle(event)
-        if self.failure is None and (data := self.stream.take(self._clock.mono_s())):
-            self.write_now(data)
+        if self.failure is None:
+            self._write_next()
         self._look_ahead()
+
+    def _write_next(self) -> None:
+        try:
+            data = self.stream.take(self._clock.mono_s())
+        except OSError as error:  # the program is read while it is sent
+            self.fail(MachineError(f"the program cannot be read on: {error.strerror}"))
+            return
+        if data:
+            self.write_now(data)
 
     def _look_ahead(self) -> None:
         if self.failure is not None:

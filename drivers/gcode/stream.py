@@ -180,7 +180,7 @@ class GcodeStream:
 
     def begin(self, commands: Iterator[str]) -> None:
         """Number and send `commands`, from 1. They are stripped, not empty, and free of ``M110``."""
-        if not self.drained or self._probing or self._probe_due:
+        if not self.drained:
             raise RuntimeError("a program is begun only after the end of the one before it")
         self._source = commands
         self._pulled = self._acked = 0
@@ -191,6 +191,8 @@ class GcodeStream:
 
     def request(self, command: str, expects: Callable[[Reply], bool] | None = None) -> None:
         """Send `command` unnumbered as soon as there is room; `Answered` follows.
+
+        Unnumbered is unchecked, and after a silence it is asked again: for questions, never for what moves.
 
         With `expects`, an ``ok`` before a reply that fits is somebody else's: of a command that the firmware had queued
         before this connection was made.

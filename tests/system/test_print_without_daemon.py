@@ -139,7 +139,32 @@ async def test_a_counter_left_by_another_print_and_half_a_line_do_not_matter(tmp
     assert outcome.kind is OutcomeKind.SUCCEEDED
 
 
+async def test_a_printer_that_is_busy_with_what_another_host_asked_is_waited_for(tmp_path: Path) -> None:
+    with sim_printer(tmp_path, tcp=True, speed=100.0) as printer:
+        host, _, port = printer.place.removeprefix("tcp://").partition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"M109 S215\nM105\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        program = write_program(tmp_path / "short.gcode", ["G28", "G1 X10", "G1 X20 E1"])
+        outcome = await carry_out(bench_machine(printer), program, RecordingContext(tmp_path))
+        assert program_of(printer) == commands_in(program.path)
+    assert outcome.kind is OutcomeKind.SUCCEEDED
+
+
 # -- failures
+
+
+async def test_a_program_that_is_gone_moves_nothing(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "short.gcode", ["G28"])
+    program.path.unlink()
+    with (
+        sim_printer(tmp_path) as printer,
+        pytest.raises(MachineError, match=r"short\.gcode cannot be read: No such file") as caught,
+    ):
+        await carry_out(bench_machine(printer), program, RecordingContext(tmp_path))
+    assert caught.value.motion is Motion.NONE
 
 
 async def failure(printer: SimPrinter, folder: Path, program: Program = TINY) -> MachineError:
@@ -247,6 +272,8 @@ async def test_a_stop_that_cannot_be_confirmed_in_time_says_so(tmp_path: Path) -
         async with asyncio.timeout(PATIENCE_S), PLUGIN.open(bench_machine(printer), context) as driver:
             running = asyncio.create_task(driver.execute(RUN, program), name="run")
             await context.seen(Progress, lambda progress: progress.done >= 1, PATIENCE_S)
+            with pytest.raises(NotConfirmedError, match="did not confirm the stop in time"):
+                await driver.stop(context.clock.mono_s() + 0.1)
             with pytest.raises(NotConfirmedError, match="did not confirm the stop in time"):
                 await driver.stop(context.clock.mono_s() + 0.1)
             await driver.abort()
