@@ -146,6 +146,7 @@ class Session:
         self.fail(NotConfirmedError(f"the link to the machine broke: {reason}"))
 
     def _tick(self) -> None:
+        self._timer = None
         data, events = self.stream.tick(self._clock.mono_s())
         if data:
             self.write_now(data)
@@ -173,11 +174,15 @@ class Session:
             return  # latched: not one more line goes out, whatever the firmware still acknowledges
         if self._drained is not None and not self._drained.done() and self.stream.drained:
             self._drained.set_result(None)
-        if self._timer is not None:
-            self._timer.cancel()
         deadline_s = self.stream.deadline_s()
-        delay_s = None if deadline_s is None else max(0.0, deadline_s - self._clock.mono_s())
-        self._timer = None if delay_s is None else self._loop.call_later(delay_s, self._tick)
+        if deadline_s is None:
+            return
+        at_s = self._loop.time() + max(0.0, deadline_s - self._clock.mono_s())
+        # A timer that is early finds nothing to do and is set anew; a timer for each line would cost more than the line.
+        if self._timer is None or at_s < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(at_s, self._tick)
 
     def _handle(self, event: Event) -> None:
         match event:
