@@ -50,7 +50,8 @@ def commands(lines: Iterable[str]) -> Iterator[str]:
 def code_of(command: str) -> str:
     """``G1`` of ``G1 X10``, ``G01X10`` and ``G1.1 X10``, ``M862.3`` of ``M862.3 P "MK3"``.
 
-    Of anything else it is the first word. Marlin's moves do not look at a subcode (Marlin/src/gcode/gcode.cpp, `process_parsed_command`).
+    Of anything else it is the first word. Marlin's moves do not look at a subcode (Marlin/src/gcode/gcode.cpp,
+    `process_parsed_command`).
     """
     found = _CODE.match(command)
     if found is None:

@@ -2,7 +2,8 @@
 
 One job from end to end: the firmware's counter is set to 0, every command of the program goes out with its number, and
 when the last is acknowledged, a numbered ``M400`` waits until the machine stands still. Then the firmware is asked for
-its counter: only if it equals what was sent is the run SUCCEEDED.
+its counter: only if it equals what was sent is the run SUCCEEDED. A stop cuts the program, and sends the macros that
+make the printer safe in the same way: from ``M110 N0``, numbered, with ``M400`` and the counter as the proof.
 """
 
 from __future__ import annotations
@@ -186,7 +187,10 @@ class GcodeDriver(Driver):
         self._running = True
         self._stopping = None
         try:
-            total = await asyncio.to_thread(_count, program.path)
+            try:
+                total = await asyncio.to_thread(_count, program.path)
+            except OSError as error:
+                raise MachineError(f"{program.name} cannot be read: {error.strerror}", Motion.NONE) from error
             if self._stop_is_asked():
                 return await self._stopped({}, Motion.NONE)
             return await self._stream(run, program.path, total, after)

@@ -153,6 +153,7 @@ class Session:
         self.fail(NotConfirmedError(f"the link to the machine broke: {reason}"))
 
     def _tick(self) -> None:
+        self._timer = None
         data, events = self.stream.tick(self._clock.mono_s())
         if data:
             self.write_now(data)
@@ -162,20 +163,33 @@ class Session:
         """Hand on what happened, write what has room now, and set the timer."""
         for event in events:
             self._handle(event)
-        if self.failure is None and (data := self.stream.take(self._clock.mono_s())):
-            self.write_now(data)
+        if self.failure is None:
+            self._write_next()
         self._look_ahead()
+
+    def _write_next(self) -> None:
+        try:
+            data = self.stream.take(self._clock.mono_s())
+        except OSError as error:  # the program is read while it is sent
+            self.fail(MachineError(f"the program cannot be read on: {error.strerror}"))
+            return
+        if data:
+            self.write_now(data)
 
     def _look_ahead(self) -> None:
         if self.failure is not None:
             return  # latched: not one more line goes out, whatever the firmware still acknowledges
         if self._drained is not None and not self._drained.done() and self.stream.drained:
             self._drained.set_result(None)
-        if self._timer is not None:
-            self._timer.cancel()
         deadline_s = self.stream.deadline_s()
-        delay_s = None if deadline_s is None else max(0.0, deadline_s - self._clock.mono_s())
-        self._timer = None if delay_s is None else self._loop.call_later(delay_s, self._tick)
+        if deadline_s is None:
+            return
+        at_s = self._loop.time() + max(0.0, deadline_s - self._clock.mono_s())
+        # A timer that is early finds nothing to do and is set anew; a timer for each line would cost more than the line.
+        if self._timer is None or at_s < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(at_s, self._tick)
 
     def _handle(self, event: Event) -> None:
         match event:

@@ -184,7 +184,7 @@ class GcodeStream:
 
         With `after`, the firmware has taken the commands up to that number already and counts on from there.
         """
-        if not self.drained or self._probing or self._probe_due:
+        if not self.drained:
             raise RuntimeError("a program is begun only after the end of the one before it")
         self._source = commands
         self._pulled = self._acked = after
@@ -201,6 +201,8 @@ class GcodeStream:
 
     def request(self, command: str, expects: Callable[[Reply], bool] | None = None) -> None:
         """Send `command` unnumbered as soon as there is room; `Answered` follows.
+
+        Unnumbered is unchecked, and after a silence it is asked again: for questions, never for what moves.
 
         With `expects`, an ``ok`` before a reply that fits is somebody else's: of a command that the firmware had queued
         before this connection was made.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from pathlib import Path
 
@@ -74,7 +75,8 @@ async def test_a_whole_print_is_carried_out_command_by_command(tmp_path: Path, t
 
 async def test_a_long_print_is_exact_and_fast(tmp_path: Path) -> None:
     context = RecordingContext(tmp_path)
-    with sim_printer(tmp_path, speed=50_000.0) as printer:
+    # Not faster: the printer reports its temperatures every 2 s of its own time.
+    with sim_printer(tmp_path, speed=1000.0) as printer:
         started_s = time.monotonic()
         outcome = await carry_out(bench_machine(printer), BRACKET, context)
         took_s = time.monotonic() - started_s
@@ -139,7 +141,32 @@ async def test_a_counter_left_by_another_print_and_half_a_line_do_not_matter(tmp
     assert outcome.kind is OutcomeKind.SUCCEEDED
 
 
+async def test_a_printer_that_is_busy_with_what_another_host_asked_is_waited_for(tmp_path: Path) -> None:
+    with sim_printer(tmp_path, tcp=True, speed=100.0) as printer:
+        host, _, port = printer.place.removeprefix("tcp://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"M109 S215\nM105\n")
+        assert b" /215.00 " in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+        program = write_program(tmp_path / "short.gcode", ["G28", "G1 X10", "G1 X20 E1"])
+        outcome = await carry_out(bench_machine(printer), program, RecordingContext(tmp_path))
+        assert program_of(printer) == commands_in(program.path)
+    assert outcome.kind is OutcomeKind.SUCCEEDED
+
+
 # -- failures
+
+
+async def test_a_program_that_is_gone_moves_nothing(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "short.gcode", ["G28"])
+    program.path.unlink()
+    with (
+        sim_printer(tmp_path) as printer,
+        pytest.raises(MachineError, match=r"short\.gcode cannot be read: No such file") as caught,
+    ):
+        await carry_out(bench_machine(printer), program, RecordingContext(tmp_path))
+    assert caught.value.motion is Motion.NONE
 
 
 async def failure(printer: SimPrinter, folder: Path, program: Program = TINY) -> MachineError:
@@ -199,6 +226,8 @@ async def test_another_firmware_than_configured_is_refused(tmp_path: Path) -> No
 async def test_a_port_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with sim_printer(tmp_path) as printer:
         machine = bench_machine(printer)
+    gone = machine.connection.model_copy(update={"port": str(tmp_path / "printer")})
+    machine = dataclasses.replace(machine, connection=gone)
     with pytest.raises(ConnectError, match="does not exist"):
         await carry_out(machine, TINY, RecordingContext(tmp_path))
 
@@ -247,6 +276,8 @@ async def test_a_stop_that_cannot_be_confirmed_in_time_says_so(tmp_path: Path) -
         async with asyncio.timeout(PATIENCE_S), PLUGIN.open(bench_machine(printer), context) as driver:
             running = asyncio.create_task(driver.execute(RUN, program), name="run")
             await context.seen(Progress, lambda progress: progress.done >= 1, PATIENCE_S)
+            with pytest.raises(NotConfirmedError, match="did not confirm the stop in time"):
+                await driver.stop(context.clock.mono_s() + 0.1)
             with pytest.raises(NotConfirmedError, match="did not confirm the stop in time"):
                 await driver.stop(context.clock.mono_s() + 0.1)
             await driver.abort()

@@ -132,12 +132,16 @@ def test_a_program_is_not_begun_before_the_end_of_another() -> None:
     talk.begin("G28")
     with pytest.raises(RuntimeError):
         talk.stream.begin(iter(["G28"]))
-    talk.sent()
-    talk.say("ok")
-    talk.sent()
+
+
+def test_a_program_that_is_begun_while_the_counter_is_asked_for_waits_for_it() -> None:
+    talk = Talk()
     talk.stream.probe()
-    with pytest.raises(RuntimeError):
-        talk.stream.begin(iter(["G28"]))
+    assert talk.sent() == [f"N{PROBE_NUMBER} M105"]
+    talk.stream.begin(iter(["G28"]))
+    assert talk.sent() == []
+    assert talk.say("Resend: 5635", "ok") == [Probed(5634)]
+    assert talk.sent() == ["N0 M110 N0"]
 
 
 def test_a_request_collects_what_is_said_until_its_ok() -> None:
