@@ -165,5 +165,5 @@ async def test_a_full_screen_fits_a_terminal(tell) -> None:
         "123",
         "0",
         "s",
-        JOB[:25] + "…",
+        JOB[-8:],
     ]
