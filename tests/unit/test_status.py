@@ -122,7 +122,13 @@ async def test_a_machine_that_takes_no_work_needs_a_hand(tell, live: dict, text:
 
 @pytest.mark.parametrize(
     ("codes", "level"),
-    [(["no_program"], 1), (["requirement", "program_refused"], 1), (["requirement", "busy"], 0), (["not_before"], 0)],
+    [
+        (["no_program"], 1),
+        (["requirement", "program_refused"], 1),
+        (["requirement", "busy"], 0),
+        (["not_before"], 0),
+        (["no_program", "busy"], 1),
+    ],
 )
 async def test_a_job_that_will_not_start_by_itself_needs_a_hand(tell, codes: list[str], level: int) -> None:
     waits = {JOB: [{"code": code, "text": f"because {code}", "command": ""} for code in codes]}
