@@ -5,9 +5,10 @@ Light: imports neither pydantic nor asyncio. The shape is in docs/json.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from edge.jobstate import JobState
 from edge.views import Row, Snapshot
 
 FINE, ATTENTION, UNSAFE = 0, 1, 2
@@ -17,6 +18,9 @@ UNSAFE_KINDS = frozenset({"unknown_run", "unwatched_run", "not_planning"})
 
 PATIENT = frozenset({"busy", "checking", "not_before", "needs_clearing", "offline", "no_daemon"})
 """Codes of blockers that need nobody's hand, or that are told of the machine or the site already."""
+
+STUCK = frozenset({"unreadable", "unsigned", "expired", "no_program", "no_machine"})
+"""Codes of blockers that keep a step from every machine until somebody does something."""
 
 NO_DAEMON = {"code": "no_daemon", "text": "the daemon is not running", "command": "edge run"}
 """What every open job waits for while nobody plans."""
@@ -76,7 +80,7 @@ def without_journal(site: str, configured: Sequence[Row]) -> dict[str, Any]:
         "notices": [],
         "machines": [_machine(row, None, NOT_WATCHED) for row in configured],
         "jobs": [],
-        "job_counts": {},
+        "job_counts": dict.fromkeys((state.value for state in JobState), 0),
     }
 
 
@@ -147,5 +151,10 @@ def _stuck(jobs: Sequence[Row]) -> list[Row]:
             "job_id": job["job_id"],
         }
         for job in jobs
-        if job["waits"] and not any(wait["code"] in PATIENT for wait in job["waits"])
+        if job["waits"] and _stands(wait["code"] for wait in job["waits"])
     ]
+
+
+def _stands(codes: Iterable[str]) -> bool:
+    found = set(codes)
+    return bool(found & STUCK) or not found & PATIENT

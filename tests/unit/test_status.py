@@ -1,0 +1,175 @@
+"""How a site is told: what needs a hand first, and the level that is the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge import status, views
+from edge.cli import status as cli_status
+from edge.journal import Journal
+from edge.model.event import Draft
+from edge.schema import FILE_NAME
+from tests.journal_kit import JOB, SITE, accepted, began, cleared, ended, online, ticking
+
+CONFIGURED = [{"id": "prn-1", "driver": "gcode", "processes": ["fdm"]}]
+DAEMON = {"pid": 1, "version": "0", "since": "2026-11-21T10:00:00.000Z"}
+IDLE = {"state": "IDLE", "detail": ""}
+
+
+@pytest.fixture
+def tell(tmp_path: Path) -> Callable[..., Any]:
+    """The document of a site whose journal has these drafts."""
+
+    async def told(*drafts: Draft, daemon: Any = DAEMON, live: Any = IDLE, waits: Any = None, trouble: str = "") -> Any:
+        async with Journal.open(tmp_path / FILE_NAME, SITE, ticking()) as journal:
+            for draft in drafts:
+                await journal.record([draft])
+        with views.open_readonly(tmp_path) as snapshot:
+            seen = {"prn-1": live} if daemon else {}
+            return status.document(snapshot, CONFIGURED, daemon, seen, waits or {}, trouble)
+
+    return told
+
+
+def kinds(found: Any) -> list[str]:
+    return [item["kind"] for item in found["attention"]]
+
+
+async def test_a_site_where_nothing_is_to_be_done_is_level_0(tell) -> None:
+    found = await tell(online())
+    assert (found["level"], found["attention"]) == (0, [])
+    assert found["machines"] == [
+        {
+            "id": "prn-1",
+            "driver": "gcode",
+            "processes": ["fdm"],
+            "identity": None,
+            "progress": None,
+            "temperatures": {},
+            "link": None,
+            "message": None,
+            "state": "IDLE",
+            "detail": "",
+            "run": None,
+            "needs_clearing": None,
+        }
+    ]
+
+
+async def test_a_running_job_needs_nobody(tell) -> None:
+    found = await tell(accepted(), began(), live={"state": "EXECUTE", "detail": ""})
+    assert (found["level"], found["attention"]) == (0, [])
+    assert found["machines"][0]["run"]["job_id"] == JOB
+    screen = cli_status.screen(found)
+    assert "    on prn-1" in screen
+    assert "berlin-1: all is well   (event 2, " in screen[0]
+
+
+async def test_a_finished_part_waits_for_somebody_to_take_it_off(tell) -> None:
+    found = await tell(accepted(), began(), ended("run-1", "SUCCEEDED"))
+    assert (found["level"], kinds(found)) == (1, ["needs_clearing"])
+    assert "      edge machine clear prn-1" in cli_status.screen(found)
+    found = await tell(cleared("run-1"))
+    assert found["level"] == 0
+
+
+async def test_a_held_step_needs_a_decision(tell) -> None:
+    found = await tell(accepted(), began(), ended("run-1", "FAILED", "none"))
+    assert (found["level"], kinds(found)) == (1, ["held"])
+
+
+async def test_an_unknown_run_is_unsafe_and_comes_first(tell) -> None:
+    found = await tell(accepted(), began(), ended("run-1", "UNKNOWN"))
+    assert (found["level"], kinds(found)) == (2, ["unknown_run", "needs_clearing"])
+    assert "UNSAFE" in cli_status.screen(found)[0]
+
+
+async def test_a_run_that_nobody_watches_is_unsafe(tell) -> None:
+    found = await tell(accepted(), began(), daemon=None)
+    assert (found["level"], kinds(found)) == (2, ["unwatched_run", "no_daemon"])
+    assert found["attention"][0]["command"] == "edge run"
+    assert found["machines"][0]["state"] == "UNKNOWN"
+
+
+async def test_a_dead_daemon_alone_needs_a_hand(tell) -> None:
+    found = await tell(online(), daemon=None)
+    assert (found["level"], kinds(found)) == (1, ["no_daemon"])
+
+
+async def test_nothing_planned_is_unsafe_for_no_stop_would_reach_a_machine(tell) -> None:
+    found = await tell(online(), trouble="the journal cannot be read")
+    assert (found["level"], kinds(found)) == (2, ["not_planning"])
+    assert "the journal cannot be read" in " ".join(cli_status.screen(found))
+
+
+@pytest.mark.parametrize(
+    ("live", "text"),
+    [
+        ({"state": "OFFLINE", "detail": "unplugged"}, "prn-1 is OFFLINE: unplugged"),
+        ({"state": "STOPPED", "detail": "the journal cannot be written"}, "prn-1 is STOPPED: the journal cannot"),
+        ({"state": "ABORTED", "detail": ""}, "prn-1 is ABORTED"),
+    ],
+)
+async def test_a_machine_that_takes_no_work_needs_a_hand(tell, live: dict, text: str) -> None:
+    found = await tell(online(), live=live)
+    assert found["level"] == 1
+    assert found["attention"][0]["text"].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("codes", "level"),
+    [
+        (["no_program"], 1),
+        (["requirement", "program_refused"], 1),
+        (["requirement", "busy"], 0),
+        (["not_before"], 0),
+        (["no_program", "busy"], 1),
+    ],
+)
+async def test_a_job_that_will_not_start_by_itself_needs_a_hand(tell, codes: list[str], level: int) -> None:
+    waits = {JOB: [{"code": code, "text": f"because {code}", "command": ""} for code in codes]}
+    found = await tell(accepted(), waits=waits)
+    assert found["level"] == level
+    assert kinds(found) == ["waiting"] * level
+    assert f"    waits: because {codes[0]}" in cli_status.screen(found)
+
+
+def test_a_site_that_has_never_run_says_how_to_begin() -> None:
+    found = status.without_journal("berlin-1", CONFIGURED) | {"daemon_missing": "the daemon is not running"}
+    screen = cli_status.screen(found)
+    assert found["level"] == 1
+    assert "      edge run" in screen
+    assert any(line.startswith("  prn-1    UNKNOWN") for line in screen)
+
+
+async def test_a_full_screen_fits_a_terminal(tell) -> None:
+    live = {
+        "state": "EXECUTE",
+        "detail": "",
+        "progress": {"done": 333, "total": 1000, "unit": "commands", "age_s": 0.1},
+        "temperatures": {name: {"actual_degc": 199.9, "target_degc": 200.0, "age_s": 0.5} for name in ("T", "B")},
+        "link": {"resends": 100, "time_outs": 23},
+    }
+    waits = {JOB: [{"code": "busy", "text": "because " + "of many words " * 20, "command": ""}]}
+    found = await tell(accepted(), began(), live=live, waits=waits)
+    screen = cli_status.screen(found)
+    assert max(map(len, screen)) <= 80
+    (row,) = [line for line in screen if line.startswith("  prn-1")]
+    assert row.split() == [
+        "prn-1",
+        "EXECUTE",
+        "33",
+        "%",
+        "T",
+        "200/200",
+        "B",
+        "200/200",
+        "123",
+        "0",
+        "s",
+        JOB[-8:],
+    ]
