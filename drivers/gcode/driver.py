@@ -91,6 +91,7 @@ class GcodeDriver(Driver):
         self._profile_name = ""
         self._firmware = Firmware("")
         self._running = False
+        self._memory: Memory | None = None  # of the run that is going on
         self._booted = False  # the firmware's boot banner came on this connection
         self._detached = False
         self._in_program = False  # motion has begun, and its end is not confirmed
@@ -204,7 +205,7 @@ class GcodeDriver(Driver):
 
     async def _stream(self, run: Run, path: Path, total: int, after: int) -> Outcome:
         left = Left(0, after, total, boot_id(), self._firmware.uuid, self._clock.mono_s(), dict(self._heaters))
-        memory = Memory(self._context, run, left)
+        memory = self._memory = Memory(self._context, run, left)
         short = asyncio.Event()  # of commands that may be sent
 
         def acked(number: int) -> None:
@@ -248,6 +249,7 @@ class GcodeDriver(Driver):
         await self._counted(total + 1)
         position = await self._position()
         self._in_program = False
+        self._memory = None
         evidence: dict[str, Json] = {"commands": total, **self._link_evidence(), "position_mm": dict(position.axes_mm)}
         return Outcome(OutcomeKind.SUCCEEDED, Motion.POSSIBLE, f"all {total} commands carried out", evidence)
 
@@ -299,6 +301,8 @@ class GcodeDriver(Driver):
 
     async def recover(self, run: Run, program: Program) -> Recovery:
         left = recall(self._context, run)
+        if isinstance(left, str):
+            return Lost(f"the daemon ended in mid-print, when {left}")
         if left is None:
             reason = "the daemon ended before the first command was sent"
             return Finished(Outcome(OutcomeKind.FAILED, Motion.NONE, reason))
@@ -323,6 +327,7 @@ class GcodeDriver(Driver):
         if reason := doubt(left, found, self._known_profile().resume.gap_max_s, expected):
             return Lost(f"the daemon ended in mid-print, and the print cannot go on: {reason}")
         self._in_program = True
+        self._memory = Memory(self._context, run, left)
         return At({"after": counted}, f"the printer stands after command {counted} of {left.total}")
 
     async def detach(self) -> None:
@@ -373,10 +378,13 @@ class GcodeDriver(Driver):
             self._session.interject(macro.break_wait)
         await self._wire_free.wait()
         await self._session.settle()
+        if self._memory is not None:
+            await self._memory.end("it was being stopped")
         commands = (*macro.stop, *(macro.park if self._in_program else ()), FINAL)
         await self._session.run(iter(commands), lambda number: None)
         await self._counted(len(commands))
         self._in_program = False
+        self._memory = None
         await self._session.ask("M105", _is_temperatures)
 
     async def abort(self) -> None:

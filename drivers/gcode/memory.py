@@ -18,6 +18,7 @@ from edge.driver import DriverContext, Json, Run
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 HEARTBEAT = "print.json"
+OVER = "over"
 
 
 def boot_id() -> str:
@@ -40,6 +41,10 @@ class Memory:
         await self._context.checkpoint(_as_json(self._now(acked, heaters)))
         self.reserved = number
 
+    async def end(self, reason: str) -> None:
+        """Make durable that the program is over: from now on the firmware counts other lines than the program's."""
+        await self._context.checkpoint({OVER: reason})
+
     def beat(self, acked: int, heaters: Mapping[str, tuple[float, float]]) -> None:
         """Write the heartbeat, whole or not at all."""
         place = self._context.runtime_dir / HEARTBEAT
@@ -52,8 +57,13 @@ class Memory:
         return replace(self._left, acked=acked, at_mono_s=self._context.clock.mono_s(), heaters=dict(heaters))
 
 
-def recall(context: DriverContext, run: Run) -> Left | None:
-    """What the last daemon left of `run`: its reservation, with its heartbeat; None if nothing was sent."""
+def recall(context: DriverContext, run: Run) -> Left | str | None:
+    """What the last daemon left of `run`: its reservation, with its heartbeat; None if nothing was sent.
+
+    A text says why the program was over already.
+    """
+    if isinstance(run.checkpoint, dict) and OVER in run.checkpoint:
+        return str(run.checkpoint[OVER])
     reservation = _left(run.checkpoint)
     if reservation is None:
         return None

@@ -6,7 +6,8 @@ command that was taken is carried out unless the board is reset. So a print goes
 
 1. The host has not been booted since: nobody could have pulled a cable, and the port is the same.
 2. The firmware has not been booted since: it shows no boot banner, and says the same identity.
-3. Its counter is between what was acknowledged and what may have been sent (the reservation, durable before sending).
+3. Its counter is between what was acknowledged and what may have been sent (the reservation, durable before sending),
+   and not 0: that is what a board says that was reset while nobody listened.
 4. The pause was shorter than the profile allows and than the firmware holds its motors.
 5. The heaters have the targets that the program gave them, and are as warm as they were.
 6. The position that the firmware reports is the one that the program has after that command. Axes that have just been
@@ -102,6 +103,8 @@ def doubt(left: Left, found: Found, gap_max_s: float, expected: Standing) -> str
         return "the printer was reset in between"
     if found.serial != left.serial:
         return f"another printer is there: {found.serial or 'without a UUID'} instead of {left.serial or 'none'}"
+    if found.counted == 0:
+        return "the printer counts from 0: it was reset in between, or had taken nothing yet"
     if not left.acked <= found.counted <= left.reserved:
         return (
             f"the printer counts line {found.counted}, it must be {left.acked} (acknowledged)"

@@ -155,7 +155,7 @@ class SiteFolder:
 
     # Orders
 
-    def bundle(self, program: bytes = SHORT, *, files: bool = True, **fields: Any) -> Path:
+    def bundle(self, program: bytes = SHORT, *, files: bool = True, on_restart: str = "hold", **fields: Any) -> Path:
         """A signed order that prints `program`, as a bundle; `fields` override."""
         now = datetime.now(UTC).replace(microsecond=0)
         self._sequence += 1
@@ -168,6 +168,7 @@ class SiteFolder:
             sequence=self._sequence,
             artifacts={"body.gcode": artifact},
         )
+        order["steps"][0]["on_restart"] = on_restart
         return self.sealed(order | fields, {sha256: program} if files else {})
 
     def sealed(self, order: dict[str, Any], programs: dict[str, bytes], **signing: Any) -> Path:
@@ -214,9 +215,9 @@ class SiteFolder:
         self.wait_event("run_ended", job_id)
         return job_id
 
-    def begun(self, commands: int = 20) -> str:
+    def begun(self, commands: int = 20, program: bytes = LONG, on_restart: str = "hold") -> str:
         """Submit a long job and wait until the printer is well into it; its id."""
-        job_id = str(self.submit(self.bundle(LONG))["job_id"])
+        job_id = str(self.submit(self.bundle(program, on_restart=on_restart))["job_id"])
         self.wait_event("run_began", job_id)
         until(lambda: ((self.live()["machines"][0]["progress"] or {"done": 0})["done"]) >= commands)
         return job_id
@@ -232,8 +233,8 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def starts(printer: SimPrinter) -> int:
-    """How many programs were begun on a simulated printer: each sets the line counter to 0."""
-    return sum(text.startswith("M110 N0") for _, text in printer.commands())
+    """How many programs were begun on a simulated printer: their first commands, less those of a stop."""
+    return sum(number == "1" and text != "M104 S0" for number, text in printer.commands())
 
 
 @contextlib.contextmanager

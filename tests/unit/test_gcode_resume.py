@@ -52,6 +52,7 @@ def test_the_counter_may_be_anywhere_from_acknowledged_to_reserved(counted: int)
         ({"restarted": True}, "the printer was reset in between"),
         ({"serial": "other"}, "another printer is there: other instead of uuid"),
         ({"serial": ""}, "another printer is there: without a UUID instead of uuid"),
+        ({"counted": 0}, "the printer counts from 0"),
         ({"counted": 119}, "counts line 119, it must be 120 (acknowledged) to 4000"),
         ({"counted": 4001}, "counts line 4001"),
         ({"at_mono_s": 1061.0}, "the pause was 61 s, at most 60 s are allowed"),
@@ -64,6 +65,11 @@ def test_the_counter_may_be_anywhere_from_acknowledged_to_reserved(counted: int)
 )
 def test_one_doubt_is_enough(change: dict[str, object], words: str) -> None:
     assert words in doubt(LEFT, dataclasses.replace(FOUND, **change), GAP_S, EXPECTED)  # type: ignore[arg-type]
+
+
+def test_a_board_that_was_reset_before_the_first_heartbeat_is_not_taken_for_one_that_waits() -> None:
+    left = dataclasses.replace(LEFT, acked=0, heaters={})
+    assert "counts from 0" in doubt(left, dataclasses.replace(FOUND, counted=0), GAP_S, EXPECTED)
 
 
 def test_a_heater_that_was_still_warming_up_may_be_as_cold_as_it_was() -> None:
@@ -121,7 +127,7 @@ async def test_a_reservation_comes_back_without_a_heartbeat(tmp_path: Path) -> N
     context = RecordingContext(tmp_path)
     await reserved(context, 4000)
     left = recall(context, after_a_crash(context))
-    assert left is not None
+    assert isinstance(left, Left)
     assert dataclasses.replace(left, at_mono_s=LEFT.at_mono_s) == dataclasses.replace(LEFT, reserved=4000)
 
 
@@ -131,8 +137,16 @@ async def test_the_heartbeat_is_newer_and_the_reservation_is_what_counts(tmp_pat
     memory.beat(3100, {"T": (215.0, 215.0)})
     await memory.reserve(8000, 3000, {})
     left = recall(context, after_a_crash(context))
-    assert left is not None
+    assert isinstance(left, Left)
     assert (left.acked, left.reserved, left.heaters) == (3100, 8000, {"T": (215.0, 215.0)})
+
+
+async def test_a_print_that_was_being_stopped_does_not_go_on(tmp_path: Path) -> None:
+    context = RecordingContext(tmp_path)
+    memory = await reserved(context, 4000)
+    memory.beat(3100, {})
+    await memory.end("it was being stopped")
+    assert recall(context, after_a_crash(context)) == "it was being stopped"
 
 
 async def test_nothing_was_sent_without_a_reservation(tmp_path: Path) -> None:
@@ -147,7 +161,7 @@ async def test_a_heartbeat_that_is_broken_or_of_another_run_is_not_believed(tmp_
     await reserved(context, 4000)
     (tmp_path / HEARTBEAT).write_text(heartbeat)
     left = recall(context, after_a_crash(context))
-    assert left is not None
+    assert isinstance(left, Left)
     assert (left.acked, left.reserved) == (LEFT.acked, 4000)
 
 
@@ -156,7 +170,7 @@ async def test_a_heartbeat_of_another_boot_is_not_believed(tmp_path: Path) -> No
     Memory(context, RUN, dataclasses.replace(LEFT, boot_id="earlier")).beat(3000, LEFT.heaters)
     await reserved(context, 4000)
     left = recall(context, after_a_crash(context))
-    assert left is not None
+    assert isinstance(left, Left)
     assert left.acked == LEFT.acked
 
 

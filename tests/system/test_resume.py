@@ -1,0 +1,135 @@
+"""A print and a daemon that dies: goes on where it stood if everything proves it, and as its order says."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from pathlib import Path
+
+from drivers.analysis import commands
+from tests.helpers.sim import SimPrinter, sim_printer
+from tests.helpers.site import PRINTER, SiteFolder, site_with_printer, starts, until
+
+TINY = (Path(__file__).parent.parent.parent / "edge" / "demo" / "tiny.gcode").read_bytes()
+KILLS = 8
+SEED = 20261122
+
+
+def exact(printer: SimPrinter) -> bool:
+    """Whether the printer has carried out the whole program, each command once and in order."""
+    return printer.program() == [*commands(TINY.decode().splitlines()), "M400"]
+
+
+def kill(site: SiteFolder) -> None:
+    assert site.daemon is not None
+    site.daemon.end(signal.SIGKILL)
+
+
+def test_a_print_goes_on_where_it_stood_however_often_the_daemon_is_killed(tmp_path: Path) -> None:
+    moments = random.Random(SEED)
+    with site_with_printer(tmp_path, speed=60) as (site, printer):
+        job_id = site.begun(commands=10, program=TINY, on_restart="resume")
+        for _ in range(KILLS):
+            threading.Event().wait(moments.uniform(0.0, 0.4))  # the moment to be tried
+            kill(site)
+            site.start()
+        ended = site.wait_event("run_ended", job_id)
+        assert (ended["body"]["outcome"], ended["body"]["reason"]) == ("SUCCEEDED", "all 1862 commands carried out")
+        assert exact(printer)
+        assert starts(printer) == 1
+        assert len(site.events("run_began")) == 1
+        assert 1 <= len(site.events("run_resumed")) <= KILLS
+        assert site.json("verify")["ok"]
+
+
+def test_edge_restart_leaves_the_print_standing_and_goes_on(tmp_path: Path) -> None:
+    with site_with_printer(tmp_path, speed=60) as (site, printer):
+        job_id = site.begun(commands=100, program=TINY, on_restart="resume")
+        before = site.live()["daemon"]
+        after = site.json("restart")
+        assert after["pid"] == before["pid"], "whoever supervises the daemon sees no end of it"
+        assert after["since"] != before["since"]
+        assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "SUCCEEDED"
+        assert exact(printer)
+        assert "M104 S0" not in [text for number, text in printer.commands()[:-200] if number == "-"]
+        assert len(site.events("run_resumed")) == 1
+
+
+def test_an_order_that_says_hold_is_made_safe_and_held(tmp_path: Path) -> None:
+    with site_with_printer(tmp_path, speed=50) as (site, printer):
+        job_id = site.begun(on_restart="hold")
+        kill(site)
+        site.start()
+        body = site.wait_event("run_ended", job_id)["body"]
+        assert (body["outcome"], "the order says: hold after a restart" in body["reason"]) == ("STOPPED", True)
+        assert site.json("job", "show", job_id)["state"] == "INTERRUPTED"
+        assert {"M104 S0", "M140 S0"} <= {text for _, text in printer.commands()}
+        assert starts(printer) == 1
+
+
+def test_an_order_that_says_abort_is_made_safe_and_aborted(tmp_path: Path) -> None:
+    with site_with_printer(tmp_path, speed=50) as (site, printer):
+        job_id = site.begun(on_restart="abort")
+        kill(site)
+        site.start()
+        assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "STOPPED"
+        assert site.json("job", "show", job_id)["state"] == "ABORTED"
+        assert starts(printer) == 1
+
+
+def test_another_printer_on_the_port_is_never_taken_for_the_one_before(tmp_path: Path) -> None:
+    site = SiteFolder(tmp_path, PRINTER.format(port=tmp_path / "printer"))
+    try:
+        with sim_printer(tmp_path, speed=50):
+            site.start()
+            job_id = site.begun(on_restart="resume")
+            kill(site)
+        with sim_printer(tmp_path, "--uuid", "00000000-0000-4000-8000-000000000002", speed=50) as other:
+            site.start()
+            body = site.wait_event("run_ended", job_id)["body"]
+            assert body["outcome"] == "UNKNOWN"
+            assert "another printer is there" in body["reason"]
+            assert starts(other) == 1, "the log is of both printers: nothing was started on the second"
+    finally:
+        if site.daemon is not None:
+            site.daemon.end()
+
+
+def test_a_pause_that_is_too_long_ends_the_print(tmp_path: Path) -> None:
+    with site_with_printer(tmp_path, speed=50) as (site, _):
+        assert site.daemon is not None
+        site.daemon.end()
+        impatient(site)
+        site.start()
+        job_id = site.begun(on_restart="resume")
+        kill(site)
+        site.start()
+        body = site.wait_event("run_ended", job_id)["body"]
+        assert body["outcome"] == "UNKNOWN"
+        assert "the pause was" in body["reason"]
+
+
+def impatient(site: SiteFolder) -> None:
+    """A profile of the site's own that lets no print stand."""
+    profiles = site.folder / "profiles"
+    profiles.mkdir()
+    shipped = Path(__file__).parent.parent.parent / "firmware_profiles" / "marlin-2.1.toml"
+    text = shipped.read_text().replace("gap_max_s = 60.0", "gap_max_s = 0.0")
+    (profiles / "marlin-2.1.toml").write_text(text)
+    config = site.folder / "site.toml"
+    config.write_text(config.read_text().replace("[[machines]]", 'profiles_dir = "profiles"\n\n[[machines]]', 1))
+
+
+def test_a_stop_that_was_asked_for_before_the_daemon_died_is_carried_out(tmp_path: Path) -> None:
+    with site_with_printer(tmp_path, speed=50) as (site, printer):
+        job_id = site.begun(on_restart="resume")
+        assert site.daemon is not None
+        site.daemon.process.send_signal(signal.SIGSTOP)
+        kill(site)
+        site.start(ready="is up")
+        until(lambda: site.json("job", "show", job_id)["state"] != "RUNNING" or site.events("run_resumed"))
+        assert site.json("job", "cancel", job_id)["job_id"] == job_id
+        assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "STOPPED"
+        assert site.json("job", "show", job_id)["state"] == "ABORTED"
+        assert starts(printer) == 1
