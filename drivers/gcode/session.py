@@ -178,7 +178,7 @@ class Session:
         if deadline_s is None:
             return
         at_s = self._loop.time() + max(0.0, deadline_s - self._clock.mono_s())
-        # A timer that is early finds nothing to do and is set anew; a timer for each line would cost more than the line.
+        # A timer that is early finds nothing to do and is set anew; one for each line would cost more than the line.
         if self._timer is None or at_s < self._timer.when():
             if self._timer is not None:
                 self._timer.cancel()
