@@ -50,6 +50,7 @@ def document(
         *_unwatched(machines, daemon),
         *snapshot.attention(),
         *_no_daemon(daemon),
+        *_hot(machines),
         *_unfit(machines, daemon),
         *_stuck(jobs),
     ]
@@ -125,6 +126,19 @@ def _not_planning(trouble: str) -> list[Row]:
 
 def _no_daemon(daemon: Mapping[str, Any] | None) -> list[Row]:
     return [] if daemon is not None else [{"kind": "no_daemon", "text": NO_DAEMON["text"], "command": "edge run"}]
+
+
+def _hot(machines: Sequence[Row]) -> list[Row]:
+    """Machines that heat for no run: left so by a daemon that was killed, or by a person at the machine."""
+    found = []
+    for m in machines:
+        heaters = [
+            f"{name} to {t['target_degc']:.0f} degC" for name, t in m["temperatures"].items() if t["target_degc"]
+        ]
+        if heaters and m["state"] != "EXECUTE" and not m["run"]:
+            text = f"{m['id']} heats {', '.join(heaters)}, and no run is going on; switch it off at the machine"
+            found.append({"kind": "heating", "text": text, "command": "", "machine": m["id"]})
+    return found
 
 
 def _unfit(machines: Sequence[Row], daemon: Mapping[str, Any] | None) -> list[Row]:

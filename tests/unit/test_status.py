@@ -173,3 +173,12 @@ async def test_a_full_screen_fits_a_terminal(tell) -> None:
         "s",
         JOB[-8:],
     ]
+
+
+async def test_a_machine_that_heats_for_no_run_is_told(tell) -> None:
+    heat = {"T": {"actual_degc": 199.9, "target_degc": 200.0, "age_s": 0.5}}
+    found = await tell(online(), live=IDLE | {"temperatures": heat})
+    assert (found["level"], kinds(found)) == (1, ["heating"])
+    assert "prn-1 heats T to 200 degC, and no run is going on" in found["attention"][0]["text"]
+    cold = {"T": {"actual_degc": 199.9, "target_degc": 0.0, "age_s": 0.5}}
+    assert (await tell(live=IDLE | {"temperatures": cold}))["level"] == 0
