@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -28,12 +28,18 @@ Range: TypeAlias = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class Connection(BaseModel):
-    """Either a serial port, best by its path in /dev/serial/by-id, with its speed in baud, or ``tcp://host:port``."""
+    """Either a serial port, best by its path in /dev/serial/by-id, with its speed in baud, or ``tcp://host:port``.
+
+    `window` says how much may be in flight: ``one`` line at a time, or the ``full`` receive buffer of the firmware.
+    ``auto`` takes the full buffer only where single bytes cannot get lost or changed: over TCP, and where the profile
+    says that it is proven. Say ``full`` for a serial line that you know to be clean.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     port: str | None = None
     baud: int = Field(default=115200, ge=1200, le=4_000_000)
+    window: Literal["auto", "one", "full"] = "auto"
     url: Annotated[str | None, AfterValidator(_tcp)] = None
 
     @model_validator(mode="after")

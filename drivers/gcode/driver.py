@@ -18,7 +18,7 @@ from drivers import link
 from drivers.analysis import commands
 from drivers.gcode import identity as firmware_identity
 from drivers.gcode import profile as profiles
-from drivers.gcode.config import Printer
+from drivers.gcode.config import Connection, Printer
 from drivers.gcode.identity import Firmware
 from drivers.gcode.memory import Memory, boot_id, recall
 from drivers.gcode.profile import Profile
@@ -127,7 +127,7 @@ class GcodeDriver(Driver):
         self._firmware = await self._introduction()
         name, profile = profiles.fitting(self._firmware.name, self._machine.profile, self._machine.profiles_dir)
         self._profile_name, self._profile = name, profile
-        self._session.renew(_wire(profile))
+        self._session.renew(_wire(profile, wanted))
         if self._firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
             try:
                 await self._session.ask(profile.macro.report_temperatures)
@@ -438,10 +438,13 @@ async def open_printer(machine: Printer, context: DriverContext) -> AsyncIterato
         await driver.close()
 
 
-def _wire(profile: Profile) -> Wire:
+def _wire(profile: Profile, connection: Connection) -> Wire:
     wire = profile.wire
+    safe = connection.url is not None or wire.proven_window
+    full = connection.window == "full" or (connection.window == "auto" and safe)
     return Wire(
-        window_bytes=0,
+        # One byte of a ring buffer stays free (Marlin/src/HAL/AVR/MarlinSerial.cpp).
+        window_bytes=wire.rx_buffer_bytes - 1 if full else 0,
         stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
         silence_s=wire.silence_s,
     )

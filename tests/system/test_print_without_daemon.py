@@ -12,6 +12,7 @@ import pytest
 from drivers.gcode import PLUGIN
 from drivers.gcode.config import Printer
 from edge.driver import (
+    Capability,
     ConnectError,
     IdentityError,
     LinkHealth,
@@ -302,7 +303,7 @@ async def test_without_emergency_parser_nothing_of_the_program_follows_an_abort(
     context = RecordingContext(tmp_path)
     with sim_printer(tmp_path, "--no-emergency-parser", tcp=True, speed=200.0) as printer:
         async with asyncio.timeout(PATIENCE_S), PLUGIN.open(bench_machine(printer), context) as driver:
-            assert not driver.capabilities
+            assert Capability.ABORT_AT_ONCE not in driver.capabilities
             running = asyncio.create_task(driver.execute(RUN, program), name="run")
             await context.seen(Progress, lambda progress: progress.done >= 20, PATIENCE_S)
             await driver.abort()
