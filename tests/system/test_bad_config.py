@@ -59,7 +59,10 @@ CASES = {
         _replaced("connection = {port", "connection = {baud = 9600} #"),
         ["either port", "or url"],
     ),
-    "unknown connection key": (_replaced("baud = ", "speed = "), ["connection.speed: unknown key", "port, baud, url"]),
+    "unknown connection key": (
+        _replaced("baud = ", "speed = "),
+        ["connection.speed: unknown key", "port, baud, window, url"],
+    ),
     "driver": (
         _replaced('"gcode"', '"gocde"'),
         ["machines[0] (prn-1).driver", "no driver 'gocde'", "installed: gcode"],

@@ -523,3 +523,39 @@ def test_a_cold_extrusion_and_an_unknown_command_fail_a_print() -> None:
         assert bench.failure is not None
         assert words in bench.failure.reason
         assert bench.program[:2] == ["G28", command]
+
+
+# -- going on after a crash
+
+
+def test_a_program_goes_on_behind_the_number_that_the_firmware_has_taken() -> None:
+    talk = Talk()
+    talk.stream.begin(iter(["G1 X1", "G1 X2"]), after=5634)
+    assert talk.sent() == ["N5635 G1 X1"], "the firmware's counter is not touched"
+    assert talk.say("ok") == [Acked(5635)]
+    assert talk.sent() == ["N5636 G1 X2"]
+    assert talk.say("ok") == [Acked(5636)]
+    assert talk.sent() == []
+    assert talk.stream.drained
+
+
+def test_a_firmware_that_counts_less_than_it_had_taken_ends_a_program_that_went_on() -> None:
+    talk = Talk()
+    talk.stream.begin(iter(["G1 X1"]), after=5634)
+    assert talk.sent() == ["N5635 G1 X1"]
+    (failed,) = talk.say("Error:Line Number is not Last Line Number+1, Last Line: 0", "Resend: 1")[1:]
+    assert failed == Failed("the printer counts line 0, but acknowledged 5634", Cause.SAID)
+
+
+def test_nothing_goes_out_beyond_what_is_allowed() -> None:
+    talk = Talk()
+    talk.stream.allow(2)
+    talk.begin("G1 X1", "G1 X2", "G1 X3")
+    for number in (1, 2):
+        assert talk.sent() == [f"N{number} G1 X{number}"]
+        talk.say("ok")
+    assert talk.sent() == []
+    assert not talk.stream.drained, "there is more of the program"
+    assert talk.stream.deadline_s() is None, "waiting for leave is no silence of the printer"
+    talk.stream.allow(3)
+    assert talk.sent() == ["N3 G1 X3"]
