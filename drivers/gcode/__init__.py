@@ -19,7 +19,7 @@ class GcodePlugin(DriverPlugin[Connection, Limits]):
     limits = Limits
 
     def profiles(self, user_dir: Path | None) -> list[ProfileInfo]:
-        return [ProfileInfo(name, p.summary, p.match.firmware_name) for name, p in profiles.known(user_dir).items()]
+        return [ProfileInfo(name, p.summary, p.match.firmware_name) for name, p in profiles.all_known(user_dir).items()]
 
     def preflight(self, machine: Printer) -> None:
         if machine.profile != "auto":
