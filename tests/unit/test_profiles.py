@@ -11,7 +11,7 @@ import pytest
 
 from drivers.gcode import PLUGIN, profile
 from drivers.gcode.config import Connection, Limits
-from drivers.gcode.profile import all_known, fitting, known, named
+from drivers.gcode.profile import all_known, fitting, known, named, strictest
 from edge.driver import DriverError, IdentityError, Machine
 
 SHIPPED = Path(str(resources.files("firmware_profiles")))
@@ -117,6 +117,18 @@ def test_the_example_of_the_guide_is_a_profile() -> None:
     described = set(re.findall(r"^\| `([a-z_]+)", guide.read_text(), re.MULTILINE))
     tables = (profile.Match, profile.WireTable, profile.FirmwareTable, profile.ProgramTable, profile.Macro)
     assert {field for table in tables for field in table.model_fields} <= described
+
+
+def test_a_program_can_be_checked_for_all_firmwares_at_once() -> None:
+    profiles = known(None)
+    strict = strictest(profiles.values())
+    assert strict.wire.line_max_bytes == 96
+    for shipped in profiles.values():
+        assert {rule.command for rule in shipped.program.forbidden} <= {
+            rule.command for rule in strict.program.forbidden
+        }
+    assert strict.program.harmless_if_unknown == ()  # generic calls none harmless
+    assert strictest([profiles["marlin-2.1"]]).program.forbidden == profiles["marlin-2.1"].program.forbidden
 
 
 # -- a site's own
