@@ -14,8 +14,9 @@ Rules
    so are all bytes above 127. They need no room and no answer. A program line that contains one is never sent.
 4. A line that was refused, or anything that breaks the accounting, stops the program, for plain grbl carries out the
    lines behind a refused one: feed hold (``!``), wait until the machine stands (``Hold:0``), reset (Ctrl-X), which
-   empties the controller's buffers and keeps the position, and only when its banner came is `Failed` reported. A
-   reset in motion would lose the position; it comes only if the hold is not confirmed in `HOLD_S`.
+   empties the controller's buffers and keeps the position, and only when its banner came is `Failed` reported. ``Idle``
+   does not confirm a hold: a held controller never says it, so such a report is from before. A reset in motion would
+   lose the position; it comes only if the hold is not confirmed in `HOLD_S`.
 5. An alarm latches at once: the controller has stopped by itself and is locked until a person unlocks it.
 6. A program is finished when the last ``ok`` has come and then two reports in a row say ``Idle``. One is not enough:
    a report is printed before the moves that wait are started.
@@ -315,14 +316,13 @@ class GrblStream:
             self._rx_bytes = free_bytes
         idle = status.state == "Idle"
         self._idle_reports = self._idle_reports + 1 if idle else 0
-        stands = status.still or self._idle_reports >= IDLE_REPORTS
         if not (idle and self._flight):
             self._idle_since_s = None
         elif self._idle_since_s is None:
             self._idle_since_s = now_s
         if self._settling and self._idle_reports >= IDLE_REPORTS:
             self._running = False
-        if self._halt is _Halt.HOLDING and stands:
+        if self._halt is _Halt.HOLDING and status.still:
             self._reset(now_s)
         elif self._halt is _Halt.NO and self._running and status.state == "Alarm":
             events += self._fail(f"the controller is locked by an alarm: {status.text}", Cause.SAID)
@@ -350,7 +350,6 @@ class GrblStream:
         self.cut()
         self._halt = _Halt.HOLDING
         self._halt_until_s = now_s + HOLD_S
-        self._idle_reports = 0
         self._real_time += HOLD + STATUS
 
     def _reset(self, now_s: float) -> None:

@@ -301,9 +301,9 @@ def test_a_controller_that_is_idle_and_owes_an_answer_has_lost_something() -> No
     assert out.endswith(HOLD + STATUS)
     assert events == []
     assert bench.stream.time_outs == 1
-    bench.say("<Idle>")
+    bench.say("<Idle>", "<Idle>")  # from before the hold
     assert bench.send() == b""
-    bench.say("<Idle>")
+    bench.say("<Hold:0>")
     assert bench.send() == RESET
     assert bench.say(BANNER) == [Failed('the controller is idle and has not answered "G0 X1"', Cause.SILENT)]
 
