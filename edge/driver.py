@@ -179,11 +179,11 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class ProfileInfo:
-    """One profile that a plug-in knows."""
+    """One profile that a plug-in knows. `tried_on`: the hardware that it was tried on, in words."""
 
     name: str
     summary: str
-    source: str
+    tried_on: str
 
 
 @dataclass(frozen=True, slots=True)

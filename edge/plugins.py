@@ -27,30 +27,36 @@ class Equipment:
     plugin: AnyPlugin
 
 
+def installed() -> dict[str, AnyPlugin]:
+    """Every driver that is installed, by name. Raises `ConfigError` for one that cannot be loaded."""
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    return {name: _load(points, name, Path("the installed drivers"), name) for name in sorted(points)}
+
+
 def load(config: SiteConfig, file: Path) -> list[Equipment]:
     """Every configured machine, in the order of the file. Raises `ConfigError`."""
-    installed = {point.name: point for point in entry_points(group=GROUP)}
+    points = {point.name: point for point in entry_points(group=GROUP)}
     loaded: dict[str, AnyPlugin] = {}
     found = []
     for index, table in enumerate(config.machines):
         where = f"machines[{index}] ({table.id})"
         if table.driver not in loaded:
-            loaded[table.driver] = _load(installed, table.driver, file, where)
+            loaded[table.driver] = _load(points, table.driver, file, where)
         found.append(Equipment(_machine(table, loaded[table.driver], config, file, where), loaded[table.driver]))
     return found
 
 
-def _load(installed: dict[str, EntryPoint], name: str, file: Path, where: str) -> AnyPlugin:
-    if name not in installed:
-        known = ", ".join(sorted(installed)) or "none"
+def _load(points: dict[str, EntryPoint], name: str, file: Path, where: str) -> AnyPlugin:
+    if name not in points:
+        known = ", ".join(sorted(points)) or "none"
         raise ConfigError(file, f"{where}.driver", f"no driver '{name}' is installed", f"installed: {known}")
     try:
-        plugin = installed[name].load()
+        plugin = points[name].load()
     except (ImportError, AttributeError) as error:
         raise ConfigError(file, f"{where}.driver", f"the driver '{name}' cannot be loaded: {error}") from error
     if not isinstance(plugin, DriverPlugin):
         expected = "the entry point must name an object of that class"
-        raise ConfigError(file, f"{where}.driver", f"{installed[name].value} is no DriverPlugin", expected)
+        raise ConfigError(file, f"{where}.driver", f"{points[name].value} is no DriverPlugin", expected)
     return plugin
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 ProfileT = TypeVar("ProfileT", bound=BaseModel)
 
 
 class ProfileError(Exception):
-    """A profile does not exist or is wrong; names the file, the field and what would be right."""
+    """A profile does not exist or is wrong; names the file, each wrong field, its value and what would be right."""
 
 
 def load(name: str, schema: type[ProfileT], user_dir: Path | None = None) -> ProfileT:
@@ -53,6 +54,35 @@ def _read(path: Path, schema: type[ProfileT]) -> ProfileT:
     try:
         return schema.model_validate(_table(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ProfileError(f"{path}: {field}: {first['msg']} (is {first['input']!r})") from error
+        found = error.errors(include_url=False)
+        raise ProfileError("; ".join(f"{path}: {_words(problem, schema)}" for problem in found)) from error
+
+
+def _words(problem: ErrorDetails, schema: type[BaseModel]) -> str:
+    """One problem: the field, what is wrong or would be right, and what is there."""
+    field = ".".join(str(part) for part in problem["loc"]) or "the whole"
+    match problem["type"]:
+        case "missing":
+            return f"{field}: is missing"
+        case "extra_forbidden":
+            names = ", ".join(_fields_beside(problem["loc"], schema))
+            return f"{field}: there is no such field; there are: {names}"
+        case "value_error" if isinstance(problem["input"], dict):
+            return f"{field}: {_bare(problem['msg'])}"
+        case _:
+            return f"{field}: {_bare(problem['msg'])} (is {problem['input']!r})"
+
+
+def _bare(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+def _fields_beside(place: tuple[int | str, ...], schema: type[BaseModel]) -> list[str]:
+    """The fields that a table has which contains `place`."""
+    table = schema
+    for part in place[:-1]:
+        if isinstance(part, str):
+            inner = table.model_fields[part].annotation
+            models = [inner, *get_args(inner)]
+            table = next(model for model in models if isinstance(model, type) and issubclass(model, BaseModel))
+    return list(table.model_fields)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from hil_sim.clock import ScaledClock
+from hil_sim.device import CommandLog, Device, Firmware, note_to_stderr
 from hil_sim.faults import NAMES, FaultError, Faults
+from hil_sim.grbl import firmware as grbl
+from hil_sim.printer import firmware as printer
 from hil_sim.printer import texts
 from hil_sim.printer.board import Options
-from hil_sim.printer.device import CommandLog, Device, note_to_stderr
-from hil_sim.printer.firmware import Firmware
 from hil_sim.wire import PtyWire, TcpWire, Wire, WireError
 
 BAD_USAGE = 2
@@ -32,42 +33,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, or 2 with one line on standard error."""
     arguments = _parser().parse_args(argv)
     try:
-        return _printer(arguments)
-    except (FaultError, WireError) as error:
-        return _refuse(str(error))
+        return _run(arguments)
+    except (FaultError, WireError, _LogError) as error:
+        print(f"hil-sim {arguments.machine}: {error}", file=sys.stderr)
+        return BAD_USAGE
 
 
-def _refuse(text: str) -> int:
-    print(f"hil-sim printer: {text}", file=sys.stderr)
-    return BAD_USAGE
+class _LogError(Exception):
+    """The log cannot be written; the text is for the person who asked for it."""
 
 
 def _parser() -> _Parser:
     parser = _Parser(prog="hil-sim", description="Simulated machines behind real wires.")
     machines = parser.add_subparsers(dest="machine", required=True, metavar="MACHINE")
-    printer = machines.add_parser("printer", help="a 3D printer with Marlin 2.1 on a serial line")
-    wire = printer.add_mutually_exclusive_group(required=True)
+    _printer_arguments(machines.add_parser("printer", help="a 3D printer with Marlin 2.1 on a serial line"))
+    _grbl_arguments(machines.add_parser("grbl", help="a small router with grblHAL on a serial line"))
+    return parser
+
+
+def _common_arguments(machine: argparse.ArgumentParser) -> None:
+    wire = machine.add_mutually_exclusive_group(required=True)
     wire.add_argument("--pty", metavar="PATH", type=Path, help="a pseudo-terminal; PATH becomes a link to it")
     wire.add_argument("--tcp", metavar="HOST:PORT", type=_address, help="a TCP port; port 0 takes a free one")
-    printer.add_argument("--speed", metavar="N", type=_positive, default=1.0, help="simulated seconds per real second")
-    printer.add_argument("--baud", metavar="N", type=_count, help="pace the wire, in real time (default: no pace)")
-    printer.add_argument("--log", metavar="FILE", type=Path, help="append each executed command to FILE")
-    printer.add_argument("--uuid", default=texts.DEFAULT_UUID, help="the UUID that M115 shows")
-    printer.add_argument("--rx-bytes", metavar="N", type=_count, default=128, help="size of the receive ring")
-    printer.add_argument("--advanced-ok", action="store_true", help="`ok` with line number and free places")
-    printer.add_argument(
+    machine.add_argument("--speed", metavar="N", type=_positive, default=1.0, help="simulated seconds per real second")
+    machine.add_argument("--baud", metavar="N", type=_count, help="pace the wire, in real time (default: no pace)")
+    machine.add_argument("--log", metavar="FILE", type=Path, help="append each executed command to FILE")
+    machine.add_argument("--reset-on-open", action="store_true", help="a host that opens the port resets the board")
+    machine.add_argument("--verbose", action="store_true", help="notes on standard error")
+
+
+def _printer_arguments(machine: argparse.ArgumentParser) -> None:
+    _common_arguments(machine)
+    machine.add_argument("--uuid", default=texts.DEFAULT_UUID, help="the UUID that M115 shows")
+    machine.add_argument("--rx-bytes", metavar="N", type=_count, default=128, help="size of the receive ring")
+    machine.add_argument("--advanced-ok", action="store_true", help="`ok` with line number and free places")
+    machine.add_argument(
         "--emergency-parser",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="act on M108, M112 and M410 as they arrive (default: yes)",
     )
-    printer.add_argument("--reset-on-open", action="store_true", help="a host that opens the port resets the board")
-    printer.add_argument(
+    machine.add_argument(
         "--fault", metavar="NAME[=ARG]", action="append", default=[], help=f"may be repeated: {', '.join(NAMES)}"
     )
-    printer.add_argument("--seed", metavar="N", type=int, default=0, help="for the faults that are random")
-    printer.add_argument("--verbose", action="store_true", help="notes on standard error")
-    return parser
+    machine.add_argument("--seed", metavar="N", type=int, default=0, help="for the faults that are random")
+
+
+def _grbl_arguments(machine: argparse.ArgumentParser) -> None:
+    _common_arguments(machine)
+    machine.add_argument("--info", metavar="TEXT", default="", help="the text that $I shows, as stored with $I=TEXT")
+    machine.add_argument("--rx-bytes", metavar="N", type=_count, default=1023, help="room of the receive ring")
+    machine.add_argument("--no-bf", action="store_true", help="no `Bf:` in status reports")
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -93,23 +109,29 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _printer(arguments: argparse.Namespace) -> int:
-    faults = Faults.parse(arguments.fault)
+def _machine(arguments: argparse.Namespace, record: Callable[[float, str, str], None]) -> Firmware:
+    if arguments.machine == "grbl":
+        built = grbl.Options(info=arguments.info, rx_bytes=arguments.rx_bytes, reports_buffers=not arguments.no_bf)
+        return grbl.Firmware(built, record)
     options = Options(
         uuid=arguments.uuid,
         advanced_ok=arguments.advanced_ok,
         emergency_parser=arguments.emergency_parser,
         rx_bytes=arguments.rx_bytes,
     )
+    return printer.Firmware(options, Faults.parse(arguments.fault), record, arguments.seed)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     log: CommandLog | None = None
     if arguments.log:
         try:
             log = CommandLog(arguments.log)
         except OSError as error:
-            return _refuse(f"cannot write the log {arguments.log}: {error.strerror}")
+            raise _LogError(f"cannot write the log {arguments.log}: {error.strerror}") from error
     try:
+        firmware = _machine(arguments, log.record if log else _unrecorded)
         wire: Wire = PtyWire(arguments.pty) if arguments.pty else TcpWire(*arguments.tcp)
-        firmware = Firmware(options, faults, log.record if log else _unrecorded, arguments.seed)
         device = Device(
             firmware=firmware,
             clock=ScaledClock(arguments.speed),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from drivers import link
+from drivers import link, ports
 from drivers.gcode import profile as profiles
 from drivers.gcode.check import check_program
 from drivers.gcode.config import Connection, Limits, Printer
@@ -19,18 +19,19 @@ class GcodePlugin(DriverPlugin[Connection, Limits]):
     limits = Limits
 
     def profiles(self, user_dir: Path | None) -> list[ProfileInfo]:
-        return [ProfileInfo(name, p.summary, p.match.firmware_name) for name, p in profiles.known(user_dir).items()]
+        return [ProfileInfo(name, p.summary, p.tried_on) for name, p in profiles.known(user_dir).items()]
 
     def preflight(self, machine: Printer) -> None:
         if machine.profile != "auto":
             profiles.named(machine.profile, machine.profiles_dir)
         if machine.connection.port is not None:
-            link.look_at_port(machine.connection.port)
+            link.look_at_port(ports.find(machine.connection.port))
 
     def check(self, machine: Printer, step: Step, program: Program) -> Prediction:
         if machine.profile == "auto":
             # Which firmware is there is known only once it answers; until then a program must suit every profile.
-            candidates = list(profiles.known(machine.profiles_dir).values())
+            known = profiles.known(machine.profiles_dir).values()
+            candidates = [profile for profile in known if not profile.match.only_if_named]
         else:
             candidates = [profiles.named(machine.profile, machine.profiles_dir)]
         return check_program(program, machine.limits, *candidates)

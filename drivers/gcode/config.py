@@ -7,12 +7,26 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from drivers import ports
 from edge.driver import Machine
+
+_NOBODYS = ("cede2a2f-41a2-4748-9b12-c55c62f367ff", "00000000-0000-0000-0000-000000000000")
+"""DEFAULT_MACHINE_UUID of Marlin/src/inc/Version.h at 2.1.2.1, and nothing at all."""
 
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:
         raise ValueError(f"the lower limit {value[0]:g} is above the upper limit {value[1]:g}")
+    return value
+
+
+def _port(value: str | None) -> str | None:
+    return None if value is None else ports.well_formed(value)
+
+
+def _uuid(value: str | None) -> str | None:
+    if value in _NOBODYS:
+        raise ValueError("this UUID is that of every unconfigured firmware, and tells no printer from another")
     return value
 
 
@@ -28,7 +42,10 @@ Range: TypeAlias = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class Connection(BaseModel):
-    """Either a serial port, best by its path in /dev/serial/by-id, with its speed in baud, or ``tcp://host:port``.
+    """Either a serial port with its speed in baud, or ``tcp://host:port``.
+
+    `port` is ``/dev/…``, best in /dev/serial/by-id, or ``serial:<number>`` or ``usb:<path>`` (see `drivers.ports`).
+    `uuid` is what the firmware must say in its answer to M115; another one is refused.
 
     `window` says how much may be in flight: ``one`` line at a time, or the ``full`` receive buffer of the firmware.
     ``auto`` takes the full buffer only where single bytes cannot get lost or changed: over TCP, and where the profile
@@ -37,9 +54,10 @@ class Connection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    port: str | None = None
+    port: Annotated[str | None, AfterValidator(_port)] = None
     baud: int = Field(default=115200, ge=1200, le=4_000_000)
     window: Literal["auto", "one", "full"] = "auto"
+    uuid: Annotated[str | None, AfterValidator(_uuid)] = None
     url: Annotated[str | None, AfterValidator(_tcp)] = None
 
     @model_validator(mode="after")

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-from drivers import link
+from drivers import link, ports
 from drivers.analysis import commands
 from drivers.gcode import identity as firmware_identity
 from drivers.gcode import profile as profiles
@@ -34,6 +35,7 @@ from edge.driver import (
     DriverContext,
     Finished,
     Identity,
+    IdentityError,
     Json,
     LinkHealth,
     Lost,
@@ -79,6 +81,9 @@ FINAL = "M400"
 """Sent after the program, numbered: its ``ok`` comes when all motion is done (Marlin/src/gcode/motion/M400.cpp)."""
 
 
+log = logging.getLogger("drivers.gcode")
+
+
 class GcodeDriver(Driver):
     """An identified printer. Made by `open_printer`."""
 
@@ -109,7 +114,7 @@ class GcodeDriver(Driver):
     @property
     def capabilities(self) -> frozenset[Capability]:
         found = {Capability.ABORT_AT_ONCE} if self._firmware.has("EMERGENCY_PARSER") else set()
-        if self._profile is not None and self._profile.wire.keeps_line_numbers:
+        if self._profile is not None and self._profile.firmware.keeps_line_numbers:
             found.add(Capability.DETACH)
         return frozenset(found)
 
@@ -120,13 +125,17 @@ class GcodeDriver(Driver):
         wanted = self._machine.connection
         received, lost = self._session.received, self._session.link_lost
         if wanted.port is not None:
-            self._session.attach(link.open_serial(wanted.port, wanted.baud, received, lost))
+            self._session.attach(link.open_serial(ports.find(wanted.port), wanted.baud, received, lost))
         else:
             deadline_s = asyncio.get_running_loop().time() + HANDSHAKE_S
             self._session.attach(await link.open_tcp(str(wanted.url), deadline_s, received, lost))
         self._firmware = await self._introduction()
+        if wanted.uuid is not None and self._firmware.uuid != wanted.uuid:
+            found = self._firmware.uuid or "none"
+            raise IdentityError(f"{wanted.place}: the printer's UUID is {found}, must be {wanted.uuid}")
         name, profile = profiles.fitting(self._firmware.name, self._machine.profile, self._machine.profiles_dir)
         self._profile_name, self._profile = name, profile
+        log.warning("%s: profile %s was tried on: %s", self._machine.id, name, profile.tried_on)
         self._session.renew(_wire(profile, wanted))
         if self._firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
             try:
@@ -266,7 +275,9 @@ class GcodeDriver(Driver):
         return Outcome(OutcomeKind.STOPPED, motion, "stopped on request", evidence)
 
     async def _counted(self, expected: int) -> None:
-        """The proof that all lines were taken, and no other: the firmware's own counter."""
+        """The proof that all lines were taken, and no other: the firmware's own counter, if it keeps one."""
+        if not self._known_profile().firmware.keeps_line_numbers:
+            return
         counted = await self._session.probe()
         if counted != expected:
             raise MachineError(f"the firmware counted {counted} lines, {expected} were sent")
@@ -306,7 +317,7 @@ class GcodeDriver(Driver):
         if left is None:
             reason = "the daemon ended before the first command was sent"
             return Finished(Outcome(OutcomeKind.FAILED, Motion.NONE, reason))
-        if not self._known_profile().wire.keeps_line_numbers:
+        if not self._known_profile().firmware.keeps_line_numbers:
             return Lost("the daemon ended in mid-print, and this firmware cannot be asked how far it came")
         try:
             counted = await self._session.probe()
@@ -324,7 +335,7 @@ class GcodeDriver(Driver):
             position_mm=position.axes_mm,
         )
         expected = await asyncio.to_thread(_standing_after, program.path, min(counted, left.total))
-        if reason := doubt(left, found, self._known_profile().resume.gap_max_s, expected):
+        if reason := doubt(left, found, self._known_profile().firmware.resume_gap_max_s, expected):
             return Lost(f"the daemon ended in mid-print, and the print cannot go on: {reason}")
         self._in_program = True
         self._memory = Memory(self._context, run, left)
@@ -380,7 +391,7 @@ class GcodeDriver(Driver):
         await self._session.settle()
         if self._memory is not None:
             await self._memory.end("it was being stopped")
-        commands = (*macro.stop, *(macro.park if self._in_program else ()), FINAL)
+        commands = (*macro.make_safe, *(macro.park if self._in_program else ()), FINAL)
         await self._session.run(iter(commands), lambda number: None)
         await self._counted(len(commands))
         self._in_program = False
@@ -447,6 +458,8 @@ def _wire(profile: Profile, connection: Connection) -> Wire:
         window_bytes=wire.rx_buffer_bytes - 1 if full else 0,
         stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
         silence_s=wire.silence_s,
+        counts=profile.firmware.keeps_line_numbers,
+        harmless=frozenset(profile.program.harmless_if_unknown),
     )
 
 

@@ -64,13 +64,16 @@ class Wire:
 
     `window_bytes`: bytes in flight at most, 0 for one line at a time. `stall_s`: how long a line may stay without
     ``ok`` or ``busy`` before the firmware is probed. `silence_s`: how long nothing at all may be heard while an answer
-    is owed. `max_resends`: how often the same line may be asked for again.
+    is owed. `max_resends`: how often the same line may be asked for again. `counts`: the firmware says the last line
+    that it took when it is asked. `harmless`: codes that the firmware need not know, because they only inform.
     """
 
     window_bytes: int = 0
     stall_s: float = 6.0
     silence_s: float = 30.0
     max_resends: int = 10
+    counts: bool = True
+    harmless: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +337,10 @@ class GcodeStream:
             case Fatal(text=text):
                 return self._fail(f"the printer stopped itself: {text}", Cause.SAID)
             case UnknownCommand(command=command) if self._numbered_in_flight():
-                if command.split()[:1] == self._flight[0].command.split()[:1]:
+                (code,) = self._flight[0].command.split()[:1]
+                if command.split()[:1] == [code]:
+                    if code in self._wire.harmless:
+                        return [Heard(reply)]
                     return self._fail(f'the firmware does not know the command "{command}"', Cause.SAID)
                 self._garbled = True
                 return [Heard(reply)]
@@ -479,6 +485,8 @@ class GcodeStream:
         self.time_outs += 1
         if now_s >= self._heard_s + self._wire.silence_s:
             return b"", self._fail(f"nothing was heard for {self._wire.silence_s:g} s", Cause.SILENT)
+        if not self._wire.counts:
+            return b"", self._fail("a command was not acknowledged, and this firmware cannot say why", Cause.SILENT)
         if self._probing:
             self._probes_unanswered += 1
             if self._probes_unanswered > self._wire.max_resends:

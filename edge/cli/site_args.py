@@ -47,7 +47,8 @@ def add_job_commands(job_commands: Commands) -> None:
 
 
 def add_machine_commands(machine_commands: Commands) -> None:
-    """`machine clear`."""
+    """`machine clear` and `machine profiles`."""
+    command(machine_commands, "profiles", "the firmware and controllers that the drivers know", _machine_profiles)
     clear = command(machine_commands, "clear", "say that the finished part has been taken off", _machine_clear)
     clear.add_argument("machine", metavar="MACHINE")
     clear.add_argument("--run", metavar="RUN", help="the run that left it (default: the one that the site names)")
@@ -129,6 +130,12 @@ def _job_cancel(args: argparse.Namespace) -> int:
     from edge.cli import jobs
 
     return jobs.cancel(args)
+
+
+def _machine_profiles(args: argparse.Namespace) -> int:
+    from edge.cli import profiles
+
+    return profiles.profiles(args)
 
 
 def _machine_clear(args: argparse.Namespace) -> int:

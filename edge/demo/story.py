@@ -48,7 +48,7 @@ trust_root = "root.dsse.json"
 id = "prn-1"
 driver = "gcode"
 processes = ["fdm"]
-connection = {port = "printer", baud = 250000}
+connection = {port = "PRINTER", baud = 250000}
 properties = {material = "PLA", nozzle_mm = 0.4}
 limits = {x_mm = [0, 200], y_mm = [0, 200], z_mm = [0, 200], nozzle_degc = [0, 260], bed_degc = [0, 100]}
 """
@@ -78,7 +78,9 @@ class Story:
             log = self._folder / "executed.log"
             printer = ["printer", "--pty", "printer", "--speed", f"{SPEED:g}", "--log", log.name]
             stack.enter_context(self._process("hil-sim", *printer, ready="ready"))
-            (self._folder / "site.toml").write_text(SITE, encoding="utf-8")
+            (self._folder / "site.toml").write_text(
+                SITE.replace("PRINTER", str(self._folder / "printer")), encoding="utf-8"
+            )
             self._edge("check")
             stack.enter_context(self._process("edge", "run", ready="prn-1 is online"))
 

@@ -11,7 +11,7 @@ import sys
 import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,9 @@ DEADLINE_S = 20.0
 
 
 @contextmanager
-def printer(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def simulator(machine: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A running simulator and where it is, from its ready line."""
-    command = [sys.executable, "-m", "hil_sim.main", "printer", *arguments]
+    command = [sys.executable, "-m", "hil_sim.main", machine, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
@@ -35,6 +35,11 @@ def printer(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         finally:
             process.terminate()
             assert process.wait(DEADLINE_S) in (0, -signal.SIGKILL)
+
+
+def printer(*arguments: str) -> AbstractContextManager[tuple[subprocess.Popen[bytes], str]]:
+    """A running printer."""
+    return simulator("printer", *arguments)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Ties a printer's firmware to a wire and a clock, in one event loop and without a thread."""
+"""Ties a machine's firmware to a wire and a clock, in one event loop and without a thread."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from hil_sim.clock import ScaledClock
-from hil_sim.printer.firmware import Firmware
 from hil_sim.wire import Pace, Wire
+
+
+class Firmware(Protocol):
+    """A machine without its wire: bytes and simulated seconds in, bytes out. Time never goes back."""
+
+    def boot(self, now_s: float) -> bytes: ...
+
+    def feed(self, data: bytes, now_s: float) -> bytes: ...
+
+    def advance(self, now_s: float) -> bytes: ...
+
+    def next_wakeup_s(self) -> float | None:
+        """When `advance` has something to do; None if nothing happens without further bytes."""
 
 
 class CommandLog:
@@ -55,7 +68,7 @@ class Device:
         self._outbound = Pace(baud, wire.send, None)
 
     def start(self) -> None:
-        """Power the printer up and begin to listen."""
+        """Power the machine up and begin to listen."""
         self._wire.start(self._on_bytes, self._on_open, self._on_close)
         self._outbound.push(self._firmware.boot(self._clock.now_s()))
 
@@ -117,5 +130,5 @@ class Device:
 
 def note_to_stderr(text: str) -> None:
     """A note for a person who watches."""
-    sys.stderr.write(f"hil-sim printer: {text}\n")
+    sys.stderr.write(f"hil-sim: {text}\n")
     sys.stderr.flush()

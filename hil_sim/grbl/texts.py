@@ -1,0 +1,58 @@
+"""What grblHAL says, word for word (core 20260817: report.c, messages.c). Lines end in carriage return and line feed.
+
+The `Bf:` and `OPT:` figures, and the alarm and unlock sequence, are those seen on a real build of that core; the
+settings of ``$$`` are this simulator's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+VERSION = "1.1f"
+BUILD = 20260817
+PLANNER_BLOCKS = 100
+RX_BYTES = 1024
+
+END = "\r\n"
+BANNER = f"{END}GrblHAL {VERSION} ['$' or '$HELP' for help]{END}"
+OK = f"ok{END}"
+
+LOCKED = "'$H'|'$X' to unlock"
+UNLOCKED = "Caution: Unlocked"
+CRITICAL = "Reset to continue"
+PROGRAM_END = "Pgm End"
+
+HELP = f"[HLP:$$ $# $G $I $N $x=val $Nx=line $J=line $SLP $C $X $H $B ~ ! ? ctrl-x]{END}"
+
+
+def error(code: int) -> str:
+    """The one answer to a line that was not carried out."""
+    return f"error:{code}{END}"
+
+
+def alarm(code: int) -> str:
+    """The machine has been stopped."""
+    return f"ALARM:{code}{END}"
+
+
+def message(text: str) -> str:
+    """Something for people."""
+    return f"[MSG:{text}]{END}"
+
+
+def identity(info: str) -> str:
+    """The answer to `$I`, without its `ok`. `info`: the text that a person stored with `$I=`."""
+    lines = (
+        f"VER:{VERSION}.{BUILD}:{info}",
+        f"OPT:VNMSL,{PLANNER_BLOCKS},{RX_BYTES},3,0",
+        "AXS:3:XYZ",
+        "NEWOPT:ENUMS,RT+,HOME",
+        "FIRMWARE:grblHAL",
+        "BOARD:Simulator",
+    )
+    return "".join(f"[{line}]{END}" for line in lines)
+
+
+def numbers(values: Iterable[float]) -> str:
+    """Axis values as reports have them."""
+    return ",".join(f"{value + 0.0:.3f}" for value in values)
