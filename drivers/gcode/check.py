@@ -45,7 +45,7 @@ def check_program(program: Program, limits: Limits, *profiles: Profile) -> Predi
 
 
 def _lawful(file: Iterable[str], profiles: Sequence[Profile]) -> Iterator[tuple[int, str]]:
-    forbidden = {rule.command: rule.reason for profile in profiles for rule in profile.program.forbidden}
+    forbidden = {rule.command: rule.reason for profile in reversed(profiles) for rule in profile.program.forbidden}
     # The firmware's buffer ends with a zero.
     longest = min(profile.wire.line_max_bytes for profile in profiles) - 1 - _NUMBER_BYTES
     for number, line in enumerate(file, 1):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -194,21 +193,6 @@ def all_known(user_dir: Path | None) -> dict[str, Profile]:
     """All profiles of all dialects, by name. Raises `DriverError`."""
     found = {name: profile for dialect in DIALECTS for name, profile in known(user_dir, dialect).items()}
     return dict(sorted(found.items()))
-
-
-def strictest(profiles: Iterable[Profile]) -> Profile:
-    """One profile whose `program` and `wire.line_max_bytes` satisfy all of them, at least one; the rest is the first's.
-
-    For checking a program once where nobody knows yet which firmware is there.
-    """
-    first, *others = profiles
-    rules = {rule.command: rule for profile in (*reversed(others), first) for rule in profile.program.forbidden}
-    harmless = set(first.program.harmless_if_unknown).intersection(*(p.program.harmless_if_unknown for p in others))
-    program = ProgramTable(forbidden=tuple(rules.values()), harmless_if_unknown=tuple(sorted(harmless)))
-    shortest = min(profile.wire.line_max_bytes for profile in (first, *others))
-    return first.model_copy(
-        update={"program": program, "wire": first.wire.model_copy(update={"line_max_bytes": shortest})}
-    )
 
 
 def fitting(firmware_name: str, configured: str, user_dir: Path | None, dialect: str = MARLIN) -> tuple[str, Profile]:

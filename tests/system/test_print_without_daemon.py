@@ -313,3 +313,16 @@ async def test_without_emergency_parser_nothing_of_the_program_follows_an_abort(
             await context.seen(Message, lambda message: "M112 Shutdown" in message.text, PATIENCE_S)
             assert [data for way, data in context.wire[sent:] if way == ">"] == []
         assert printer.commands()[-1][1] == "M112"
+
+
+async def test_a_printer_with_another_uuid_than_configured_is_refused(tmp_path: Path) -> None:
+    mine, other = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+    with sim_printer(tmp_path, "--uuid", other) as printer:
+        machine = bench_machine(printer)
+        wanted = dataclasses.replace(machine, connection=machine.connection.model_copy(update={"uuid": mine}))
+        with pytest.raises(IdentityError, match=f"the printer's UUID is {other}, must be {mine}"):
+            async with PLUGIN.open(wanted, RecordingContext(tmp_path)):
+                pass
+        fitting = dataclasses.replace(machine, connection=machine.connection.model_copy(update={"uuid": other}))
+        async with PLUGIN.open(fitting, RecordingContext(tmp_path)) as driver:
+            assert driver.identity.serial == other

@@ -9,7 +9,7 @@ import pytest
 
 from drivers.gcode import PLUGIN
 from drivers.gcode.profile import fitting, known, named
-from edge.driver import DriverError, IdentityError
+from edge.driver import IdentityError
 
 SHIPPED = resources.files("firmware_profiles").joinpath("marlin-2.1.toml").read_text()
 MARLIN = "Marlin 2.1.2.1 (Dec 29 2022 00:00:00)"
@@ -28,7 +28,7 @@ def test_a_firmware_finds_its_profile() -> None:
 
 
 def test_a_firmware_without_a_profile_is_refused_by_its_own_name() -> None:
-    with pytest.raises(IdentityError, match=r"calls itself 'Klipper'; no profile fits \(marlin-2\.1\)"):
+    with pytest.raises(IdentityError, match=r"calls itself 'Klipper'; no profile fits \(marlin-1\.1, "):
         fitting("Klipper", "auto", None)
     with pytest.raises(IdentityError, match=r"calls itself 'Klipper', which profile 'marlin-2\.1' does not fit"):
         fitting("Klipper", "marlin-2.1", None)
@@ -44,28 +44,10 @@ def test_two_profiles_that_fit_are_for_a_person_to_choose(tmp_path: Path) -> Non
 def test_a_site_s_own_profile_comes_before_the_shipped_one_of_that_name(tmp_path: Path) -> None:
     own(tmp_path, "marlin-2.1", "silence_s = 20.0", "silence_s = 7.0")
     assert named("marlin-2.1", tmp_path).wire.silence_s == 7.0
-    assert list(known(tmp_path)) == ["marlin-2.1"]
-    assert [info.name for info in PLUGIN.profiles(tmp_path)] == ["marlin-2.1"]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("silence_s = 20.0", "silence_s = 0", r"wire\.silence_s: .*greater than 0.*\(is 0\)"),
-        ("silence_s = 20.0", "", r"wire\.silence_s: Field required"),
-        ("silence_s = 20.0", "silence_s = 20.0\nloudness = 3", r"wire\.loudness: Extra inputs"),
-        ("firmware_name = '^Marlin", "firmware_name = '(Marlin", r"match\.firmware_name: .*no regular expression"),
-        ('command = "M28"', 'command = "m28"', r"program\.forbidden\.0\.command: "),
-        ("[wire]", "[wire", r"ours\.toml: not TOML: "),
-    ],
-)
-def test_a_wrong_profile_names_its_file_and_field(tmp_path: Path, old: str, new: str, words: str) -> None:
-    with pytest.raises(DriverError, match=words):
-        named("ours", own(tmp_path, "ours", old, new))
-    with pytest.raises(DriverError, match=words):
-        known(tmp_path)
+    assert list(known(tmp_path)) == list(known(None))
+    assert [info.name for info in PLUGIN.profiles(tmp_path)] == list(known(None))
 
 
 def test_profiles_of_other_dialects_are_not_ours(tmp_path: Path) -> None:
     (tmp_path / "mill.toml").write_text('dialect = "opcua"\n')
-    assert list(known(tmp_path)) == ["marlin-2.1"]
+    assert list(known(tmp_path)) == list(known(None))

@@ -559,3 +559,25 @@ def test_nothing_goes_out_beyond_what_is_allowed() -> None:
     assert talk.stream.deadline_s() is None, "waiting for leave is no silence of the printer"
     talk.stream.allow(3)
     assert talk.sent() == ["N3 G1 X3"]
+
+
+# -- what a firmware cannot
+
+
+def test_a_command_that_only_informs_need_not_be_known() -> None:
+    talk = Talk(Wire(stall_s=6.0, silence_s=20.0, harmless=frozenset({"M73"})))
+    talk.begin("M73 P10", "G1 X1")
+    assert talk.sent() == ["N1 M73 P10"]
+    assert talk.say('echo:Unknown command: "M73 P10"') == [Heard(UnknownCommand("M73 P10"))]
+    assert talk.say("ok") == [Acked(1)]
+    assert talk.sent() == ["N2 G1 X1"]
+
+
+def test_a_firmware_that_cannot_be_asked_leaves_a_lost_ok_unexplained() -> None:
+    talk = Talk(Wire(stall_s=6.0, silence_s=20.0, counts=False))
+    talk.begin("G1 X1")
+    assert talk.sent() == ["N1 G1 X1"]
+    talk.say("T:20.0 /0.0")
+    written, events = talk.tick()
+    assert written == b""
+    assert events == [Failed("a command was not acknowledged, and this firmware cannot say why", Cause.SILENT)]

@@ -1,4 +1,4 @@
-"""Which device a port's name means, with what list_ports showed on real machines (addresses and numbers changed)."""
+"""Which device a port's name means, with data in the shape that list_ports gives."""
 
 from __future__ import annotations
 

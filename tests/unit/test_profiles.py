@@ -11,7 +11,7 @@ import pytest
 
 from drivers.gcode import PLUGIN, profile
 from drivers.gcode.config import Connection, Limits
-from drivers.gcode.profile import all_known, fitting, known, named, strictest
+from drivers.gcode.profile import all_known, fitting, known, named
 from edge.driver import DriverError, IdentityError, Machine
 
 SHIPPED = Path(str(resources.files("firmware_profiles")))
@@ -44,7 +44,7 @@ dialect = "marlin"
 summary = "ours"
 match = {firmware_name = '^Ours'}
 wire = {rx_buffer_bytes = 64, line_max_bytes = 96, busy_interval_s = 0, silence_s = 60}
-macro = {stop = ["M104 S0"], abort = "M112"}
+macro = {make_safe = ["M104 S0"], abort = "M112"}
 """
 
 
@@ -58,7 +58,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_every_shipped_profile_is_valid_and_listed() -> None:
     assert list(all_known(None)) == NAMES
-    assert [info.name for info in PLUGIN.profiles(None)] == NAMES
+    assert [info.name for info in PLUGIN.profiles(None)] == [name for name in NAMES if "grbl" not in name]
     assert set(known(None, "grbl")) == {"grbl", "grblhal"}
 
 
@@ -117,18 +117,6 @@ def test_the_example_of_the_guide_is_a_profile() -> None:
     described = set(re.findall(r"^\| `([a-z_]+)", guide.read_text(), re.MULTILINE))
     tables = (profile.Match, profile.WireTable, profile.FirmwareTable, profile.ProgramTable, profile.Macro)
     assert {field for table in tables for field in table.model_fields} <= described
-
-
-def test_a_program_can_be_checked_for_all_firmwares_at_once() -> None:
-    profiles = known(None)
-    strict = strictest(profiles.values())
-    assert strict.wire.line_max_bytes == 96
-    for shipped in profiles.values():
-        assert {rule.command for rule in shipped.program.forbidden} <= {
-            rule.command for rule in strict.program.forbidden
-        }
-    assert strict.program.harmless_if_unknown == ()  # generic calls none harmless
-    assert strictest([profiles["marlin-2.1"]]).program.forbidden == profiles["marlin-2.1"].program.forbidden
 
 
 # -- a site's own
