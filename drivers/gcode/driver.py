@@ -13,6 +13,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 
 from drivers import link, ports
@@ -24,7 +25,7 @@ from drivers.gcode.identity import Firmware
 from drivers.gcode.memory import Memory, boot_id, recall
 from drivers.gcode.profile import Profile
 from drivers.gcode.replies import Action, Busy, Position, Reply, Temperatures, Text
-from drivers.gcode.resume import Found, Left, Standing, doubt, standing_after
+from drivers.gcode.resume import Found, Left, Standing, doubt, misplaced, standing_after
 from drivers.gcode.session import Session
 from drivers.gcode.stream import PROBE_NUMBER, Wire
 from edge.driver import (
@@ -74,6 +75,10 @@ TOO_LATE = "the printer did not confirm the stop in time"
 RESERVE = 4000
 """Commands that may be sent ahead of the last durable reservation: one write to the disk for so many commands."""
 
+MACRO_BASE = 900_000_000
+"""What the driver sends by itself is numbered from here: no program comes so far, so the firmware's counter alone says
+that it is not the program's any more."""
+
 BEAT_S = 1.0
 """How often a print's state goes to the host's memory."""
 
@@ -96,7 +101,7 @@ class GcodeDriver(Driver):
         self._profile_name = ""
         self._firmware = Firmware("")
         self._running = False
-        self._memory: Memory | None = None  # of the run that is going on
+        self._busy_s = 0.0  # when the firmware last said that it was busy with what it had been told
         self._booted = False  # the firmware's boot banner came on this connection
         self._detached = False
         self._in_program = False  # motion has begun, and its end is not confirmed
@@ -213,9 +218,13 @@ class GcodeDriver(Driver):
             self._see(MachineState.ABORTED if self._session.failure else MachineState.IDLE)
 
     async def _stream(self, run: Run, path: Path, total: int, after: int) -> Outcome:
+        if after:
+            await self._look_again(run, path, after)
         left = Left(0, after, total, boot_id(), self._firmware.uuid, self._clock.mono_s(), dict(self._heaters))
-        memory = self._memory = Memory(self._context, run, left)
+        memory = Memory(self._context, run, left)
         short = asyncio.Event()  # of commands that may be sent
+        if after:
+            short.set()
 
         def acked(number: int) -> None:
             self._context.emit(Progress(min(number, total), total))
@@ -224,41 +233,47 @@ class GcodeDriver(Driver):
                 short.set()
 
         self._wire_free.clear()
-        keeping: asyncio.Task[None] | None = None
+        self._session.stream.allow(after)  # until the counter is ours, and a reservation is durable
+        keeping = asyncio.create_task(self._keep(memory, short), name=f"remember {run.run_id}")
+        keeping.add_done_callback(self._kept)
         try:
-            await self._reserve(memory, after)
-            if self._stop_is_asked():
-                motion = Motion.POSSIBLE if after else Motion.NONE
-            else:
-                motion = Motion.POSSIBLE
-                keeping = asyncio.create_task(self._keep(memory, short), name=f"remember {run.run_id}")
-                keeping.add_done_callback(self._kept)
-                self._in_program = True
-                self._see(MachineState.EXECUTE)
+            self._in_program = True
+            self._see(MachineState.EXECUTE)
+            if not self._stop_is_asked() and not self._detached:
                 with closing(_commands(path)) as program:
                     rest = itertools.islice(itertools.chain(program, (FINAL,)), after, None)
-                    await self._session.run(rest, acked, after)
-                if self._detached:
-                    memory.beat(self._session.stream.acked, self._heaters)
-                    self._wire_free.set()
-                    raise await self._session.lost()
-                if not self._stop_is_asked():
-                    return await self._proved(total)
+                    await self._session.run(rest, acked, after, counted=after > 0)
+            if self._detached:
+                self._beat(memory)
+                self._wire_free.set()
+                raise await self._session.lost()
+            if not self._stop_is_asked():
+                return await self._proved(path, total)
             evidence: dict[str, Json] = {"commands": self._session.stream.acked, **self._link_evidence()}
         finally:
             self._wire_free.set()
             self._session.stream.allow(PROBE_NUMBER)
-            if keeping is not None:
-                keeping.cancel()
-                await asyncio.wait([keeping])
-        return await self._stopped(evidence, motion)
+            keeping.cancel()
+            await asyncio.wait([keeping])
+        return await self._stopped(evidence, Motion.POSSIBLE)
 
-    async def _proved(self, total: int) -> Outcome:
-        """All is acknowledged; SUCCEEDED is what the firmware's own counter says."""
+    async def _look_again(self, run: Run, path: Path, after: int) -> None:
+        """Between `recover` and now anything may have happened: all that was proven must still be so."""
+        left = recall(self._context, run)
+        if not isinstance(left, Left):
+            raise NotConfirmedError("nothing proves any more where the print stands")
+        counted, reason = await self._doubt(left, path)
+        if reason or counted != after:
+            raise NotConfirmedError(f"the print cannot go on: {reason or f'the printer counts line {counted} now'}")
+
+    async def _proved(self, path: Path, total: int) -> Outcome:
+        """All is acknowledged; SUCCEEDED is what the firmware's own counter and position say."""
         await self._counted(total + 1)
         position = await self._position()
+        expected = await asyncio.to_thread(_standing_after, path, total)
+        if wrong := misplaced(expected, position.axes_mm):
+            raise MachineError(f"all {total} commands are acknowledged, but {wrong}")
         self._in_program = False
-        self._memory = None
         evidence: dict[str, Json] = {"commands": total, **self._link_evidence(), "position_mm": dict(position.axes_mm)}
         return Outcome(OutcomeKind.SUCCEEDED, Motion.POSSIBLE, f"all {total} commands carried out", evidence)
 
@@ -295,7 +310,7 @@ class GcodeDriver(Driver):
     async def _keep(self, memory: Memory, short: asyncio.Event) -> None:
         """Write down every second where the print stands, and reserve more before it runs short."""
         while True:
-            memory.beat(self._session.stream.acked, self._heaters)
+            self._beat(memory)
             try:
                 async with asyncio.timeout(BEAT_S):
                     await short.wait()
@@ -304,6 +319,13 @@ class GcodeDriver(Driver):
             short.clear()
             await self._reserve(memory, self._session.stream.acked)
             self._session.go_on()
+
+    def _beat(self, memory: Memory) -> None:
+        try:
+            memory.beat(self._session.stream.acked, self._heaters)
+        except OSError as error:
+            # Without a heartbeat a print cannot go on after a crash; that is no reason to end it now.
+            self._context.emit(Message(f"where the print stands cannot be written down: {error}"))
 
     def _kept(self, keeping: asyncio.Task[None]) -> None:
         """Without a durable reservation not one more command may go out."""
@@ -319,12 +341,22 @@ class GcodeDriver(Driver):
             return Finished(Outcome(OutcomeKind.FAILED, Motion.NONE, reason))
         if not self._known_profile().firmware.keeps_line_numbers:
             return Lost("the daemon ended in mid-print, and this firmware cannot be asked how far it came")
+        if left.serial != self._firmware.uuid:
+            return Lost("the daemon ended in mid-print, and another printer is there now")
         try:
-            counted = await self._session.probe()
-            position = await self._position()
-            await self._session.ask("M105", _is_temperatures)
+            counted, reason = await self._doubt(left, program.path)
         except MachineError as error:
-            return Lost(f"the daemon ended in mid-print, and the printer could not be asked how far it came: {error}")
+            reason = f"the printer could not be asked how far it came: {error}"
+        if reason:
+            return Lost(f"the daemon ended in mid-print, and the print cannot go on: {reason}")
+        self._in_program = True
+        return At({"after": counted}, f"the printer stands after command {counted} of {left.total}")
+
+    async def _doubt(self, left: Left, path: Path) -> tuple[int, str]:
+        """The firmware's counter, and why the print must not go on from there; empty if it may."""
+        counted = await self._session.probe()
+        position = await self._position()
+        await self._session.ask("M105", _is_temperatures)
         found = Found(
             boot_id=boot_id(),
             serial=self._firmware.uuid,
@@ -334,12 +366,10 @@ class GcodeDriver(Driver):
             heaters=dict(self._heaters),
             position_mm=position.axes_mm,
         )
-        expected = await asyncio.to_thread(_standing_after, program.path, min(counted, left.total))
-        if reason := doubt(left, found, self._known_profile().firmware.resume_gap_max_s, expected):
-            return Lost(f"the daemon ended in mid-print, and the print cannot go on: {reason}")
-        self._in_program = True
-        self._memory = Memory(self._context, run, left)
-        return At({"after": counted}, f"the printer stands after command {counted} of {left.total}")
+        expected = await asyncio.to_thread(_standing_after, path, min(counted, left.total))
+        # While the firmware is busy with what it had been told, the print does not stand still.
+        stood = replace(left, at_mono_s=max(left.at_mono_s, self._busy_s))
+        return counted, doubt(stood, found, self._known_profile().firmware.resume_gap_max_s, expected)
 
     async def detach(self) -> None:
         self._detached = True
@@ -389,13 +419,10 @@ class GcodeDriver(Driver):
             self._session.interject(macro.break_wait)
         await self._wire_free.wait()
         await self._session.settle()
-        if self._memory is not None:
-            await self._memory.end("it was being stopped")
         commands = (*macro.make_safe, *(macro.park if self._in_program else ()), FINAL)
-        await self._session.run(iter(commands), lambda number: None)
-        await self._counted(len(commands))
+        await self._session.run(iter(commands), lambda number: None, MACRO_BASE)
+        await self._counted(MACRO_BASE + len(commands))
         self._in_program = False
-        self._memory = None
         await self._session.ask("M105", _is_temperatures)
 
     async def abort(self) -> None:
@@ -413,6 +440,7 @@ class GcodeDriver(Driver):
                 for name, (actual_degc, target_degc) in heaters.items():
                     self._context.emit(Temperature(name, actual_degc, target_degc))
             case Busy(what=what):
+                self._busy_s = self._clock.mono_s()
                 if self._patience is not None and not self._patience.expired():
                     self._patience.reschedule(asyncio.get_running_loop().time() + HANDSHAKE_S)
                 if what.startswith("paused"):

@@ -18,7 +18,8 @@ from edge.driver import DriverContext, Json, Run
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 HEARTBEAT = "print.json"
-OVER = "over"
+FORMAT = 1
+"""Of what is written; another one is not understood."""
 
 
 def boot_id() -> str:
@@ -41,10 +42,6 @@ class Memory:
         await self._context.checkpoint(_as_json(self._now(acked, heaters)))
         self.reserved = number
 
-    async def end(self, reason: str) -> None:
-        """Make durable that the program is over: from now on the firmware counts other lines than the program's."""
-        await self._context.checkpoint({OVER: reason})
-
     def beat(self, acked: int, heaters: Mapping[str, tuple[float, float]]) -> None:
         """Write the heartbeat, whole or not at all."""
         place = self._context.runtime_dir / HEARTBEAT
@@ -60,13 +57,13 @@ class Memory:
 def recall(context: DriverContext, run: Run) -> Left | str | None:
     """What the last daemon left of `run`: its reservation, with its heartbeat; None if nothing was sent.
 
-    A text says why the program was over already.
+    A text says why what it left cannot be understood.
     """
-    if isinstance(run.checkpoint, dict) and OVER in run.checkpoint:
-        return str(run.checkpoint[OVER])
+    if run.checkpoint is None:
+        return None
     reservation = _left(run.checkpoint)
     if reservation is None:
-        return None
+        return "what the last daemon wrote down about the print is not understood by this version"
     try:
         heartbeat = json.loads((context.runtime_dir / HEARTBEAT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -76,21 +73,23 @@ def recall(context: DriverContext, run: Run) -> Left | str | None:
     beat = _left(heartbeat.get("left"))
     if beat is None or beat.boot_id != reservation.boot_id:
         return reservation
-    # The reservation is what counts for what may have been sent: it is durable, the heartbeat may be older.
-    return replace(beat, reserved=max(beat.reserved, reservation.reserved))
+    # What may have been sent is what the reservation says, which is durable; of the rest the newer one counts.
+    newer = beat if beat.at_mono_s >= reservation.at_mono_s else reservation
+    return replace(newer, reserved=max(beat.reserved, reservation.reserved))
 
 
 def _as_json(left: Left) -> Json:
     document: dict[str, Json] = asdict(left)
-    return document | {"heaters": {name: list(pair) for name, pair in left.heaters.items()}}
+    return document | {"format": FORMAT, "heaters": {name: list(pair) for name, pair in left.heaters.items()}}
 
 
 def _left(value: object) -> Left | None:
     """What `_as_json` wrote; None for anything else."""
-    if not isinstance(value, dict) or not isinstance(value.get("heaters"), dict):
+    if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("heaters"), dict):
         return None
+    fields = {name: field for name, field in value.items() if name != "format"}
     try:
         heaters = {str(name): (float(pair[0]), float(pair[1])) for name, pair in value["heaters"].items()}
-        return Left(**{**value, "heaters": heaters})
+        return Left(**{**fields, "heaters": heaters})
     except (TypeError, ValueError, IndexError):
         return None

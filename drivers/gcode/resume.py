@@ -8,8 +8,9 @@ command that was taken is carried out unless the board is reset. So a print goes
 2. The firmware has not been booted since: it shows no boot banner, and says the same identity.
 3. Its counter is between what was acknowledged and what may have been sent (the reservation, durable before sending),
    and not 0: that is what a board says that was reset while nobody listened.
-4. The pause was shorter than the profile allows and than the firmware holds its motors.
-5. The heaters have the targets that the program gave them, and are as warm as they were.
+4. The pause, until the firmware was heard again, was shorter than the profile allows. Motors that were released keep
+   their position in M114; only this bounds it, so the profile's limit is below the firmware's stepper time-out.
+5. The heaters have the targets that the program gave them, and are not much colder than they were.
 6. The position that the firmware reports is the one that the program has after that command. Axes that have just been
    homed are the machine's own to tell: they need not fit, if the next moves are absolute.
 """
@@ -25,7 +26,8 @@ POSITION_TOLERANCE_MM = 0.02
 """M114 prints two decimals (Marlin/src/gcode/host/M114.cpp); an honest position differs by half of the last one."""
 
 COOLING_TOLERANCE_DEGC = 10.0
-"""How much colder than before a heater may be: less than Marlin's own hysteresis plus the swing of its controller."""
+"""How much colder than before a heater may be; our choice: a part bears it, and a heater that was off for the longest
+pause that a profile allows has lost more."""
 
 
 _HEATERS = {"M104": "T", "M109": "T", "M140": "B", "M190": "B", "M141": "C", "M191": "C"}
@@ -112,7 +114,8 @@ def doubt(left: Left, found: Found, gap_max_s: float, expected: Standing) -> str
         )
     if gap_s > gap_max_s:
         return f"the pause was {gap_s:.0f} s, at most {gap_max_s:.0f} s are allowed"
-    for name, (actual_degc, last_target_degc) in left.heaters.items():
+    for name in sorted(left.heaters.keys() | expected.targets_degc.keys()):
+        actual_degc, last_target_degc = left.heaters.get(name, (0.0, 0.0))
         target_degc = expected.targets_degc.get(name, last_target_degc)
         now_actual_degc, now_target_degc = found.heaters.get(name, (0.0, 0.0))
         if now_target_degc != target_degc:
@@ -121,9 +124,14 @@ def doubt(left: Left, found: Found, gap_max_s: float, expected: Standing) -> str
             return f"heater {name} has cooled to {now_actual_degc:g} degC, it was at {actual_degc:g} degC"
     if len(expected.position_mm) < len("XYZ") and not expected.absolute:
         return "the program moves on from a position that only the machine knows"
+    return misplaced(expected, found.position_mm)
+
+
+def misplaced(expected: Standing, position_mm: Mapping[str, float]) -> str:
+    """Which axis is not where the program has brought it, in words; empty if none is."""
     for axis, wanted_mm in expected.position_mm.items():
-        seen_mm = found.position_mm.get(axis)
+        seen_mm = position_mm.get(axis)
         if seen_mm is None or abs(seen_mm - wanted_mm) > POSITION_TOLERANCE_MM:
-            shown = "is not told" if seen_mm is None else f"is {seen_mm:g} mm"
-            return f"{axis} {shown}, after line {found.counted} it must be {wanted_mm:g} mm"
+            shown = "is not told" if seen_mm is None else f"is at {seen_mm:g} mm"
+            return f"{axis} {shown}, the program has brought it to {wanted_mm:g} mm"
     return ""

@@ -78,14 +78,16 @@ class Session:
         self.stream.probe()
         return await self._wait(self._probed)
 
-    async def run(self, commands: Iterator[str], on_acked: Callable[[int], None], after: int = 0) -> None:
+    async def run(
+        self, commands: Iterator[str], on_acked: Callable[[int], None], after: int = 0, *, counted: bool = False
+    ) -> None:
         """Send a program, from the command behind `after`; returns when all, or all up to a `cut`, is acknowledged.
 
         Raises `MachineError`.
         """
         self.check()
         self._on_acked = on_acked
-        self.stream.begin(commands, after)
+        self.stream.begin(commands, after, counted=counted)
         await self.settle()
 
     def go_on(self) -> None:

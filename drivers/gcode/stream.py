@@ -130,6 +130,8 @@ class _Line:
     number: int | None
     wire: bytes
     expects: Callable[[Reply], bool] | None = None
+    sets_counter: bool = False
+    asked_again: int = 0
     replies: list[Reply] = field(default_factory=list)
 
     def is_answered(self) -> bool:
@@ -182,21 +184,21 @@ class GcodeStream:
 
     # What to do
 
-    def begin(self, commands: Iterator[str], after: int = 0) -> None:
-        """Number and send `commands`, from 1. They are stripped, not empty, and free of ``M110``.
+    def begin(self, commands: Iterator[str], after: int = 0, *, counted: bool = False) -> None:
+        """Number and send `commands`, from ``after + 1``. They are stripped, not empty, and free of ``M110``.
 
-        With `after`, the firmware has taken the commands up to that number already and counts on from there.
+        With `counted`, the firmware has counted up to `after` already and its counter is left alone; else it is set.
         """
         if not self.drained:
             raise RuntimeError("a program is begun only after the end of the one before it")
         self._source = commands
         self._pulled = self._acked = after
-        self._counts = after > 0
+        self._counts = counted
         self._refused = (0, 0)
-        if after:
-            return
-        # Alone in flight until it is acknowledged: before it, the firmware counts from somebody else's last line.
-        self._again.append(_Line("M110 N0", 0, numbered(0, "M110 N0")))
+        if not counted:
+            # Alone in flight until it is acknowledged: before it, the firmware counts from somebody else's last line.
+            command = f"M110 N{after}"
+            self._again.append(_Line(command, after, numbered(after, command), sets_counter=True))
 
     def allow(self, number: int) -> None:
         """Send no program command beyond `number` until more is allowed."""
@@ -281,7 +283,7 @@ class GcodeStream:
 
     def _next(self) -> _Line | None:
         """The next line, if it has room. A line is taken off its queue only when it goes out."""
-        if self._flight and (not self.window_bytes or self._zero_in_flight()):
+        if self._flight and (not self.window_bytes or self._setting() is not None):
             return None
         for queue in (self._again, self._requests):
             if queue:
@@ -351,8 +353,9 @@ class GcodeStream:
                     self._flight[0].replies.append(reply)
                 return [Heard(reply)]
 
-    def _zero_in_flight(self) -> bool:
-        return any(line.number == 0 for line in self._flight)
+    def _setting(self) -> int | None:
+        """The number that the firmware's counter is being set to, while that is in flight."""
+        return next((line.number for line in self._flight if line.sets_counter), None)
 
     def _numbered_in_flight(self) -> bool:
         return bool(self._flight) and self._flight[0].number is not None
@@ -397,8 +400,8 @@ class GcodeStream:
     def _resend(self, number: int) -> list[Event]:
         if self._probing:
             return self._probe_answered(number - 1)
-        if self._zero_in_flight():
-            number = 0
+        if (base := self._setting()) is not None:
+            number = base
         if self._stale_resends and number == self._refused[0]:
             # Lines that were behind the refused one are refused with the same words.
             self._stale_resends -= 1
@@ -444,6 +447,10 @@ class GcodeStream:
                 events += self._done(line)
             else:
                 line.replies.clear()
+                line.asked_again += 1
+                if line.asked_again > self._wire.max_resends:
+                    reason = f"{line.command} was sent {line.asked_again} times and never answered"
+                    return [*events, *self._fail(reason, Cause.SILENT)]
                 back.append(line)
         self._again.extendleft(reversed(back))
         return [*events, *(self._fits(last_line) or [Probed(last_line)])]

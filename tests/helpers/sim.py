@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 START_S = 30.0
+MACRO_BASE = 900_000_000
+"""What the driver sends by itself, to stop, is numbered from here."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,19 @@ class SimPrinter:
         return [(number, text) for _, number, text in rows if number != "!"]
 
     def program(self) -> list[str]:
-        """The commands with a line number since the last ``M110 N0``, in order."""
+        """The commands of the last program, in order: those numbered since ``M110 N0``, less the driver's own."""
         found: list[str] = []
         for number, text in self.commands():
             if number == "0":
                 found.clear()
-            elif number != "-":
+            elif number != "-" and int(number) < MACRO_BASE:
                 assert int(number) == len(found) + 1
                 found.append(text)
         return found
+
+    def macros(self) -> list[str]:
+        """The driver's own numbered commands, in order, without the one that sets the counter."""
+        return [text for number, text in self.commands() if number != "-" and int(number) > MACRO_BASE]
 
     def reset(self) -> None:
         """Press the reset button."""

@@ -247,7 +247,7 @@ async def stopped(printer: SimPrinter, folder: Path, first: str, within_s: float
         outcome = await running
     assert outcome.kind is OutcomeKind.STOPPED
     assert not any(targets(context).values())
-    return printer.program()
+    return printer.macros()
 
 
 @pytest.mark.parametrize("first", ["M109 S215", "M190 S100", "M0", "G4 P5000", "M400"])
@@ -267,7 +267,7 @@ async def test_a_stop_on_a_bad_link_is_carried_out_exactly_once(tmp_path: Path) 
             await context.seen(Progress, lambda progress: progress.done >= 20, PATIENCE_S)
             await driver.stop(context.clock.mono_s() + PATIENCE_S)
             assert (await running).kind is OutcomeKind.STOPPED
-        assert printer.program() == [*STOP_SAFE, *STOP_PARK, FINAL]
+        assert printer.macros() == [*STOP_SAFE, *STOP_PARK, FINAL]
 
 
 async def test_a_stop_that_cannot_be_confirmed_in_time_says_so(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ async def test_an_idle_printer_is_stopped_without_moving(tmp_path: Path) -> None
         async with asyncio.timeout(PATIENCE_S), PLUGIN.open(bench_machine(printer), context) as driver:
             for _ in range(2):
                 await driver.stop(context.clock.mono_s() + PATIENCE_S)
-        assert printer.program() == [*STOP_SAFE, FINAL]
+        assert printer.macros() == [*STOP_SAFE, FINAL] * 2
         assert not any(text.startswith("G1") for _, text in printer.commands())
 
 

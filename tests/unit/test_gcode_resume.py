@@ -59,8 +59,8 @@ def test_the_counter_may_be_anywhere_from_acknowledged_to_reserved(counted: int)
         ({"heaters": {"T": (212.0, 0.0), "B": (59.0, 60.0)}}, "heater T has the target 0 degC, it must be 215 degC"),
         ({"heaters": {"T": (212.0, 215.0)}}, "heater B has the target 0 degC, it must be 60 degC"),
         ({"heaters": {"T": (180.0, 215.0), "B": (59.0, 60.0)}}, "heater T has cooled to 180 degC, it was at 214 degC"),
-        ({"position_mm": {"X": 10.05, "Y": 20.0, "Z": 0.3}}, "X is 10.05 mm, after line 124 it must be 10 mm"),
-        ({"position_mm": {"X": 10.0, "Y": 20.0}}, "Z is not told, after line 124 it must be 0.3 mm"),
+        ({"position_mm": {"X": 10.05, "Y": 20.0, "Z": 0.3}}, "X is at 10.05 mm, the program has brought it to 10 mm"),
+        ({"position_mm": {"X": 10.0, "Y": 20.0}}, "Z is not told, the program has brought it to 0.3 mm"),
     ],
 )
 def test_one_doubt_is_enough(change: dict[str, object], words: str) -> None:
@@ -134,19 +134,11 @@ async def test_a_reservation_comes_back_without_a_heartbeat(tmp_path: Path) -> N
 async def test_the_heartbeat_is_newer_and_the_reservation_is_what_counts(tmp_path: Path) -> None:
     context = RecordingContext(tmp_path)
     memory = await reserved(context, 4000)
-    memory.beat(3100, {"T": (215.0, 215.0)})
     await memory.reserve(8000, 3000, {})
+    memory.beat(3100, {"T": (215.0, 215.0)})
     left = recall(context, after_a_crash(context))
     assert isinstance(left, Left)
     assert (left.acked, left.reserved, left.heaters) == (3100, 8000, {"T": (215.0, 215.0)})
-
-
-async def test_a_print_that_was_being_stopped_does_not_go_on(tmp_path: Path) -> None:
-    context = RecordingContext(tmp_path)
-    memory = await reserved(context, 4000)
-    memory.beat(3100, {})
-    await memory.end("it was being stopped")
-    assert recall(context, after_a_crash(context)) == "it was being stopped"
 
 
 async def test_nothing_was_sent_without_a_reservation(tmp_path: Path) -> None:
@@ -174,6 +166,30 @@ async def test_a_heartbeat_of_another_boot_is_not_believed(tmp_path: Path) -> No
     assert left.acked == LEFT.acked
 
 
-async def test_a_checkpoint_that_is_not_ours_is_none(tmp_path: Path) -> None:
-    for checkpoint in ({"heaters": {}}, {"heaters": []}, 7):
-        assert recall(RecordingContext(tmp_path), dataclasses.replace(RUN, checkpoint=checkpoint)) is None
+async def test_a_checkpoint_that_is_not_understood_is_a_doubt_and_not_nothing(tmp_path: Path) -> None:
+    context = RecordingContext(tmp_path)
+    await reserved(context, 4000)
+    ours = after_a_crash(context).checkpoint
+    assert isinstance(ours, dict)
+    for checkpoint in ({"heaters": {}}, 7, {**ours, "format": 2}, {**ours, "more": 1}, {**ours, "heaters": []}):
+        left = recall(context, dataclasses.replace(RUN, checkpoint=checkpoint))
+        assert left == "what the last daemon wrote down about the print is not understood by this version"
+
+
+async def test_the_newer_of_heartbeat_and_reservation_tells_the_time(tmp_path: Path) -> None:
+    context = RecordingContext(tmp_path)
+    memory = await reserved(context, 4000)
+    memory.beat(100, {})
+    before = context.clock.mono_s()
+    await memory.reserve(8000, 300, {})
+    left = recall(context, after_a_crash(context))
+    assert isinstance(left, Left)
+    assert (left.acked, left.at_mono_s >= before) == (300, True)
+
+
+def test_a_heater_that_was_never_heard_of_must_have_the_programs_target() -> None:
+    left = dataclasses.replace(LEFT, heaters={})
+    assert "heater B has the target 0 degC, it must be 60 degC" in doubt(
+        left, dataclasses.replace(FOUND, heaters={}), GAP_S, EXPECTED
+    )
+    assert doubt(left, FOUND, GAP_S, EXPECTED) == ""

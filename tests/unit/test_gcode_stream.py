@@ -530,7 +530,7 @@ def test_a_cold_extrusion_and_an_unknown_command_fail_a_print() -> None:
 
 def test_a_program_goes_on_behind_the_number_that_the_firmware_has_taken() -> None:
     talk = Talk()
-    talk.stream.begin(iter(["G1 X1", "G1 X2"]), after=5634)
+    talk.stream.begin(iter(["G1 X1", "G1 X2"]), after=5634, counted=True)
     assert talk.sent() == ["N5635 G1 X1"], "the firmware's counter is not touched"
     assert talk.say("ok") == [Acked(5635)]
     assert talk.sent() == ["N5636 G1 X2"]
@@ -541,7 +541,7 @@ def test_a_program_goes_on_behind_the_number_that_the_firmware_has_taken() -> No
 
 def test_a_firmware_that_counts_less_than_it_had_taken_ends_a_program_that_went_on() -> None:
     talk = Talk()
-    talk.stream.begin(iter(["G1 X1"]), after=5634)
+    talk.stream.begin(iter(["G1 X1"]), after=5634, counted=True)
     assert talk.sent() == ["N5635 G1 X1"]
     (failed,) = talk.say("Error:Line Number is not Last Line Number+1, Last Line: 0", "Resend: 1")[1:]
     assert failed == Failed("the printer counts line 0, but acknowledged 5634", Cause.SAID)

@@ -1,0 +1,126 @@
+"""What must never be taken for the place where a print stands; the driver alone, against a real simulated printer."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from drivers.gcode import PLUGIN
+from edge.driver import At, Driver, Finished, Json, Lost, Motion, NotConfirmedError, OutcomeKind, Program, Progress, Run
+from edge.testing.context import RecordingContext
+from tests.helpers.printing import RUN, bench_machine, write_program
+from tests.helpers.sim import SimPrinter, sim_printer
+
+PATIENCE_S = 60.0
+SHORT = ["G28", "G90", "G1 X10 F6000", "G1 X20"]
+LONG = ["G28", "G90", *["G1 X50 F6000", "G1 X10"] * 400]
+
+
+def left_by(context: RecordingContext, checkpoint: Json) -> Run:
+    """The run as edge hands it on after a crash."""
+    return dataclasses.replace(RUN, checkpoint=json.loads(json.dumps(checkpoint)))
+
+
+async def killed(printer: SimPrinter, folder: Path, program: Program, commands: int) -> Run:
+    """Print, and let go of the line in the middle, as a kill does; what the next daemon finds."""
+    context = RecordingContext(folder)
+    async with PLUGIN.open(bench_machine(printer), context) as driver:
+        running = asyncio.create_task(driver.execute(RUN, program), name="run")
+        await context.seen(Progress, lambda seen: seen.done >= commands, PATIENCE_S)
+        await driver.detach()
+        running.cancel()
+        await asyncio.wait([running])
+    return left_by(context, context.checkpoints[-1])
+
+
+async def recovered(driver: Driver, run: Run, program: Program) -> At:
+    found = await driver.recover(run, program)
+    assert isinstance(found, At), found
+    return found
+
+
+async def test_the_counter_of_the_program_before_is_never_taken_for_this_one(tmp_path: Path) -> None:
+    first = write_program(tmp_path / "first.gcode", SHORT)
+    second = write_program(tmp_path / "second.gcode", [*SHORT, *SHORT])
+
+    class Dying(RecordingContext):
+        """Dies when it is to write down the first reservation."""
+
+        async def checkpoint(self, value: Json) -> None:
+            raise asyncio.CancelledError
+
+    with sim_printer(tmp_path) as printer:
+        async with PLUGIN.open(bench_machine(printer), RecordingContext(tmp_path)) as driver:
+            assert (await driver.execute(RUN, first)).kind is OutcomeKind.SUCCEEDED
+        context = Dying(tmp_path)
+        async with PLUGIN.open(bench_machine(printer), context) as driver:
+            running = asyncio.create_task(driver.execute(RUN, second), name="run")
+            await context.seen(Progress, lambda seen: seen.done == 0, PATIENCE_S)
+            running.cancel()
+            await asyncio.wait([running])
+        context = RecordingContext(tmp_path)
+        async with PLUGIN.open(bench_machine(printer), context) as driver:
+            found = await driver.recover(left_by(context, None), second)
+            assert isinstance(found, Finished)
+            assert (found.outcome.kind, found.outcome.motion) == (OutcomeKind.FAILED, Motion.NONE)
+
+
+async def test_a_stop_leaves_a_counter_that_is_no_programs(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", LONG)
+    with sim_printer(tmp_path, speed=100.0) as printer:
+        run = await killed(printer, tmp_path, program, 20)
+        context = RecordingContext(tmp_path)
+        async with PLUGIN.open(bench_machine(printer), context) as driver:
+            await recovered(driver, run, program)
+            await driver.stop(context.clock.mono_s() + PATIENCE_S)
+        async with PLUGIN.open(bench_machine(printer), context) as driver:
+            found = await driver.recover(run, program)
+            assert isinstance(found, Lost)
+            assert "counts line 9000000" in found.reason
+
+
+async def test_a_printer_that_was_moved_between_recover_and_execute_does_not_go_on(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", LONG)
+    with sim_printer(tmp_path, speed=100.0) as printer:
+        run = await killed(printer, tmp_path, program, 20)
+        before = len(printer.program())
+        async with PLUGIN.open(bench_machine(printer), RecordingContext(tmp_path)) as driver:
+            found = await recovered(driver, run, program)
+            await driver._session.ask("G1 X77")  # type: ignore[attr-defined]  # a hand at the printer's own display
+            with pytest.raises(NotConfirmedError, match=r"the print cannot go on: X is at 77 mm"):
+                await driver.execute(run, program, found)
+        assert len(printer.program()) == before
+
+
+async def test_a_print_goes_on_after_a_detach_and_ends_exactly(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", LONG)
+    with sim_printer(tmp_path, speed=100.0) as printer:
+        run = await killed(printer, tmp_path, program, 20)
+        async with PLUGIN.open(bench_machine(printer), RecordingContext(tmp_path)) as driver:
+            found = await recovered(driver, run, program)
+            assert (await driver.execute(run, program, found)).kind is OutcomeKind.SUCCEEDED
+        assert printer.program() == [*LONG, "M400"]
+
+
+async def test_a_heartbeat_that_cannot_be_written_ends_no_print(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", LONG)
+    with sim_printer(tmp_path, speed=500.0) as printer:
+        context = RecordingContext(tmp_path)
+        context.runtime_dir = tmp_path / "gone"
+        async with PLUGIN.open(bench_machine(printer), context) as driver:
+            assert (await driver.execute(RUN, program)).kind is OutcomeKind.SUCCEEDED
+
+
+async def test_a_printer_that_was_reset_or_is_cold_does_not_go_on(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", LONG)
+    with sim_printer(tmp_path, speed=100.0) as printer:
+        run = await killed(printer, tmp_path, program, 20)
+        printer.reset()
+        async with PLUGIN.open(bench_machine(printer), RecordingContext(tmp_path)) as driver:
+            found = await driver.recover(run, program)
+            assert isinstance(found, Lost)
+            assert "reset in between" in found.reason
