@@ -6,7 +6,6 @@ whatever else the host does meanwhile falls on all of them alike; the medians co
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -36,8 +35,8 @@ limits = {x_mm = [0, 200], y_mm = [0, 200], z_mm = [0, 200]}
 """
 
 
-def main() -> int:
-    """Measure and print the table."""
+def report() -> list[str]:
+    """Measure; the table, line by line."""
     edge = str(Path(sys.executable).with_name("edge"))
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as name:
         alive, dead = Path(name, "alive"), Path(name, "dead")
@@ -52,8 +51,7 @@ def main() -> int:
                 "edge status, daemon dead": [edge, "--config", str(dead / "site.toml"), "status"],
             }
             times_s = _measure(commands)
-    print("\n".join(_table(times_s)))
-    return 0
+    return _table(times_s)
 
 
 def _make_site(edge: str, folder: Path) -> None:
@@ -96,9 +94,8 @@ def _measure(commands: Mapping[str, Sequence[str]]) -> dict[str, list[float]]:
 
 def _table(times_s: Mapping[str, Sequence[float]]) -> list[str]:
     base_s = statistics.median(times_s[BASE])
-    version, cores = sys.version.split()[0], os.cpu_count()
     lines = [
-        f"wall time, median of {ROUNDS} runs each, in turn; Python {version}, {cores} cores",
+        f"edge status: wall time, median of {ROUNDS} runs each, in turn",
         "",
         f"  {'COMMAND':<28}{'MEDIAN ms':>10}{'FASTEST':>9}{'SLOWEST':>9}{'RATIO':>8}",
     ]
@@ -108,7 +105,3 @@ def _table(times_s: Mapping[str, Sequence[float]]) -> list[str]:
         ratio = statistics.median(values_s) / base_s
         lines.append(f"  {name:<28}{figures[0]:>10.1f}{figures[1]:>9.1f}{figures[2]:>9.1f}{ratio:>8.2f}")
     return lines
-
-
-if __name__ == "__main__":
-    sys.exit(main())
