@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,11 @@ class Figures:
     cores: float
     cpu_s_per_100k: float
     peak_mib: float
+
+
+def median(found: Sequence[Figures]) -> Figures:
+    """Of each figure by itself."""
+    return Figures(*(statistics.median(values) for values in zip(*map(astuple, found), strict=True)))
 
 
 def measured(pid: int, paced: Printers, wait_ended: Callable[[], None]) -> Figures:

@@ -1,8 +1,8 @@
 """Our host: a real site with a real daemon. Each printer gets a signed order; the journal must say that all succeeded.
 
-    with site(folder, paced, count) as daemon:
-        daemon.submit()
-        figures = measured(daemon.pid, paced, daemon.wait_ended)
+with site(folder, paced, count) as daemon:
+    daemon.submit()
+    figures = measured(daemon.pid, paced, daemon.wait_ended)
 """
 
 from __future__ import annotations

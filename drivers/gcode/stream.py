@@ -346,7 +346,7 @@ class GcodeStream:
                 return [Heard(reply)]
 
     def _zero_in_flight(self) -> bool:
-        return any(line.number == 0 for line in self._flight)
+        return not self._counts and any(line.number == 0 for line in self._flight)
 
     def _numbered_in_flight(self) -> bool:
         return bool(self._flight) and self._flight[0].number is not None
