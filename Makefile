@@ -35,8 +35,16 @@ peers: $(VENV)/.dev .venv/printrun/.installed
 	@.venv/printrun/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement $<
 	@touch $@
 
+# BENCH=status or BENCH=printers measures that part alone. A host that cannot be installed is reported as missing.
 bench: $(VENV)/.dev
-	@$(BIN)/python -m bench
+	@test "$(BENCH)" = status || \
+	  $(MAKE) --no-print-directory --keep-going .venv/printrun/.installed .venv/octoprint/.installed || true
+	@$(BIN)/python -m bench $(BENCH)
+
+.venv/octoprint/.installed: bench/requirements-octoprint.txt
+	@$(PYTHON) -m venv .venv/octoprint
+	@.venv/octoprint/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
+	@touch $@
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

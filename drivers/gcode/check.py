@@ -13,9 +13,22 @@ from edge.driver import NotAcceptableError, Prediction, Program, Value
 _CODE = re.compile(r"[GMT]\d")
 _PLAIN = re.compile(r"G[01] [-+. 0-9XYZEF]*").fullmatch
 """Nearly all lines are such moves, and no profile forbids them."""
-_ANOTHER = re.compile(r"G.*?[GM]\s*\d|T.*?G\s*\d|M(?!117|118)[\d.]+(?:\s+[A-FH-Z][-+.\d]*)*\s+G\s*\d", re.IGNORECASE)
+_ANOTHER = re.compile(r"(?:(?<=.)[GM]|(?<=G).*T)\s*\d")
 """A second command on the line. Marlin ignores it, RepRapFirmware and Smoothieware carry it out."""
-_LOWER_CASE_WORD = re.compile(r"[GT].*[a-z]")
+_LETTER = re.compile(r"[A-Z](?=[-+.\d])")
+_TEXTS = frozenset({"M117", "M118"})
+"""Commands whose words are text for people."""
+_ECHO = re.compile(r"M118 +[EA]1\b")
+"""M118 that marks its text as an echo; without, its words look like the firmware's own (gcode/host/M118.cpp)."""
+_G = (0, 1, 2, 3, 4, 10, 11, 17, 20, 21, 28, 29, 53, 54, 90, 91, 92)
+_M = (
+    *(0, 1, 17, 18, 73, 82, 83, 84, 104, 105, 106, 107, 109, 114, 115, 117, 118, 140, 141, 155, 190, 191, 201, 203),
+    *(204, 205, 207, 208, 209, 220, 221, 300, 400, 413, 420, 486, 569, 572, 593, 600, 601, 900),
+)
+_KNOWN = {f"G{number}" for number in _G} | {f"M{number}" for number in _M}
+"""Codes whose effect on position and heat the analysis knows, or that have none. What is not here is not guessed at."""
+_TOLD = re.compile(r"T\d+|M862\.\d")
+"""Tool changes, which the analysis counts, and Prusa's checks of printer and nozzle (Prusa-Firmware, M862)."""
 _NUMBER_BYTES = len("N9999999 *127")
 """What number and checksum add to a command, at the longest program that anyone prints. ASCII sums up to 127."""
 _UNHEATED: Range = (0.0, 0.0)
@@ -46,6 +59,7 @@ def check_program(program: Program, limits: Limits, *profiles: Profile) -> Predi
 
 def _lawful(file: Iterable[str], profiles: Sequence[Profile]) -> Iterator[tuple[int, str]]:
     forbidden = {rule.command: rule.reason for profile in reversed(profiles) for rule in profile.program.forbidden}
+    harmless = frozenset.intersection(*(frozenset(p.program.harmless_if_unknown) for p in profiles))
     # The firmware's buffer ends with a zero.
     longest = min(profile.wire.line_max_bytes for profile in profiles) - 1 - _NUMBER_BYTES
     for number, line in enumerate(file, 1):
@@ -60,15 +74,30 @@ def _lawful(file: Iterable[str], profiles: Sequence[Profile]) -> Iterator[tuple[
             alone = behind_g53(command) or command
             if not _CODE.match(alone):
                 raise NotAcceptableError(f"line {number}", repr(command), "a command such as G1, M104 or T0")
-            if _ANOTHER.match(alone):
-                raise NotAcceptableError(f"line {number}", repr(command), "one command on a line")
-            if _LOWER_CASE_WORD.match(alone):
-                # Some builds of Marlin take `x500` for X500 (GCODE_CASE_INSENSITIVE), others ignore it.
-                raise NotAcceptableError(f"line {number}", repr(command), "capital letters")
             code = code_of(alone)
             if reason := forbidden.get(code) or forbidden.get(code.partition(".")[0]):
                 raise NotAcceptableError(f"line {number}", code, f"never in a program, for it {reason}")
+            if code not in _KNOWN and code not in harmless and not _TOLD.fullmatch(code):
+                raise NotAcceptableError(f"line {number}", code, "commands whose effect is known before it comes")
+            if code == "M118" and not _ECHO.match(alone):
+                raise NotAcceptableError(f"line {number}", repr(command), "M118 E1: other words look like an answer")
+            if code not in _TEXTS and (rule := _ambiguous(alone)):
+                raise NotAcceptableError(f"line {number}", repr(command), rule)
         yield number, command
+
+
+def _ambiguous(command: str) -> str:
+    """What a command must be for every firmware to read it alike; empty if it is so."""
+    if "*" in command:
+        return "a command without a checksum of its own"
+    if command != command.upper():
+        return (
+            "capital letters"  # some builds of Marlin take `x500` for X500 (GCODE_CASE_INSENSITIVE), others ignore it
+        )
+    if _ANOTHER.search(command):
+        return "one command on a line"
+    letters = _LETTER.findall(command)
+    return "each letter once" if len(letters) > len(set(letters)) else ""
 
 
 def _within(what: str, extent: Extent, allowed: Range, unit: str, off: float | None = None) -> None:

@@ -226,9 +226,15 @@ class GcodeDriver(Driver):
         if after:
             short.set()
 
+        health: LinkHealth | None = None  # as last told
+
         def acked(number: int) -> None:
+            nonlocal health
             self._context.emit(Progress(min(number, total), total))
-            self._context.emit(LinkHealth(self._session.stream.resends, self._session.stream.time_outs))
+            stream = self._session.stream
+            if health is None or (stream.resends, stream.time_outs) != (health.resends, health.time_outs):
+                health = LinkHealth(stream.resends, stream.time_outs)
+                self._context.emit(health)
             if number >= memory.reserved - RESERVE // 2:
                 short.set()
 

@@ -120,7 +120,9 @@ _AXIS = re.compile(r"\b([XYZE]):\s*(-?\d+(?:\.\d+)?)")
 def parse(line: str) -> list[Reply]:
     """The meanings of one line, without its line end. `ok T:…` has two: `Temperatures`, then `Ok`."""
     text = line.strip()
-    if text == "ok" or text.startswith(("ok ", "ok\t")):
+    if text == "ok":  # nearly every line of a stream
+        return [Ok()]
+    if text.startswith(("ok ", "ok\t")):
         rest = text[2:].strip()
         number = _OK_LINE.search(rest)
         return [*_values(rest), Ok(int(number.group(1)) if number else None)]

@@ -92,7 +92,7 @@ class Session:
 
     def go_on(self) -> None:
         """More of the program is allowed than before."""
-        self._after([])
+        self._after([], self._clock.mono_s())
 
     async def settle(self) -> None:
         """Wait until nothing of a program is in flight any more. Raises `MachineError`."""
@@ -103,13 +103,13 @@ class Session:
     def cut(self) -> None:
         """Send nothing more of the program."""
         self.stream.cut()
-        self._after([])
+        self._after([], self._clock.mono_s())
 
     def interject(self, command: str) -> None:
         """Send `command` unnumbered, past everything that waits for its turn."""
         if self.failure is None:
             self.write_now(self.stream.interject(command, self._clock.mono_s()))
-            self._after([])
+            self._after([], self._clock.mono_s())
 
     def check(self) -> None:
         """Raise the failure that has latched, if one has."""
@@ -140,7 +140,7 @@ class Session:
             self._failed.set_result(None)
 
     async def _wait(self, future: asyncio.Future[T]) -> T:
-        self._after([])
+        self._after([], self._clock.mono_s())
         return await future
 
     # Between link and stream
@@ -148,7 +148,8 @@ class Session:
     def received(self, data: bytes) -> None:
         """Bytes came from the link."""
         self._context.record_bytes("<", data)
-        self._after(self.stream.receive(data, self._clock.mono_s()))
+        now_s = self._clock.mono_s()
+        self._after(self.stream.receive(data, now_s), now_s)
 
     def link_lost(self, reason: str) -> None:
         """The link broke: what the machine does now, nobody knows."""
@@ -156,29 +157,30 @@ class Session:
 
     def _tick(self) -> None:
         self._timer = None
-        data, events = self.stream.tick(self._clock.mono_s())
+        now_s = self._clock.mono_s()
+        data, events = self.stream.tick(now_s)
         if data:
             self.write_now(data)
-        self._after(events)
+        self._after(events, now_s)
 
-    def _after(self, events: list[Event]) -> None:
+    def _after(self, events: list[Event], now_s: float) -> None:
         """Hand on what happened, write what has room now, and set the timer."""
         for event in events:
             self._handle(event)
         if self.failure is None:
-            self._write_next()
-        self._look_ahead()
+            self._write_next(now_s)
+        self._look_ahead(now_s)
 
-    def _write_next(self) -> None:
+    def _write_next(self, now_s: float) -> None:
         try:
-            data = self.stream.take(self._clock.mono_s())
+            data = self.stream.take(now_s)
         except OSError as error:  # the program is read while it is sent
             self.fail(MachineError(f"the program cannot be read on: {error.strerror}"))
             return
         if data:
             self.write_now(data)
 
-    def _look_ahead(self) -> None:
+    def _look_ahead(self, now_s: float) -> None:
         if self.failure is not None:
             return  # latched: not one more line goes out, whatever the firmware still acknowledges
         if self._drained is not None and not self._drained.done() and self.stream.drained:
@@ -186,7 +188,7 @@ class Session:
         deadline_s = self.stream.deadline_s()
         if deadline_s is None:
             return
-        at_s = self._loop.time() + max(0.0, deadline_s - self._clock.mono_s())
+        at_s = self._loop.time() + max(0.0, deadline_s - now_s)
         # A timer that is early finds nothing to do and is set anew; one for each line would cost more than the line.
         if self._timer is None or at_s < self._timer.when():
             if self._timer is not None:

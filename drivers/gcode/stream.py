@@ -355,6 +355,8 @@ class GcodeStream:
 
     def _setting(self) -> int | None:
         """The number that the firmware's counter is being set to, while that is in flight."""
+        if self._counts:
+            return None
         return next((line.number for line in self._flight if line.sets_counter), None)
 
     def _numbered_in_flight(self) -> bool:

@@ -407,9 +407,9 @@ def test_words_for_people_are_no_second_command(tmp_path: Path, profile: Profile
 
 
 def test_a_program_must_suit_every_profile(tmp_path: Path, profile: Profile) -> None:
-    rules = profile.program.model_copy(update={"forbidden": (Forbidden(command="M851", reason="moves the probe"),)})
+    rules = profile.program.model_copy(update={"forbidden": (Forbidden(command="M420", reason="bends the bed"),)})
     other = profile.model_copy(update={"program": rules})
-    check(tmp_path / "p", "G28/M851 Z1", profile)
-    for code in ("M851", "M500"):
+    check(tmp_path / "p", "G28/M420 S1", profile)
+    for code in ("M420", "M500"):
         with pytest.raises(NotAcceptableError, match=code):
             check(tmp_path / "p", f"G28/{code}", profile, other)

@@ -1,0 +1,152 @@
+"""What every streaming figure is measured with: the same program, the same paced printers, the same counters of /proc.
+
+A host's CPU time is read when the printers say that the first line of the program has come, and when the last has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+BAUD = 250_000
+LINES = 3000
+WAIT_S = 120.0
+"""Longest that anything in a measurement may take; nothing is measured by it."""
+
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+class MissingError(Exception):
+    """A figure that could not be measured; the reason, for people."""
+
+
+def program() -> list[str]:
+    """Commands that take about 38.5 bytes each on the wire, the same ones every time."""
+    chance = random.Random(1)
+    moves = (
+        f"G1 X{chance.uniform(100, 199):.3f} Y{chance.uniform(100, 199):.3f} E{chance.uniform(0, 0.09):.5f}"
+        for _ in range(LINES - 3)
+    )
+    return ["G28", "G90", "M83", *moves]
+
+
+def write_program(path: Path) -> Path:
+    """The program as a file."""
+    path.write_text("".join(f"{command}\n" for command in program()), encoding="ascii")
+    return path
+
+
+class Printers:
+    """A process of bench.paced."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        self._process = process
+        self._folder = folder
+
+    def port(self, index: int) -> Path:
+        """Where a host finds this printer."""
+        return self._folder / f"printer-{index}"
+
+    def wait(self, word: str) -> None:
+        """Until they say `word`: ``ready``, ``began`` or ``done``."""
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline().strip()
+        if said != word:
+            raise MissingError(f"the paced printers said {said!r} instead of {word!r}")
+
+    def reports(self) -> list[dict[str, Any]]:
+        """End them; the figures of each."""
+        self._process.terminate()
+        said, _ = self._process.communicate(timeout=WAIT_S)
+        return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+
+    def end(self) -> None:
+        """At once, also in the middle of something."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(WAIT_S)
+
+
+@contextmanager
+def printers(folder: Path, count: int = 1, latency_ms: float = 0.0, lines: int = LINES) -> Iterator[Printers]:
+    """So many printers, ready to be connected to."""
+    command = [sys.executable, "-m", "bench.paced", "--printers", str(count), "--baud", str(BAUD), "--lines"]
+    command += [str(lines), "--latency-ms", str(latency_ms), "--folder", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        made = Printers(process, folder)
+        try:
+            made.wait("ready")
+            yield made
+        finally:
+            made.end()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process has used so far."""
+
+    cpu_s: float
+    rss_mib: float
+    peak_mib: float
+
+
+def usage(pid: int) -> Usage:
+    """Of one process, by /proc (proc_pid_stat(5), proc_pid_status(5))."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        rss_kib, peak_kib = (float(status[name].split()[0]) for name in ("VmRSS", "VmHWM"))
+    except (OSError, KeyError) as error:
+        raise MissingError(f"process {pid} has ended before it could be measured") from error
+    user, system = fields[11:13]
+    return Usage((int(user) + int(system)) * _TICK_S, rss_kib / 1024, peak_kib / 1024)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One host at one or more printers; rates and shares are the slowest printer's."""
+
+    lines_per_s: float
+    wire_share: float
+    cores: float
+    cpu_s_per_100k: float
+    peak_mib: float
+
+
+def median(found: Sequence[Figures]) -> Figures:
+    """Of each figure by itself."""
+    return Figures(*(statistics.median(values) for values in zip(*map(astuple, found), strict=True)))
+
+
+def measured(pid: int, paced: Printers, wait_ended: Callable[[], None]) -> Figures:
+    """Wait for a stream to begin and to end; what the host `pid` needed for it. Ends the printers.
+
+    `wait_ended` waits until the host itself says that it has printed.
+    """
+    paced.wait("began")
+    before = usage(pid)
+    paced.wait("done")
+    after = usage(pid)
+    wait_ended()
+    found = paced.reports()
+    slowest = min(found, key=lambda report: report["wire_share"])
+    if not slowest["spent_s"]:
+        raise MissingError("the printers were never streaming all at once")
+    cpu_s = after.cpu_s - before.cpu_s
+    lines = sum(report["lines"] for report in found)
+    return Figures(
+        lines_per_s=slowest["lines_per_s"],
+        wire_share=slowest["wire_share"],
+        cores=cpu_s / max(report["whole_s"] for report in found),
+        cpu_s_per_100k=cpu_s / lines * 100_000,
+        peak_mib=after.peak_mib,
+    )
