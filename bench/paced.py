@@ -37,6 +37,7 @@ M115 = (
     b"Cap:EMERGENCY_PARSER:1\nCap:AUTOREPORT_TEMP:1\nCap:THERMAL_PROTECTION:1\nok\n"
 )
 _NUMBER = re.compile(rb"N(-?\d+) ?")
+_WORD = re.compile(rb"([XYZ])([-+.\d]+)")
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class Printer:
     unread: bytearray = field(default_factory=bytearray)
     wire_free_s: float = 0.0  # when the last byte towards the firmware has arrived
     said_s: float = 0.0  # when the last byte towards the host has left
+    move: bytes = b""
     last: int = 0
     gaps: int = 0
     arrived_s: array[float] = field(default_factory=lambda: array("d"))  # of each numbered line: its last byte
@@ -94,6 +96,8 @@ class Printer:
                 return text % (self.last, self.last + 1)
             self.gaps += number != self.last + 1
             self.last = number
+            if command.startswith(b"G1"):
+                self.move = command  # every move of the bench's programs names X and Y
             if not self.done:
                 self.arrived_s.append(self.wire_free_s)
                 self.wire_bytes.append((self.wire_bytes[-1] if self.wire_bytes else 0) + len(line) + 1)
@@ -106,7 +110,8 @@ class Printer:
         if command.startswith(b"M105"):
             return b"ok T:20.00 /0.00 B:20.00 /0.00 @:0 B@:0\n"
         if command.startswith(b"M114"):
-            return b"X:0.00 Y:0.00 Z:0.00 E:0.00 Count X:0 Y:0 Z:0\nok\n"
+            at = dict.fromkeys((b"X", b"Y", b"Z"), b"0") | dict(_WORD.findall(self.move))
+            return b"X:%b Y:%b Z:%b E:0.00 Count X:0 Y:0 Z:0\nok\n" % (at[b"X"], at[b"Y"], at[b"Z"])
         return b"ok\n" if command.strip() else b""
 
     def report(self, from_s: float, to_s: float) -> dict[str, object]:
