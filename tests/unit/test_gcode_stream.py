@@ -581,3 +581,16 @@ def test_a_firmware_that_cannot_be_asked_leaves_a_lost_ok_unexplained() -> None:
     written, events = talk.tick()
     assert written == b""
     assert events == [Failed("a command was not acknowledged, and this firmware cannot say why", Cause.SILENT)]
+
+
+def test_a_request_that_is_never_answered_fails_and_is_not_asked_for_ever() -> None:
+    talk = Talk()
+    talk.stream.request("M114", lambda reply: isinstance(reply, Position))
+    assert talk.sent() == ["M114"]
+    events: list[Event] = []
+    for _ in range(WIRE.max_resends + 1):
+        assert talk.say("ok") == []
+        talk.tick()
+        events = talk.say("Error:Line Number is not Last Line Number+1, Last Line: 0", "Resend: 1", "ok")
+        talk.sent()
+    assert events[-1] == Failed("M114 was sent 4 times and never answered", Cause.SILENT)
