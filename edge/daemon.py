@@ -16,6 +16,7 @@ from edge.authority import Authority
 from edge.checker import Checker
 from edge.clock import SystemClock
 from edge.dispatch import Dispatcher
+from edge.errors import IllegalTransitionError
 from edge.intake import Intake
 from edge.journal import Journal
 from edge.logs import log_bug
@@ -69,7 +70,7 @@ async def run(config: SiteConfig, equipment: Sequence[Equipment], authority: Aut
         journal = await stack.enter_async_context(Journal.open(state_dir / FILE_NAME, config.site.id, clock.stamp))
         artifacts = Artifacts.open(state_dir / "artifacts")
         _empty(state_dir / "incoming")
-        left = await left_runs(journal, artifacts, {item.machine.id for item in equipment})
+        left = await left_runs(journal, artifacts, authority, {item.machine.id for item in equipment})
         await _begin(journal, clock, {run.run.run_id for run in left.values()})
 
         checker = Checker(lambda: dispatcher.wake())
@@ -116,17 +117,15 @@ async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[s
     """Write down the start, and the runs that nobody can be asked about any more."""
     left = [run for run in await journal.open_runs() if run.run_id not in recoverable]
     body = {"outcome": "UNKNOWN", "motion": "possible", "reason": REASON, "evidence": {}}
-    await journal.record(
-        [
-            Draft(EventKind.SITE_STARTED, ACTOR, {"boot_id": clock.boot_id}),
-            *(
-                Draft(EventKind.RUN_ENDED, ACTOR, body, run.job_id, run.part, run.step, run.run_id, run.machine)
-                for run in left
-            ),
-        ]
-    )
+    await journal.record([Draft(EventKind.SITE_STARTED, ACTOR, {"boot_id": clock.boot_id})])
     for run in left:
-        log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, REASON)
+        ended = Draft(EventKind.RUN_ENDED, ACTOR, body, run.job_id, run.part, run.step, run.run_id, run.machine)
+        try:
+            await journal.record([ended])
+        except IllegalTransitionError as error:  # one row that is damaged must not keep the site from starting
+            log.error("run %s on %s cannot be ended: %s", run.run_id, run.machine, error)
+        else:
+            log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, REASON)
 
 
 async def _work(stop: _Stop, dispatcher: Dispatcher, runners: list[Runner]) -> int:

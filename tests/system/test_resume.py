@@ -9,7 +9,7 @@ from pathlib import Path
 
 from drivers.analysis import commands
 from tests.helpers.sim import SimPrinter, sim_printer
-from tests.helpers.site import PRINTER, SiteFolder, site_with_printer, starts, until
+from tests.helpers.site import PRINTER, SiteFolder, site_with_printer, starts
 
 TINY = (Path(__file__).parent.parent.parent / "edge" / "demo" / "tiny.gcode").read_bytes()
 KILLS = 8
@@ -121,15 +121,15 @@ def impatient(site: SiteFolder) -> None:
     config.write_text(config.read_text().replace("[[machines]]", 'profiles_dir = "profiles"\n\n[[machines]]', 1))
 
 
-def test_a_stop_that_was_asked_for_before_the_daemon_died_is_carried_out(tmp_path: Path) -> None:
+def test_a_stop_that_was_asked_for_before_the_daemon_could_ask_the_machine_is_carried_out(tmp_path: Path) -> None:
     with site_with_printer(tmp_path, speed=50) as (site, printer):
         job_id = site.begun(on_restart="resume")
-        assert site.daemon is not None
-        site.daemon.process.send_signal(signal.SIGSTOP)
+        printer.process.send_signal(signal.SIGSTOP)  # so that recovery cannot be faster than the request
         kill(site)
         site.start(ready="is up")
-        until(lambda: site.json("job", "show", job_id)["state"] != "RUNNING" or site.events("run_resumed"))
         assert site.json("job", "cancel", job_id)["job_id"] == job_id
-        assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "STOPPED"
+        printer.process.send_signal(signal.SIGCONT)
+        body = site.wait_event("run_ended", job_id)["body"]
+        assert (body["outcome"], body["reason"].endswith("a stop was requested")) == ("STOPPED", True)
         assert site.json("job", "show", job_id)["state"] == "ABORTED"
-        assert starts(printer) == 1
+        assert (starts(printer), site.events("run_resumed")) == (1, [])
