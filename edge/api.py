@@ -21,7 +21,7 @@ from typing import Any
 
 from aiohttp import web
 
-from edge.errors import ArtifactError, EdgeError, IllegalTransitionError, StaleRevisionError, UsageError
+from edge.errors import ArtifactError, ConfigError, EdgeError, IllegalTransitionError, StaleRevisionError, UsageError
 from edge.folders import no_socket
 from edge.intake import RESERVE_BYTES, Receipt
 from edge.logs import log_bug
@@ -61,7 +61,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _error(error.reason, error.status)
     except (UsageError, ArtifactError) as error:
         return _error(str(error), 400)
-    except (StaleRevisionError, IllegalTransitionError) as error:
+    except (StaleRevisionError, IllegalTransitionError, ConfigError) as error:
         return _error(str(error), 409)
     except EdgeError as error:
         return _error(str(error), 503)
@@ -122,7 +122,8 @@ def application(site: Site) -> web.Application:
         return web.json_response(await site.verify())
 
     async def restart(request: web.Request) -> web.Response:
-        return web.json_response(site.restart(actor_of(request)))
+        body = await _body(request)
+        return web.json_response(await site.restart(actor_of(request), force=body.get("force") is True))
 
     app = web.Application(middlewares=[_errors], client_max_size=MAX_BUNDLE_BYTES)
     app.add_routes(

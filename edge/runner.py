@@ -183,6 +183,11 @@ class Runner:
         """The machine's state. One whose facts cannot be written down takes no work."""
         return StateSeen(MachineState.STOPPED, self._unwritten) if self._unwritten else self.observed.state
 
+    @property
+    def can_leave(self) -> bool:
+        """Whether a run here can be left as it stands and be found again; also while nobody can be asked."""
+        return self._driver is None or Capability.DETACH in self._driver.capabilities
+
     def view(self, needs_clearing: str | None) -> MachineView:
         """The machine as the planner sees it."""
         busy = self.run_id or (self.claimed and self.claimed.job_id)

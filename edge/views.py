@@ -132,6 +132,14 @@ class Snapshot:
             StepState.ALLOWED_TO_START,
         )
 
+    def open_runs(self) -> list[Row]:
+        """Every run without an end, with what its order says of a restart of the daemon."""
+        rows = self._rows(
+            "SELECT r.job_id, r.step, r.machine, o.payload FROM runs r JOIN orders o USING (job_id)"
+            " WHERE r.ended_at IS NULL ORDER BY r.began_at"
+        )
+        return [{**row, "on_restart": _on_restart(row["step"], json.loads(row.pop("payload")))} for row in rows]
+
     def stop_requests(self) -> list[tuple[str, str]]:
         """Run and machine of each step that runs and was asked to stop."""
         rows = self._rows(
@@ -303,6 +311,10 @@ def _readable(raw: bytes, digest: str) -> Row:
     document = json.loads(raw)
     document["body"].pop("envelope", None)
     return {**document, "hash": digest}
+
+
+def _on_restart(step_id: str, order: Mapping[str, Any]) -> str:
+    return next((str(step.get("on_restart", "hold")) for step in order["steps"] if step["id"] == step_id), "hold")
 
 
 def _progress(parts: Mapping[int, list[StepState]]) -> Row:

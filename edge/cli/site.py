@@ -135,10 +135,18 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(path, "site.state_dir", f"{config.site.state_dir}: {error.strerror}") from error
     try:
-        code = asyncio.run(daemon.run(config, equipment, authority))
+        code = asyncio.run(_serve(path, config, equipment, authority))
         if code == daemon.RESTART:
-            # The same process id, so that whoever supervises the daemon sees no end of it.
-            os.execv(sys.executable, [sys.executable, "-m", "edge.cli.main", *sys.argv[1:]])
+            # The same process id, so that whoever supervises the daemon sees no end of it; started as it was.
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         return code
     except OSError as error:
         raise UsageError(f"the daemon cannot start: {error}; the log is {log}") from error
+
+
+async def _serve(path: Path, config: SiteConfig, equipment: list[Equipment], authority: Authority) -> int:
+    from edge import daemon
+
+    stop = daemon.Stop()
+    code = await daemon.run(config, equipment, authority, stop, lambda: _load(path))
+    return FINE if stop.signalled and code == daemon.RESTART else code

@@ -64,6 +64,7 @@ class Story:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._environment = {**os.environ, "EDGE_CONFIG": str(folder / "site.toml"), "PYTHONUNBUFFERED": "1"}
+        self._environment["RUNTIME_DIRECTORY"] = str(folder)  # nothing is left behind
 
     def tell(self) -> str:
         """The whole story; the last line."""
