@@ -21,7 +21,15 @@ from typing import Any
 
 from aiohttp import web
 
-from edge.errors import ArtifactError, ConfigError, EdgeError, IllegalTransitionError, StaleRevisionError, UsageError
+from edge.errors import (
+    ArtifactError,
+    BundleError,
+    ConfigError,
+    EdgeError,
+    IllegalTransitionError,
+    StaleRevisionError,
+    UsageError,
+)
 from edge.folders import no_socket
 from edge.intake import RESERVE_BYTES, Receipt
 from edge.logs import log_bug
@@ -31,6 +39,10 @@ log = logging.getLogger("edge.api")
 
 SOCKET_MODE = 0o660
 MAX_BUNDLE_BYTES = 4 * 1024**3
+MAX_BODY_BYTES = 64 * 1024
+"""Of a request that is read into memory. A bundle is not: see `_received`."""
+
+MAX_REASON = 200
 FOLLOW_MAX_S = 60.0
 MAX_DIGITS = 15
 
@@ -102,14 +114,15 @@ def application(site: Site) -> web.Application:
     async def submit(request: web.Request) -> web.Response:
         actor = actor_of(request)
         async with _received(request, site.incoming_dir) as path:
-            receipt = await site.intake.bundle(path, actor)
+            try:
+                receipt = await site.intake.bundle(path, actor)
+            except BundleError as error:  # the name is ours, and gone: nobody knows it
+                raise UsageError(str(error).replace(path.name, "the bundle")) from error
         return web.json_response(_receipt(receipt))
 
     async def cancel(request: web.Request) -> web.Response:
         body = await _body(request)
-        return web.json_response(
-            await site.cancel(request.match_info["job"], actor_of(request), str(body.get("reason", "")))
-        )
+        return web.json_response(await site.cancel(request.match_info["job"], actor_of(request), _reason(body)))
 
     async def clear(request: web.Request) -> web.Response:
         body = await _body(request)
@@ -125,7 +138,7 @@ def application(site: Site) -> web.Application:
         body = await _body(request)
         return web.json_response(await site.restart(actor_of(request), force=body.get("force") is True))
 
-    app = web.Application(middlewares=[_errors], client_max_size=MAX_BUNDLE_BYTES)
+    app = web.Application(middlewares=[_errors], client_max_size=MAX_BODY_BYTES)
     app.add_routes(
         [
             web.get("/v1/status", status),
@@ -214,6 +227,14 @@ async def _body(request: web.Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise UsageError("the request's body is no JSON object")
     return body
+
+
+def _reason(body: dict[str, Any]) -> str:
+    """What a person says; it is kept for ever, and shown to others."""
+    reason = body.get("reason", "")
+    if not (isinstance(reason, str) and len(reason) <= MAX_REASON and reason.isprintable()):
+        raise UsageError(f"the reason is to be a text of at most {MAX_REASON} printable characters")
+    return reason
 
 
 def _whole(request: web.Request, name: str, default: int) -> int:
