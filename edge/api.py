@@ -131,9 +131,6 @@ def application(site: Site) -> web.Application:
             raise UsageError("run_id: name the run that left its part on the machine")
         return web.json_response(await site.clear(request.match_info["machine"], run_id, actor_of(request)))
 
-    async def verify(request: web.Request) -> web.Response:
-        return web.json_response(await site.verify())
-
     async def restart(request: web.Request) -> web.Response:
         body = await _body(request)
         return web.json_response(await site.restart(actor_of(request), force=body.get("force") is True))
@@ -149,7 +146,6 @@ def application(site: Site) -> web.Application:
             web.post("/v1/jobs/{job}/cancel", cancel),
             web.post("/v1/machines/{machine}/clear", clear),
             web.get("/v1/events", events),
-            web.get("/v1/verify", verify),
             web.post("/v1/restart", restart),
         ]
     )

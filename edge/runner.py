@@ -21,10 +21,10 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, assert_never
+from typing import Any, assert_never
 
 from edge.artifacts import Artifacts
 from edge.authority import NOT_AS_SIGNED, Authority
@@ -59,7 +59,6 @@ from edge.errors import (
     IllegalTransitionError,
     JournalError,
     StaleRevisionError,
-    StoreClosedError,
     TrustError,
 )
 from edge.journal import Journal
@@ -71,6 +70,7 @@ from edge.planner import MachineView, StepKey
 from edge.plugins import Equipment
 from edge.quarantine import set_aside
 from edge.recovery import REASON, STOP_REQUESTED, LeftRun
+from edge.scribe import Scribe
 from edge.work import work_of
 
 ACTOR = "site"
@@ -90,14 +90,9 @@ RECONNECT_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the next attempt to reach a machine; the last one repeats. A connection that lasted as long as that
 begins anew, so that one that comes and goes does not fill the journal."""
 
-CLAIM_RETRY_S = JOURNAL_RETRY_S = 1.0
-
-LAST_WORDS_S = 10.0
-"""How long a daemon that is asked to stop waits for a journal that takes nothing."""
+CLAIM_RETRY_S = 1.0
 
 NOTHING_SENT = Outcome(OutcomeKind.STOPPED, Motion.NONE, "the daemon was stopped before anything was sent")
-
-T = TypeVar("T")
 
 log = logging.getLogger("edge.runner")
 
@@ -176,12 +171,13 @@ class Runner:
         self._online: bool | None = None
         self._closing = asyncio.Event()
         self._connection: asyncio.Task[str] | None = None
-        self._unwritten = ""  # why a fact of this machine cannot be written down; empty while none waits
+        self._scribe = Scribe(self.machine.id, journal, clock, self._closing, on_change)
 
     @property
     def seen(self) -> StateSeen:
         """The machine's state. One whose facts cannot be written down takes no work."""
-        return StateSeen(MachineState.STOPPED, self._unwritten) if self._unwritten else self.observed.state
+        waits = self._scribe.waits
+        return StateSeen(MachineState.STOPPED, waits) if waits else self.observed.state
 
     @property
     def can_leave(self) -> bool:
@@ -234,7 +230,7 @@ class Runner:
         if self.run_id is None:
             raise RuntimeError("a checkpoint belongs to a run, and none is going on")
         run_id = self.run_id
-        await self._until_durable(lambda: self._journal.checkpoint(run_id, value), "a checkpoint")
+        await self._scribe.durable(lambda: self._journal.checkpoint(run_id, value), "a checkpoint")
 
     # The machine's task
 
@@ -284,7 +280,7 @@ class Runner:
             self._online = True
             who = driver.identity
             body = {"firmware": who.firmware, "version": who.version, "serial": who.serial, "profile": who.profile}
-            await self._until_recorded(Draft(EventKind.MACHINE_ONLINE, ACTOR, body, machine=self.machine.id))
+            await self._scribe.record(Draft(EventKind.MACHINE_ONLINE, ACTOR, body, machine=self.machine.id))
             log.info("%s is online: %s %s", self.machine.id, who.firmware, who.version)
 
     async def _disconnected(self, reason: str) -> None:
@@ -294,7 +290,7 @@ class Runner:
             self._online = False
             log.warning("%s is offline: %s", self.machine.id, reason)
             draft = Draft(EventKind.MACHINE_OFFLINE, ACTOR, {"reason": reason}, machine=self.machine.id)
-            await self._until_recorded(draft)
+            await self._scribe.record(draft)
 
     async def _work(self, driver: Driver) -> str:
         """Take work until the connection is lost (why) or the runner is closed."""
@@ -342,7 +338,7 @@ class Runner:
         detail = resume.detail if isinstance(resume, At) else "the machine carries it on by itself"
         resumed = self._draft(EventKind.RUN_RESUMED, left.run, {"detail": detail})
         write = left.unless_asked_to_end(resumed)
-        if not await self._until_durable(lambda: self._journal.transact(write), resumed.kind):
+        if not await self._scribe.durable(lambda: self._journal.transact(write), resumed.kind):
             return await self._stop_left(driver, left, STOP_REQUESTED)
         if self._closing.is_set():
             return await self._not_now(driver, left)
@@ -368,7 +364,7 @@ class Runner:
         """The run could go on, and must not: make the machine safe."""
         if left.on_restart is OnRestart.ABORT and not left.stop_requested:
             body = {"reason": "the order says: abort after a restart"}
-            await self._until_recorded(Draft(EventKind.CANCEL_REQUESTED, ACTOR, body, job_id=left.run.job_id))
+            await self._scribe.record(Draft(EventKind.CANCEL_REQUESTED, ACTOR, body, job_id=left.run.job_id))
         if failure := await self._made_safe(driver):
             return _unknown(f"{REASON}; {why}, and a stop was not confirmed: {failure}")
         return Outcome(OutcomeKind.STOPPED, Motion.POSSIBLE, f"{REASON}; {why}")
@@ -450,12 +446,12 @@ class Runner:
                 await asyncio.sleep(CLAIM_RETRY_S)  # it is offered again at once
                 break
             except JournalError as error:
-                self._tell_unwritten(str(error))
+                self._scribe.tell(str(error))
                 await asyncio.sleep(CLAIM_RETRY_S)
             else:
-                self._tell_unwritten("")
+                self._scribe.tell("")
                 return True
-        self._tell_unwritten("")
+        self._scribe.tell("")
         return False
 
     async def _set_aside(self, sha256: str, reason: str, job_id: str) -> None:
@@ -465,7 +461,7 @@ class Runner:
             log.error("%s", error)
             await asyncio.sleep(CLAIM_RETRY_S)  # it is offered again at once
         else:
-            await self._until_recorded(lost)
+            await self._scribe.record(lost)
 
     async def _execute(
         self, driver: Driver, run: Run, program: Program, resume: Resume | None = None
@@ -546,46 +542,11 @@ class Runner:
             self._executing.cancel()
 
     async def _end(self, run: Run, outcome: Outcome) -> None:
-        await self._until_recorded(self._draft(EventKind.RUN_ENDED, run, _body(outcome)))
+        await self._scribe.record(self._draft(EventKind.RUN_ENDED, run, _body(outcome)))
         calm = outcome.kind in (OutcomeKind.SUCCEEDED, OutcomeKind.STOPPED)
         because = f", {outcome.reason}" if outcome.reason else ""
         level = logging.INFO if calm else logging.WARNING
         log.log(level, "%s ends job %s: %s%s", self.machine.id, run.job_id, outcome.kind, because)
-
-    async def _until_recorded(self, draft: Draft) -> None:
-        """Record a fact, however long the journal takes: it happened, so it must not be lost.
-
-        Raises `JournalError` if it never can be, or if the daemon is asked to stop and the journal still takes nothing.
-        """
-        await self._until_durable(lambda: self._journal.record([draft]), draft.kind)
-
-    async def _until_durable(self, write: Callable[[], Awaitable[T]], what: str) -> T:
-        """Do `write`, again and again, until the journal takes it; its value. Raises as `_until_recorded`."""
-        give_up_s = float("inf")
-        while True:
-            try:
-                value = await write()
-            except (IllegalTransitionError, StoreClosedError):
-                raise
-            except JournalError as error:
-                self._tell_unwritten(str(error))
-                if self._closing.is_set():
-                    give_up_s = min(give_up_s, self._clock.mono_s() + LAST_WORDS_S)
-                if self._clock.mono_s() >= give_up_s:
-                    log.error("%s of %s is not in the journal", what, self.machine.id)
-                    raise
-                await asyncio.sleep(JOURNAL_RETRY_S)
-            else:
-                self._tell_unwritten("")
-                return value
-
-    def _tell_unwritten(self, reason: str) -> None:
-        """Show that a fact of this machine cannot be written down, or (empty) that it could."""
-        if reason and not self._unwritten:
-            log.error("%s waits: %s; trying again", self.machine.id, reason)
-        if bool(reason) != bool(self._unwritten):
-            self._unwritten = reason and f"the journal cannot be written: {reason}"
-            self._on_change()
 
     def _draft(self, kind: EventKind, run: Run, body: dict[str, Json]) -> Draft:
         return Draft(

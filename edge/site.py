@@ -93,10 +93,6 @@ class Site:
                 return found
             await self._journal.wait_beyond(seen, deadline_s)
 
-    async def verify(self) -> dict[str, Any]:
-        """Whether the journal's chain and its projections hold together."""
-        return asdict(await self._journal.verify())
-
     # Requests
 
     async def cancel(self, job_id: str, actor: str, reason: str) -> dict[str, Any]:

@@ -96,17 +96,12 @@ class Snapshot:
             "events": self.events(job_id=job_id),
         }
 
-    def envelope(self, job_id: str) -> bytes | None:
-        """The signed bytes of an accepted order."""
-        found = self._rows("SELECT envelope FROM orders WHERE job_id = ?", job_id)
-        return bytes(found[0]["envelope"]) if found else None
-
     def events(
         self, after_seq: int = 0, limit: int = 1000, machine: str | None = None, job_id: str | None = None
     ) -> list[Row]:
         """Events after `after_seq`, oldest first, at most `limit`; of one machine or one job if named.
 
-        The envelope in a `job_accepted` is left out (see `envelope`): it is long, and means nothing to a person.
+        The envelope in a `job_accepted` is left out: it is long, and means nothing to a person.
         """
         wanted = {"after": after_seq, "limit": limit, "machine": machine, "job": job_id}
         conditions = ["seq > :after"]

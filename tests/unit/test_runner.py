@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from edge import runner as runner_module
+from edge import scribe
 from edge.driver import (
     ConnectError,
     IdentityError,
@@ -35,9 +36,9 @@ from tests.helpers.trust import root_document
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch) -> None:
     monkeypatch.setattr(runner_module, "RECONNECT_S", (0.01,))
-    monkeypatch.setattr(runner_module, "JOURNAL_RETRY_S", 0.01)
+    monkeypatch.setattr(scribe, "RETRY_S", 0.01)
     monkeypatch.setattr(runner_module, "CLAIM_RETRY_S", 0.01)
-    monkeypatch.setattr(runner_module, "LAST_WORDS_S", 0.1)
+    monkeypatch.setattr(scribe, "LAST_WORDS_S", 0.1)
     monkeypatch.setattr(runner_module, "AFTER_STOP_S", 0.05)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edge import runner as runner_module
+from edge import scribe
 from edge.clock import SystemClock
 from edge.driver import At, Finished, Lost, NotConfirmedError, Outcome, OutcomeKind, Recovery, Run, StillRunning
 from edge.errors import JournalError
@@ -29,8 +30,8 @@ CAN_GO_ON = [At({"after": 1}), StillRunning()]
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch) -> None:
     monkeypatch.setattr(runner_module, "RECONNECT_S", (0.01,))
-    monkeypatch.setattr(runner_module, "JOURNAL_RETRY_S", 0.01)
-    monkeypatch.setattr(runner_module, "LAST_WORDS_S", 0.1)
+    monkeypatch.setattr(scribe, "RETRY_S", 0.01)
+    monkeypatch.setattr(scribe, "LAST_WORDS_S", 0.1)
     monkeypatch.setattr(runner_module, "AFTER_STOP_S", 0.05)
     monkeypatch.setattr(runner_module, "DETACH_S", 0.2)
 
