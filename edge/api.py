@@ -21,7 +21,15 @@ from typing import Any
 
 from aiohttp import web
 
-from edge.errors import ArtifactError, EdgeError, IllegalTransitionError, StaleRevisionError, UsageError
+from edge.errors import (
+    ArtifactError,
+    BundleError,
+    ConfigError,
+    EdgeError,
+    IllegalTransitionError,
+    StaleRevisionError,
+    UsageError,
+)
 from edge.folders import no_socket
 from edge.intake import RESERVE_BYTES, Receipt
 from edge.logs import log_bug
@@ -31,6 +39,10 @@ log = logging.getLogger("edge.api")
 
 SOCKET_MODE = 0o660
 MAX_BUNDLE_BYTES = 4 * 1024**3
+MAX_BODY_BYTES = 64 * 1024
+"""Of a request that is read into memory. A bundle is not: see `_received`."""
+
+MAX_REASON = 200
 FOLLOW_MAX_S = 60.0
 MAX_DIGITS = 15
 
@@ -61,7 +73,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _error(error.reason, error.status)
     except (UsageError, ArtifactError) as error:
         return _error(str(error), 400)
-    except (StaleRevisionError, IllegalTransitionError) as error:
+    except (StaleRevisionError, IllegalTransitionError, ConfigError) as error:
         return _error(str(error), 409)
     except EdgeError as error:
         return _error(str(error), 503)
@@ -102,14 +114,15 @@ def application(site: Site) -> web.Application:
     async def submit(request: web.Request) -> web.Response:
         actor = actor_of(request)
         async with _received(request, site.incoming_dir) as path:
-            receipt = await site.intake.bundle(path, actor)
+            try:
+                receipt = await site.intake.bundle(path, actor)
+            except BundleError as error:  # the name is ours, and gone: nobody knows it
+                raise UsageError(str(error).replace(path.name, "the bundle")) from error
         return web.json_response(_receipt(receipt))
 
     async def cancel(request: web.Request) -> web.Response:
         body = await _body(request)
-        return web.json_response(
-            await site.cancel(request.match_info["job"], actor_of(request), str(body.get("reason", "")))
-        )
+        return web.json_response(await site.cancel(request.match_info["job"], actor_of(request), _reason(body)))
 
     async def clear(request: web.Request) -> web.Response:
         body = await _body(request)
@@ -118,13 +131,11 @@ def application(site: Site) -> web.Application:
             raise UsageError("run_id: name the run that left its part on the machine")
         return web.json_response(await site.clear(request.match_info["machine"], run_id, actor_of(request)))
 
-    async def verify(request: web.Request) -> web.Response:
-        return web.json_response(await site.verify())
-
     async def restart(request: web.Request) -> web.Response:
-        return web.json_response(site.restart(actor_of(request)))
+        body = await _body(request)
+        return web.json_response(await site.restart(actor_of(request), force=body.get("force") is True))
 
-    app = web.Application(middlewares=[_errors], client_max_size=MAX_BUNDLE_BYTES)
+    app = web.Application(middlewares=[_errors], client_max_size=MAX_BODY_BYTES)
     app.add_routes(
         [
             web.get("/v1/status", status),
@@ -135,7 +146,6 @@ def application(site: Site) -> web.Application:
             web.post("/v1/jobs/{job}/cancel", cancel),
             web.post("/v1/machines/{machine}/clear", clear),
             web.get("/v1/events", events),
-            web.get("/v1/verify", verify),
             web.post("/v1/restart", restart),
         ]
     )
@@ -213,6 +223,14 @@ async def _body(request: web.Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise UsageError("the request's body is no JSON object")
     return body
+
+
+def _reason(body: dict[str, Any]) -> str:
+    """What a person says; it is kept for ever, and shown to others."""
+    reason = body.get("reason", "")
+    if not (isinstance(reason, str) and len(reason) <= MAX_REASON and reason.isprintable()):
+        raise UsageError(f"the reason is to be a text of at most {MAX_REASON} printable characters")
+    return reason
 
 
 def _whole(request: web.Request, name: str, default: int) -> int:

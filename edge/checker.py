@@ -28,7 +28,6 @@ class Checker:
     def __init__(self, on_result: Callable[[], None]) -> None:
         self._on_result = on_result
         self._results: dict[tuple[str, str], CheckResult] = {}
-        self._predictions: dict[tuple[str, str], Prediction] = {}
         self._damaged: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._pool: ProcessPoolExecutor | None = None
@@ -37,10 +36,6 @@ class Checker:
     def results(self) -> Mapping[tuple[str, str], CheckResult]:
         """What is known so far; a pair that was asked for and is not done yet is PENDING."""
         return self._results
-
-    def prediction(self, sha256: str, machine: str) -> Prediction | None:
-        """What the driver found, if it found the program fit."""
-        return self._predictions.get((sha256, machine))
 
     def take_damaged(self) -> dict[str, str]:
         """Programs that were found not to be what their hash says, and why; each is told once."""
@@ -72,10 +67,7 @@ class Checker:
             self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_worker)
         loop = asyncio.get_running_loop()
         try:
-            prediction = await loop.run_in_executor(
-                self._pool, check, equipment.plugin, equipment.machine, step, program
-            )
-            self._predictions[key] = prediction
+            await loop.run_in_executor(self._pool, check, equipment.plugin, equipment.machine, step, program)
             self._results[key] = CheckResult(CheckState.SUITS)
         except DriverError as error:
             self._results[key] = CheckResult(CheckState.REFUSED, str(error))

@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from edge import api
+from edge import api, folders
 from edge.artifacts import Artifacts
 from edge.authority import Authority
 from edge.checker import Checker
 from edge.clock import SystemClock
 from edge.dispatch import Dispatcher
+from edge.errors import IllegalTransitionError
 from edge.intake import Intake
 from edge.journal import Journal
 from edge.logs import log_bug
@@ -40,36 +41,54 @@ RESTART = -1
 """What `run` returns when the daemon is to begin anew."""
 
 
-class _Stop:
-    """The wish to stop: by a signal, or to begin anew."""
+class Stop:
+    """The wish to stop: by a signal, or to begin anew. A signal is the last word."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.restart = False
+        self.signalled = False
+        self.on_signal: Callable[[], None] = lambda: None
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGINT, until the running loop is closed."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.asked.set)
+            loop.add_signal_handler(number, self._signal)
 
     def begin_anew(self) -> None:
         """Stop, leave standing what can stand, and start again."""
-        self.restart = True
+        self.restart = not self.signalled
         self.asked.set()
 
+    def _signal(self) -> None:
+        self.signalled, self.restart = True, False
+        self.asked.set()
+        self.on_signal()
 
-async def run(config: SiteConfig, equipment: Sequence[Equipment], authority: Authority) -> int:
-    """Serve the site until SIGTERM or SIGINT; the exit code, or `RESTART`.
+
+async def run(
+    config: SiteConfig,
+    equipment: Sequence[Equipment],
+    authority: Authority,
+    stop: Stop,
+    look_at_config: Callable[[], object],
+) -> int:
+    """Serve the site until `stop`; the exit code, or `RESTART`.
+
+    `look_at_config` raises `ConfigError` if the daemon could not start again.
 
     Raises `EdgeError` for what is wrong at the start.
     """
     state_dir = config.site.state_dir
-    runtime_dir = config.site.socket.with_suffix(".run")
-    stop = _Stop()
+    runtime_dir = folders.make_runtime_dir(state_dir)
+    stop.listen()
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         journal = await stack.enter_async_context(Journal.open(state_dir / FILE_NAME, config.site.id, clock.stamp))
         artifacts = Artifacts.open(state_dir / "artifacts")
         _empty(state_dir / "incoming")
-        left = await left_runs(journal, artifacts, {item.machine.id for item in equipment})
+        left = await left_runs(journal, artifacts, authority, {item.machine.id for item in equipment})
         await _begin(journal, clock, {run.run.run_id for run in left.values()})
 
         checker = Checker(lambda: dispatcher.wake())
@@ -101,6 +120,7 @@ async def run(config: SiteConfig, equipment: Sequence[Equipment], authority: Aut
             clock,
             version(DISTRIBUTION),
             stop.begin_anew,
+            look_at_config,
         )
 
         await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))
@@ -116,20 +136,18 @@ async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[s
     """Write down the start, and the runs that nobody can be asked about any more."""
     left = [run for run in await journal.open_runs() if run.run_id not in recoverable]
     body = {"outcome": "UNKNOWN", "motion": "possible", "reason": REASON, "evidence": {}}
-    await journal.record(
-        [
-            Draft(EventKind.SITE_STARTED, ACTOR, {"boot_id": clock.boot_id}),
-            *(
-                Draft(EventKind.RUN_ENDED, ACTOR, body, run.job_id, run.part, run.step, run.run_id, run.machine)
-                for run in left
-            ),
-        ]
-    )
+    await journal.record([Draft(EventKind.SITE_STARTED, ACTOR, {"boot_id": clock.boot_id})])
     for run in left:
-        log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, REASON)
+        ended = Draft(EventKind.RUN_ENDED, ACTOR, body, run.job_id, run.part, run.step, run.run_id, run.machine)
+        try:
+            await journal.record([ended])
+        except IllegalTransitionError as error:  # one row that is damaged must not keep the site from starting
+            log.error("run %s on %s cannot be ended: %s", run.run_id, run.machine, error)
+        else:
+            log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, REASON)
 
 
-async def _work(stop: _Stop, dispatcher: Dispatcher, runners: list[Runner]) -> int:
+async def _work(stop: Stop, dispatcher: Dispatcher, runners: list[Runner]) -> int:
     """Plan and run machines until asked to stop; then stop the machines and wait for their runs to be recorded."""
     planning = asyncio.create_task(_keep_planning(dispatcher), name="planning")
     serving = [asyncio.create_task(runner.serve(), name=f"machine {runner.machine.id}") for runner in runners]
@@ -145,10 +163,15 @@ async def _work(stop: _Stop, dispatcher: Dispatcher, runners: list[Runner]) -> i
     finally:
         planning.cancel()
         stopping.cancel()
-        for runner in runners:
-            runner.close(leave=stop.restart)
+        stop.on_signal = lambda: _close(runners, leave=False)  # also a restart that is under way ends as a stop
+        _close(runners, leave=stop.restart)
         await asyncio.wait([planning, stopping, *serving])
     return code
+
+
+def _close(runners: list[Runner], *, leave: bool) -> None:
+    for runner in runners:
+        runner.close(leave=leave)
 
 
 async def _keep_planning(dispatcher: Dispatcher) -> None:

@@ -19,13 +19,14 @@ from edge.authority import Authority
 from edge.checker import Checker
 from edge.clock import SystemClock
 from edge.driver import Program, Step
-from edge.errors import ArtifactError, EdgeError, JournalError
+from edge.errors import ArtifactError, EdgeError
 from edge.journal import Journal
 from edge.model.order import JobOrder, parse_order
 from edge.planner import Blocker, Code, OpenStep, StepKey, plan
 from edge.plugins import Equipment
 from edge.quarantine import set_aside
 from edge.runner import ACTOR, Assignment, Runner
+from edge.work import work_of
 
 LOOK_AGAIN_S = 30.0
 """Times pass (``not_before``, ``expires_at``) without anything being recorded."""
@@ -42,6 +43,8 @@ class _Allowed:
 
     open: OpenStep
     assignment: Assignment
+    step: Step
+    program: Program
 
 
 class Dispatcher:
@@ -146,35 +149,25 @@ class Dispatcher:
     def _allowed(self, key: StepKey, row: views.Row) -> _Allowed:
         """Raises `EdgeError` for an order that this version cannot carry out."""
         order = self._order(row["job_id"], row["payload"])
-        step = next((step for step in order.steps if step.id == key.step), None)
-        if step is None or step.program is None:
-            raise JournalError(f"it has no program for step {key.step}")
-        artifact = order.artifacts[step.program]
-        program = Program(step.program, self._artifacts.path(artifact.sha256), artifact.sha256, artifact.size_bytes)
+        step, program = work_of(order, key.step, self._artifacts)
         return _Allowed(
             OpenStep(
                 key=key,
                 process=step.process,
-                requires=step.requires,
-                program=artifact.sha256,
-                program_name=step.program,
-                program_here=self._artifacts.has(artifact.sha256),
+                requires=next(ordered.requires for ordered in order.steps if ordered.id == step.id),
+                program=program.sha256,
+                program_name=program.name,
+                program_here=self._artifacts.has(program.sha256),
                 priority=order.priority,
                 due_at=order.due_at,
                 not_before=order.not_before,
                 expires_at=order.expires_at,
                 accepted_seq=row["accepted_seq"],
-                refusal=self._authority.known_refusal(row["digest"], row["envelope"]),
+                refusal=self._authority.known_refusal(row["digest"], row["envelope"], order, self._clock.wall()),
             ),
-            Assignment(
-                key=key,
-                step=Step(step.id, step.process, dict(step.parameters)),
-                attempt=row["attempt"] + 1,
-                revision=row["revision"],
-                program=program,
-                envelope=row["envelope"],
-                expires_at=order.expires_at,
-            ),
+            Assignment(key, row["attempt"] + 1, row["revision"], order, row["envelope"]),
+            step,
+            program,
         )
 
     def _order(self, job_id: str, payload: str) -> JobOrder:
@@ -187,4 +180,4 @@ class Dispatcher:
             return
         for equipment in self._equipment:
             if item.open.process in equipment.machine.processes:
-                self._checker.want(equipment, item.assignment.step, item.assignment.program)
+                self._checker.want(equipment, item.step, item.program)

@@ -218,9 +218,14 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Nothing proves what became of the run; the reason in words."""
+    """Nothing proves what became of the run; the reason in words.
+
+    `same_machine`: whether this is the machine of the run, as far as anybody can tell; it is then stopped to make it
+    safe. Another machine is left alone.
+    """
 
     reason: str
+    same_machine: bool = True
 
 
 Recovery: TypeAlias = StillRunning | At | Finished | Lost

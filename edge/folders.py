@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 STATE_DIR_MODE = 0o2750
@@ -41,3 +44,22 @@ def no_socket(path: Path) -> str:
     except OSError:
         pass  # nothing is there, or nobody may look: the directory says which
     return unwritable(path.parent)
+
+
+def make_runtime_dir(state_dir: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """The site's directory that is cheap to write to and gone when the host is booted; nobody else may look in.
+
+    In ``$RUNTIME_DIRECTORY`` (systemd), ``$XDG_RUNTIME_DIR`` or /dev/shm, under a name of the site's own. Raises
+    `OSError` if it cannot be made, or if somebody else has made it.
+    """
+    named = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0] or environment.get("XDG_RUNTIME_DIR", "")
+    digest = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()
+    directory = Path(named or "/dev/shm") / f"edge-{digest[:16]}"
+    try:
+        directory.mkdir(mode=0o700)
+    except FileExistsError:
+        found = directory.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "somebody else has made it", str(directory)) from None
+        directory.chmod(0o700)
+    return directory

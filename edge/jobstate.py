@@ -6,7 +6,7 @@ Rules:
     2. COMPLETED and ABORTED are final: no entry starts there.
     3. RUNNING is entered by RUN_BEGAN only, and only from ALLOWED_TO_START.
     4. A request is not a fact. What was asked of a running step stands beside its state as `Requested` until the run
-       ends; hence there are no "-ing" states.
+       ends, also over a restart of the daemon; hence there are no "-ing" states.
     5. What became of a run (`fact_of_run`) depends on its outcome, on whether anything can have moved, on what was
        requested and on the order's policy. UNKNOWN always holds the step: a person or the machine's evidence resolves
        it, never the policy. A step that was asked to stop is not tried again.
@@ -162,11 +162,11 @@ def advance(state: StepState, fact: Fact) -> StepState:
         raise IllegalTransitionError(f"'{fact}' cannot happen to a step that is {state}") from None
 
 
-def requested_after(state: StepState, fact: Fact) -> Requested:
-    """What stands requested after `fact` came to a step that was in `state`."""
+def requested_after(state: StepState, fact: Fact, standing: Requested) -> Requested:
+    """What stands requested after `fact` came to a step that was in `state`, and of which `standing` was asked."""
     if state is StepState.RUNNING and fact is Fact.CANCELLED:
         return Requested.STOP
-    return Requested.NONE
+    return standing if fact is Fact.RUN_RESUMED else Requested.NONE
 
 
 def fact_of_run(outcome: RunOutcome, motion: Motion, requested: Requested, policy: Policy) -> Fact:

@@ -25,6 +25,7 @@ from typing import Any, Self, TypeVar
 from edge import chain, projection, schema
 from edge.audit import Report, audit_file
 from edge.errors import IllegalTransitionError, JournalError, StaleRevisionError
+from edge.jobstate import Requested
 from edge.model.event import Draft, Event, Stamp
 from edge.replay import ReplayWindow
 from edge.store import Store
@@ -103,6 +104,22 @@ class Transaction:
         if row is None:
             raise IllegalTransitionError(f"job {job_id} is not known here")
         return str(row[0]).encode()
+
+    def envelope_of(self, job_id: str) -> bytes:
+        """The accepted order as it came, with its signatures. Raises `IllegalTransitionError` if there is none."""
+        row = self.connection.execute("SELECT envelope FROM orders WHERE job_id = ?", (job_id,)).fetchone()
+        if row is None:
+            raise IllegalTransitionError(f"job {job_id} is not known here")
+        return bytes(row[0])
+
+    def requested_of(self, job_id: str, part: int, step: str) -> Requested:
+        """What was asked of a step and is not confirmed yet. Raises `IllegalTransitionError` if there is none."""
+        row = self.connection.execute(
+            "SELECT requested FROM steps WHERE (job_id, part, step) = (?, ?, ?)", (job_id, part, step)
+        ).fetchone()
+        if row is None:
+            raise IllegalTransitionError(f"step {job_id}/{part}/{step} is not known here")
+        return Requested(row[0])
 
     def digest_of(self, job_id: str) -> str | None:
         """The digest of the accepted order with this id."""

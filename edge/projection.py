@@ -231,7 +231,7 @@ def _move_alone(
     """Move one step by the table; its new state."""
     key = {"job_id": event.job_id, "part": part, "step": step}
     here = "WHERE (job_id, part, step) = (:job_id, :part, :step)"
-    (found,) = connection.execute(f"SELECT state FROM steps {here}", key).fetchone()
+    found, standing = connection.execute(f"SELECT state, requested FROM steps {here}", key).fetchone()
     before = StepState(found)
     try:
         after = advance(before, fact)
@@ -240,7 +240,13 @@ def _move_alone(
     connection.execute(
         "UPDATE steps SET state = :state, requested = :requested, reason = :reason,"
         f" since = iif(state = :state, since, :at) {here}",
-        {**key, "state": after, "requested": requested_after(before, fact), "reason": reason, "at": event.at_wall},
+        {
+            **key,
+            "state": after,
+            "requested": requested_after(before, fact, Requested(standing)),
+            "reason": reason,
+            "at": event.at_wall,
+        },
     )
     return after
 

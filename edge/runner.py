@@ -4,18 +4,20 @@ Rules
 
 1. ``run_began`` is durable before the driver may send the first byte that can move the machine.
 2. Right before it, the order's signatures, its latest start and the program's hash are checked once more.
+   What is carried out is what was signed, not what the journal's tables say of it.
 3. Whatever a driver returns or raises becomes an outcome in the journal; while the journal cannot take it, it is tried
    again, and the machine gets no other work. Only a daemon that is asked to stop gives up: its successor finds the run
    open, and holds it.
 4. A stop that is not confirmed ends the run as UNKNOWN. So does one after which the driver's run goes on.
 5. A driver's bug ends its run as UNKNOWN and closes the connection; it never stops the daemon.
+6. A run that the last daemon left goes on only if nobody asked for its end, and only while this daemon goes on, too.
+   One that does not go on is stopped, and so is a machine that answers and cannot say what became of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import json
 import logging
 import secrets
@@ -25,7 +27,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from edge.artifacts import Artifacts
-from edge.authority import Authority
+from edge.authority import NOT_AS_SIGNED, Authority
 from edge.clock import SystemClock
 from edge.driver import (
     At,
@@ -34,6 +36,7 @@ from edge.driver import (
     DriverError,
     Finished,
     Identity,
+    IdentityError,
     Json,
     Lost,
     MachineError,
@@ -49,19 +52,26 @@ from edge.driver import (
     Resume,
     Run,
     StateSeen,
-    Step,
     StillRunning,
 )
-from edge.errors import ArtifactError, IllegalTransitionError, JournalError, StaleRevisionError, StoreClosedError
+from edge.errors import (
+    ArtifactError,
+    IllegalTransitionError,
+    JournalError,
+    StaleRevisionError,
+    TrustError,
+)
 from edge.journal import Journal
 from edge.logs import log_bug
 from edge.model.event import Draft, EventKind
-from edge.model.order import OnRestart
+from edge.model.order import JobOrder, OnRestart
 from edge.observed import Observed
 from edge.planner import MachineView, StepKey
 from edge.plugins import Equipment
 from edge.quarantine import set_aside
-from edge.recovery import REASON, LeftRun
+from edge.recovery import REASON, STOP_REQUESTED, LeftRun
+from edge.scribe import Scribe
+from edge.work import work_of
 
 ACTOR = "site"
 STOP_S = 120.0
@@ -70,6 +80,9 @@ STOP_S = 120.0
 AFTER_STOP_S = 10.0
 """How long a driver's `execute` may go on after its `stop` has confirmed."""
 
+DETACH_S = 30.0
+"""How long a machine may take to acknowledge what is under way, before a run is left as it stands."""
+
 RECOVER_S = 60.0
 """How long a machine may take to be reached again before a run that was left open is UNKNOWN."""
 
@@ -77,25 +90,25 @@ RECONNECT_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the next attempt to reach a machine; the last one repeats. A connection that lasted as long as that
 begins anew, so that one that comes and goes does not fill the journal."""
 
-CLAIM_RETRY_S = JOURNAL_RETRY_S = 1.0
+CLAIM_RETRY_S = 1.0
 
-LAST_WORDS_S = 10.0
-"""How long a daemon that is asked to stop waits for a journal that takes nothing."""
+NOTHING_SENT = Outcome(OutcomeKind.STOPPED, Motion.NONE, "the daemon was stopped before anything was sent")
 
 log = logging.getLogger("edge.runner")
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A step that the planner gave to a machine, as the journal had it at `revision`."""
+    """A step that the planner gave to a machine, as the journal's tables had it at `revision`.
+
+    `order` is what was planned by; work begins only if it is what the signatures of `envelope` stand for.
+    """
 
     key: StepKey
-    step: Step
     attempt: int
     revision: int
-    program: Program
+    order: JobOrder
     envelope: bytes
-    expires_at: datetime.datetime
 
 
 class _Context:
@@ -152,17 +165,24 @@ class Runner:
         self._driver: Driver | None = None
         self._executing: asyncio.Task[Outcome] | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._detaching: asyncio.Task[None] | None = None
         self._stop_failure = ""
         self._left_standing = False
         self._online: bool | None = None
         self._closing = asyncio.Event()
         self._connection: asyncio.Task[str] | None = None
-        self._unwritten = ""  # why a fact of this machine cannot be written down; empty while none waits
+        self._scribe = Scribe(self.machine.id, journal, clock, self._closing, on_change)
 
     @property
     def seen(self) -> StateSeen:
         """The machine's state. One whose facts cannot be written down takes no work."""
-        return StateSeen(MachineState.STOPPED, self._unwritten) if self._unwritten else self.observed.state
+        waits = self._scribe.waits
+        return StateSeen(MachineState.STOPPED, waits) if waits else self.observed.state
+
+    @property
+    def can_leave(self) -> bool:
+        """Whether a run here can be left as it stands and be found again; also while nobody can be asked."""
+        return self._driver is None or Capability.DETACH in self._driver.capabilities
 
     def view(self, needs_clearing: str | None) -> MachineView:
         """The machine as the planner sees it."""
@@ -192,20 +212,25 @@ class Runner:
     def close(self, *, leave: bool = False) -> None:
         """Stop what is going on and let go of the machine; `serve` returns when the end of the run is recorded.
 
-        With `leave`, a run that the machine can be asked about later is left as it stands, and stays open.
+        With `leave`, a run that the machine can be asked about later is left as it stands, and stays open. Called again
+        without it, a run that is about to be left is stopped after all.
         """
         self._leaves = leave
         self._closing.set()
-        if self._left is None and self.run_id is not None:
+        if self._detaching is not None and not leave:
+            self._detaching.cancel()
+        if self._driver is None:
+            if self._connection is not None:
+                self._connection.cancel()  # nobody has answered yet, so there is nothing to stop
+        elif self.run_id is not None:
             self.stop(self.run_id)
-        elif self._driver is None and self._connection is not None:
-            self._connection.cancel()  # nobody has answered yet, so there is nothing to stop
 
     async def checkpoint(self, value: Json) -> None:
-        """Keep `value` for the run that is going on."""
+        """Keep `value` for the run that is going on, however long the journal takes."""
         if self.run_id is None:
             raise RuntimeError("a checkpoint belongs to a run, and none is going on")
-        await self._journal.checkpoint(self.run_id, value)
+        run_id = self.run_id
+        await self._scribe.durable(lambda: self._journal.checkpoint(run_id, value), "a checkpoint")
 
     # The machine's task
 
@@ -222,7 +247,8 @@ class Runner:
                 await asyncio.wait([self._connection])
             reason = "the daemon stops" if self._connection.cancelled() else self._connection.result()
             await self._disconnected(reason)
-            if self._left is not None and self._clock.mono_s() >= self._recover_until_s:
+            too_late = self._clock.mono_s() >= self._recover_until_s and not self._closing.is_set()
+            if self._left is not None and too_late:
                 await self._end_left(self._left, _unknown(f"{REASON}, and the machine could not be asked: {reason}"))
             if self._clock.mono_s() - began_s >= RECONNECT_S[-1]:
                 failures = 0
@@ -254,7 +280,7 @@ class Runner:
             self._online = True
             who = driver.identity
             body = {"firmware": who.firmware, "version": who.version, "serial": who.serial, "profile": who.profile}
-            await self._until_recorded(Draft(EventKind.MACHINE_ONLINE, ACTOR, body, machine=self.machine.id))
+            await self._scribe.record(Draft(EventKind.MACHINE_ONLINE, ACTOR, body, machine=self.machine.id))
             log.info("%s is online: %s %s", self.machine.id, who.firmware, who.version)
 
     async def _disconnected(self, reason: str) -> None:
@@ -264,7 +290,7 @@ class Runner:
             self._online = False
             log.warning("%s is offline: %s", self.machine.id, reason)
             draft = Draft(EventKind.MACHINE_OFFLINE, ACTOR, {"reason": reason}, machine=self.machine.id)
-            await self._until_recorded(draft)
+            await self._scribe.record(draft)
 
     async def _work(self, driver: Driver) -> str:
         """Take work until the connection is lost (why) or the runner is closed."""
@@ -291,84 +317,116 @@ class Runner:
     async def _recover(self, driver: Driver, left: LeftRun) -> None:
         """Ask the machine what became of the run that the last daemon left open, and go on as its order says."""
         recovery = await self._recovery(driver, left)
-        self._left = None
-        try:
-            match recovery:
-                case Finished(outcome=outcome):
-                    pass
-                case Lost(reason=reason):
-                    outcome = _unknown(reason)
-                case At() if self._must_not_go_on(left):
-                    outcome = await self._stop_left(driver, left)
-                case At() | StillRunning():
-                    detail = recovery.detail if isinstance(recovery, At) else "the machine carries it on by itself"
-                    await self._until_recorded(self._draft(EventKind.RUN_RESUMED, left.run, {"detail": detail}))
-                    log.info("%s goes on with job %s: %s", self.machine.id, left.run.job_id, detail)
-                    ended = await self._execute(driver, left.run, left.program, recovery)
-                    if ended is None:
-                        return
-                    outcome = ended
-                case _ as never:
-                    assert_never(never)
-            await self._end(left.run, outcome)
-        finally:
-            self.run_id = None
-            self.observed.forget_run()
+        match recovery:
+            case Finished(outcome=ended):
+                outcome: Outcome | None = ended
+            case Lost():
+                outcome = await self._lost(driver, recovery)
+            case At() | StillRunning():
+                outcome = await self._go_on(driver, left, recovery)
+            case _ as never:
+                assert_never(never)
+        if outcome is not None:
+            await self._end_left(left, outcome)
+
+    async def _go_on(self, driver: Driver, left: LeftRun, resume: Resume) -> Outcome | None:
+        """The machine could go on: let it, or stop it. None if the run stays open for the next daemon."""
+        if reason := left.forbids:
+            return await self._stop_left(driver, left, reason)
+        if self._closing.is_set():
+            return await self._not_now(driver, left)
+        detail = resume.detail if isinstance(resume, At) else "the machine carries it on by itself"
+        resumed = self._draft(EventKind.RUN_RESUMED, left.run, {"detail": detail})
+        write = left.unless_asked_to_end(resumed)
+        if not await self._scribe.durable(lambda: self._journal.transact(write), resumed.kind):
+            return await self._stop_left(driver, left, STOP_REQUESTED)
+        if self._closing.is_set():
+            return await self._not_now(driver, left)
+        log.info("%s goes on with job %s: %s", self.machine.id, left.run.job_id, detail)
+        return await self._execute(driver, left.run, left.program, resume)
+
+    async def _not_now(self, driver: Driver, left: LeftRun) -> Outcome | None:
+        """The daemon ends before the run could go on: leave it as it stands, or stop it."""
+        return None if self._leaves else await self._stop_left(driver, left, "the daemon is being stopped")
 
     async def _recovery(self, driver: Driver, left: LeftRun) -> Recovery:
         try:
             await asyncio.to_thread(self._artifacts.verify, left.program.sha256)
             return await driver.recover(left.run, left.program)
+        except IdentityError as error:
+            return Lost(f"{REASON}: {error}", same_machine=False)
         except (ArtifactError, DriverError) as error:
             return Lost(f"{REASON}: {error}")
         except Exception as error:  # noqa: BLE001 - a driver's bug: nobody knows what the machine does now
             return Lost(f"{REASON}; internal error in the driver {self.machine.driver} ({log_bug(log, error)})")
 
-    def _must_not_go_on(self, left: LeftRun) -> bool:
-        stopping = self._closing.is_set() and not self._leaves
-        return left.stop_requested or stopping or left.on_restart is not OnRestart.RESUME
-
-    async def _stop_left(self, driver: Driver, left: LeftRun) -> Outcome:
+    async def _stop_left(self, driver: Driver, left: LeftRun, why: str) -> Outcome:
         """The run could go on, and must not: make the machine safe."""
         if left.on_restart is OnRestart.ABORT and not left.stop_requested:
             body = {"reason": "the order says: abort after a restart"}
-            await self._until_recorded(Draft(EventKind.CANCEL_REQUESTED, ACTOR, body, job_id=left.run.job_id))
+            await self._scribe.record(Draft(EventKind.CANCEL_REQUESTED, ACTOR, body, job_id=left.run.job_id))
+        if failure := await self._made_safe(driver):
+            return _unknown(f"{REASON}; {why}, and a stop was not confirmed: {failure}")
+        return Outcome(OutcomeKind.STOPPED, Motion.POSSIBLE, f"{REASON}; {why}")
+
+    async def _lost(self, driver: Driver, lost: Lost) -> Outcome:
+        """Nobody knows what became of the run. The machine that answers is made safe; that proves nothing else."""
+        if not lost.same_machine:
+            return _unknown(lost.reason)
+        failure = await self._made_safe(driver)
+        done = f"its stop was not confirmed: {failure}" if failure else "it was stopped, heaters off, and confirmed it"
+        evidence: dict[str, Json] = {"stop_confirmed": not failure}
+        return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, f"{lost.reason}; {done}", evidence)
+
+    async def _made_safe(self, driver: Driver) -> str:
+        """Stop the machine; why it has not confirmed, empty if it has."""
         try:
             await driver.stop(self._clock.mono_s() + STOP_S)
         except DriverError as error:
-            return _unknown(f"{REASON}, and a stop was not confirmed: {error}")
-        reason = "a stop was requested" if left.stop_requested else f"the order says: {left.on_restart} after a restart"
-        return Outcome(OutcomeKind.STOPPED, Motion.POSSIBLE, f"{REASON}; {reason}")
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - as in _outcome
+            return f"internal error in the driver {self.machine.driver} ({log_bug(log, error)})"
+        return ""
 
     async def _end_left(self, left: LeftRun, outcome: Outcome) -> None:
-        self._left = None
         await self._end(left.run, outcome)
-        self.run_id = None
+        self._left = self.run_id = None  # not before its end is durable: until then the machine takes no work
+        self.observed.forget_run()
 
     async def _carry_out(self, driver: Driver, assignment: Assignment) -> None:
-        key = assignment.key
-        run = Run(secrets.token_hex(16), key.job_id, key.part, assignment.step, assignment.attempt)
         try:
-            if await self._begin(run, assignment):
-                outcome = await self._execute(driver, run, assignment.program)
+            run, program = self._verified(assignment)
+            if await self._begin(run, program, assignment):
+                outcome: Outcome | None = NOTHING_SENT
+                if not self._closing.is_set():
+                    outcome = await self._execute(driver, run, program)
                 if outcome is not None:
                     await self._end(run, outcome)
+        except TrustError as error:
+            log.error("job %s is not started: %s", assignment.key.job_id, error)
+            await asyncio.sleep(CLAIM_RETRY_S)  # it may be offered again at once
         finally:
             self.claimed = self.run_id = None
             self.observed.forget_run()
 
-    async def _begin(self, run: Run, assignment: Assignment) -> bool:
-        """Check the claim once more and make it durable; False if it no longer holds."""
-        if refusal := self._authority.refusal(assignment.envelope):
-            log.warning("job %s is not started: %s", run.job_id, refusal)
-            return False
+    def _verified(self, assignment: Assignment) -> tuple[Run, Program]:
+        """The run and its program by what was signed. Raises `TrustError` if that is not what was planned."""
+        key = assignment.key
+        order = self._authority.verified(assignment.envelope, self._clock.wall())
+        if order != assignment.order or order.job_id != key.job_id:
+            raise TrustError(NOT_AS_SIGNED)
+        step, program = work_of(order, key.step, self._artifacts)
+        return Run(secrets.token_hex(16), order.job_id, key.part, step, assignment.attempt), program
+
+    async def _begin(self, run: Run, program: Program, assignment: Assignment) -> bool:
+        """Check the program once more and make the claim durable; False if it no longer holds."""
         try:
-            await asyncio.to_thread(self._artifacts.verify, assignment.program.sha256)
+            await asyncio.to_thread(self._artifacts.verify, program.sha256)
         except ArtifactError as error:
             log.error("job %s is not started: %s", run.job_id, error)
-            await self._set_aside(assignment.program.sha256, str(error), run.job_id)
+            await self._set_aside(program.sha256, str(error), run.job_id)
             return False
-        claim: dict[str, Json] = {"attempt": run.attempt, "sha256": assignment.program.sha256}
+        claim: dict[str, Json] = {"attempt": run.attempt, "sha256": program.sha256}
         if not await self._recorded_in_time(self._draft(EventKind.RUN_BEGAN, run, claim), assignment):
             return False
         self.run_id = run.run_id
@@ -377,7 +435,7 @@ class Runner:
 
     async def _recorded_in_time(self, began: Draft, assignment: Assignment) -> bool:
         """Whether the claim is durable, before it is too late and while nothing else was recorded about the job."""
-        while not self._closing.is_set() and self._clock.wall() < assignment.expires_at:
+        while not self._closing.is_set() and self._clock.wall() < assignment.order.expires_at:
             try:
                 await self._journal.record([began], assignment.revision)
             except StaleRevisionError as error:
@@ -388,12 +446,12 @@ class Runner:
                 await asyncio.sleep(CLAIM_RETRY_S)  # it is offered again at once
                 break
             except JournalError as error:
-                self._tell_unwritten(str(error))
+                self._scribe.tell(str(error))
                 await asyncio.sleep(CLAIM_RETRY_S)
             else:
-                self._tell_unwritten("")
+                self._scribe.tell("")
                 return True
-        self._tell_unwritten("")
+        self._scribe.tell("")
         return False
 
     async def _set_aside(self, sha256: str, reason: str, job_id: str) -> None:
@@ -403,16 +461,12 @@ class Runner:
             log.error("%s", error)
             await asyncio.sleep(CLAIM_RETRY_S)  # it is offered again at once
         else:
-            await self._until_recorded(lost)
+            await self._scribe.record(lost)
 
     async def _execute(
         self, driver: Driver, run: Run, program: Program, resume: Resume | None = None
     ) -> Outcome | None:
         """Let the driver work; None if the run was left standing and stays open."""
-        if self._closing.is_set() and resume is not None and self._leaves:
-            return None
-        if self._closing.is_set():
-            return Outcome(OutcomeKind.STOPPED, Motion.NONE, "the daemon was stopped before anything was sent")
         work: Coroutine[None, None, Outcome] = driver.execute(run, program, resume)
         self._executing = asyncio.create_task(work, name=f"run {run.run_id}")
         self._on_change()  # a stop may have been requested between `run_began` and now
@@ -420,7 +474,9 @@ class Runner:
             await asyncio.wait([self._executing])
             if self._stopping is not None:
                 await asyncio.wait([self._stopping])
-            return None if self._left_standing else self._outcome(self._executing)
+            if self._left_standing and self._executing.cancelled():
+                return None
+            return self._outcome(self._executing)  # also of one that ended by itself just before it was let go
         finally:
             self._executing.cancel()
             self._executing = self._stopping = None
@@ -447,20 +503,38 @@ class Runner:
             return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, reason)
 
     async def _stop(self, driver: Driver, executing: asyncio.Task[Outcome]) -> None:
+        if self._leaves and Capability.DETACH in driver.capabilities and await self._let_go(driver, executing):
+            return
+        if failure := await self._made_safe(driver):
+            self._give_up(failure)
+            return
+        await asyncio.wait([executing], timeout=AFTER_STOP_S)
+        if not executing.done():
+            self._give_up("the machine confirmed the stop, and yet the run went on")
+
+    async def _let_go(self, driver: Driver, executing: asyncio.Task[Outcome]) -> bool:
+        """Leave the run as it stands, or let it end by itself meanwhile; False if it is to be stopped after all."""
+        self._detaching = detaching = asyncio.create_task(driver.detach(), name=f"detach {self.machine.id}")
         try:
-            if self._leaves and Capability.DETACH in driver.capabilities:
-                await driver.detach()
-                self._left_standing = True
-                executing.cancel()
-                return
-            await driver.stop(self._clock.mono_s() + STOP_S)
-            await asyncio.wait([executing], timeout=AFTER_STOP_S)
-            if not executing.done():
-                self._give_up("the machine confirmed the stop, and yet the run went on")
-        except DriverError as error:
-            self._give_up(str(error))
-        except Exception as error:  # noqa: BLE001 - as in _outcome
-            self._give_up(f"internal error in the driver {self.machine.driver} ({log_bug(log, error)})")
+            first: list[asyncio.Task[Any]] = [detaching, executing]
+            await asyncio.wait(first, timeout=DETACH_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._detaching = None
+            in_time = detaching.done()
+            detaching.cancel()
+            await asyncio.wait([detaching], timeout=AFTER_STOP_S)
+        if not self._leaves:
+            return False
+        if executing.done():
+            return True
+        error = detaching.exception() if in_time and not detaching.cancelled() else None
+        if error is not None:
+            log.warning("%s is left as it stands, without its word: %s", self.machine.id, _told(error))
+        elif not in_time:
+            log.warning("%s is left as it stands: it has not acknowledged within %g s", self.machine.id, DETACH_S)
+        self._left_standing = True
+        executing.cancel()
+        return True
 
     def _give_up(self, reason: str) -> None:
         self._stop_failure = reason
@@ -468,42 +542,11 @@ class Runner:
             self._executing.cancel()
 
     async def _end(self, run: Run, outcome: Outcome) -> None:
-        await self._until_recorded(self._draft(EventKind.RUN_ENDED, run, _body(outcome)))
+        await self._scribe.record(self._draft(EventKind.RUN_ENDED, run, _body(outcome)))
         calm = outcome.kind in (OutcomeKind.SUCCEEDED, OutcomeKind.STOPPED)
         because = f", {outcome.reason}" if outcome.reason else ""
         level = logging.INFO if calm else logging.WARNING
         log.log(level, "%s ends job %s: %s%s", self.machine.id, run.job_id, outcome.kind, because)
-
-    async def _until_recorded(self, draft: Draft) -> None:
-        """Record a fact, however long the journal takes: it happened, so it must not be lost.
-
-        Raises `JournalError` if it never can be, or if the daemon is asked to stop and the journal still takes nothing.
-        """
-        give_up_s = float("inf")
-        while True:
-            try:
-                await self._journal.record([draft])
-            except (IllegalTransitionError, StoreClosedError):
-                raise
-            except JournalError as error:
-                self._tell_unwritten(str(error))
-                if self._closing.is_set():
-                    give_up_s = min(give_up_s, self._clock.mono_s() + LAST_WORDS_S)
-                if self._clock.mono_s() >= give_up_s:
-                    log.error("%s of %s is not in the journal", draft.kind, self.machine.id)
-                    raise
-                await asyncio.sleep(JOURNAL_RETRY_S)
-            else:
-                self._tell_unwritten("")
-                return
-
-    def _tell_unwritten(self, reason: str) -> None:
-        """Show that a fact of this machine cannot be written down, or (empty) that it could."""
-        if reason and not self._unwritten:
-            log.error("%s waits: %s; trying again", self.machine.id, reason)
-        if bool(reason) != bool(self._unwritten):
-            self._unwritten = reason and f"the journal cannot be written: {reason}"
-            self._on_change()
 
     def _draft(self, kind: EventKind, run: Run, body: dict[str, Json]) -> Draft:
         return Draft(
@@ -516,6 +559,10 @@ class Runner:
             run_id=run.run_id,
             machine=self.machine.id,
         )
+
+
+def _told(error: BaseException) -> str:
+    return str(error) if isinstance(error, DriverError) else f"internal error in the driver ({log_bug(log, error)})"
 
 
 def _unknown(reason: str) -> Outcome:

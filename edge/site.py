@@ -18,6 +18,7 @@ from edge.intake import Intake
 from edge.jobstate import StepState
 from edge.journal import Journal
 from edge.model.event import Draft, EventKind
+from edge.model.order import OnRestart
 from edge.plugins import Equipment
 from edge.runner import Runner
 
@@ -43,8 +44,10 @@ class Site:
         clock: SystemClock,
         version: str,
         begin_anew: Callable[[], None],
+        look_at_config: Callable[[], object],
     ) -> None:
         self._begin_anew = begin_anew
+        self._look_at_config = look_at_config
         self.intake = intake
         self.incoming_dir = state_dir / "incoming"
         self._journal = journal
@@ -90,10 +93,6 @@ class Site:
                 return found
             await self._journal.wait_beyond(seen, deadline_s)
 
-    async def verify(self) -> dict[str, Any]:
-        """Whether the journal's chain and its projections hold together."""
-        return asdict(await self._journal.verify())
-
     # Requests
 
     async def cancel(self, job_id: str, actor: str, reason: str) -> dict[str, Any]:
@@ -121,11 +120,28 @@ class Site:
         await self._journal.record([draft])
         return {"machine": machine, "cleared": run_id, "actor": actor}
 
-    def restart(self, actor: str) -> dict[str, Any]:
-        """Stop the daemon and start it again; runs that can be found again are left standing."""
+    async def restart(self, actor: str, *, force: bool = False) -> dict[str, Any]:
+        """Stop the daemon and start it again; runs that can be found again are left standing.
+
+        Raises `ConfigError` if it could not start again, and `UsageError` for a run that would be stopped, unless
+        `force`.
+        """
+        await asyncio.to_thread(self._look_at_config)
+        for run in [] if force else await self._ask(lambda snapshot: snapshot.open_runs()):
+            if why := self._not_left_standing(run):
+                raise UsageError(
+                    f"job {run['job_id']} runs on {run['machine']}, and a restart would stop it: {why};"
+                    " wait for its end, or say --force"
+                )
         log.info("%s asks for a restart", actor)
         self._begin_anew()
         return {"restarting": True, "pid": self._daemon["pid"], "since": self._daemon["since"]}
+
+    def _not_left_standing(self, run: views.Row) -> str:
+        runner = self._runners.get(run["machine"])
+        if run["on_restart"] != OnRestart.RESUME:
+            return f'its order says on_restart = "{run["on_restart"]}"'
+        return "" if runner is None or runner.can_leave else "this machine cannot be asked about it later"
 
     def _waits(self) -> dict[str, list[dict[str, str]]]:
         """What the open jobs wait for, by job: the blockers of all their steps, in order."""

@@ -104,19 +104,22 @@ def _machine(configured: Row, known: Row | None, live: Mapping[str, Any]) -> Row
 
 
 def _unwatched(machines: Sequence[Row], daemon: Mapping[str, Any] | None) -> list[Row]:
-    if daemon is not None:
-        return []
-    return [
-        {
-            "kind": "unwatched_run",
-            "text": f"{machine['id']} was running job {machine['run']['job_id']} when the daemon ended",
-            "command": "edge run",
-            "machine": machine["id"],
-            **machine["run"],
-        }
-        for machine in machines
-        if machine["run"]
-    ]
+    """Runs that nobody looks at: the daemon is dead, or the machine cannot be reached."""
+    found = []
+    for machine in machines:
+        if not machine["run"] or (daemon is not None and machine["state"] != "OFFLINE"):
+            continue
+        job = machine["run"]["job_id"]
+        because = f": {machine['detail']}" if machine["detail"] else ""
+        text, command = (
+            (f"{machine['id']} was running job {job} when the daemon ended", "edge run")
+            if daemon is None
+            else (f"{machine['id']} runs job {job}, and cannot be reached{because}", "")
+        )
+        found.append(
+            {"kind": "unwatched_run", "text": text, "command": command, "machine": machine["id"], **machine["run"]}
+        )
+    return found
 
 
 def _not_planning(trouble: str) -> list[Row]:

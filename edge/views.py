@@ -96,17 +96,12 @@ class Snapshot:
             "events": self.events(job_id=job_id),
         }
 
-    def envelope(self, job_id: str) -> bytes | None:
-        """The signed bytes of an accepted order."""
-        found = self._rows("SELECT envelope FROM orders WHERE job_id = ?", job_id)
-        return bytes(found[0]["envelope"]) if found else None
-
     def events(
         self, after_seq: int = 0, limit: int = 1000, machine: str | None = None, job_id: str | None = None
     ) -> list[Row]:
         """Events after `after_seq`, oldest first, at most `limit`; of one machine or one job if named.
 
-        The envelope in a `job_accepted` is left out (see `envelope`): it is long, and means nothing to a person.
+        The envelope in a `job_accepted` is left out: it is long, and means nothing to a person.
         """
         wanted = {"after": after_seq, "limit": limit, "machine": machine, "job": job_id}
         conditions = ["seq > :after"]
@@ -131,6 +126,14 @@ class Snapshot:
             " FROM steps s JOIN orders o USING (job_id) WHERE s.state = ? ORDER BY o.accepted_seq, s.part, s.step",
             StepState.ALLOWED_TO_START,
         )
+
+    def open_runs(self) -> list[Row]:
+        """Every run without an end, with what its order says of a restart of the daemon."""
+        rows = self._rows(
+            "SELECT r.job_id, r.step, r.machine, o.payload FROM runs r JOIN orders o USING (job_id)"
+            " WHERE r.ended_at IS NULL ORDER BY r.began_at"
+        )
+        return [{**row, "on_restart": _on_restart(row["step"], json.loads(row.pop("payload")))} for row in rows]
 
     def stop_requests(self) -> list[tuple[str, str]]:
         """Run and machine of each step that runs and was asked to stop."""
@@ -303,6 +306,10 @@ def _readable(raw: bytes, digest: str) -> Row:
     document = json.loads(raw)
     document["body"].pop("envelope", None)
     return {**document, "hash": digest}
+
+
+def _on_restart(step_id: str, order: Mapping[str, Any]) -> str:
+    return next((str(step.get("on_restart", "hold")) for step in order["steps"] if step["id"] == step_id), "hold")
 
 
 def _progress(parts: Mapping[int, list[StepState]]) -> Row:

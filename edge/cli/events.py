@@ -54,5 +54,5 @@ def line(event: Mapping[str, Any], *, job: bool = True) -> str:
     body = event["body"]
     said = next((str(body[key]) for key in ("outcome", "reason", "firmware") if body.get(key)), "")
     when, who = text.clock_time(event["at_wall"]), f"({event['actor']})"
-    parts = [f"{event['seq']:>5}", when, event["kind"], *about, said, who]
+    parts = [f"{event['seq']:>5}", when, event["kind"], *about, who, said]
     return text.clip("  ".join(part for part in parts if part), text.WIDTH)

@@ -13,7 +13,7 @@ from edge.cli import text
 from edge.cli.client import call
 from edge.cli.events import line as event_line
 from edge.cli.status import job_lines
-from edge.errors import NoJournalError, NotRunningError, UsageError
+from edge.errors import NoJournalError, NotRunningError, RefusedError, UsageError
 from edge.sitefile import SiteFile
 from edge.status import ATTENTION, FINE, NO_DAEMON, UNSAFE
 from edge.views import Snapshot, open_readonly
@@ -85,6 +85,8 @@ def submit(args: argparse.Namespace) -> int:
     try:
         with args.file.open("rb") as bundle:
             receipt = call(file.socket, "POST", "/v1/jobs", bundle)
+    except RefusedError as error:
+        raise RefusedError(f"{args.file}: {error}") from error
     except OSError as error:
         raise UsageError(f"{args.file}: {error.strerror}") from error
     if args.json:
@@ -138,11 +140,11 @@ def job_page(found: Mapping[str, Any]) -> list[str]:
         lines += text.wrap(value, f"  {label:<10} ", " " * 13) if value else []
     lines += ["", text.colour("NOW", "bold"), *_reasons(found)]
     if found["runs"]:
-        rows = [
-            [f"{run['step']} #{run['attempt']}", run["machine"], run["outcome"] or "running", run["reason"] or ""]
-            for run in found["runs"]
-        ]
-        lines += ["", text.colour("RUNS", "bold"), *text.table(["RUN", "MACHINE", "OUTCOME", "REASON"], rows)]
+        rows = [[f"{r['step']} #{r['attempt']}", r["machine"], r["outcome"] or "running"] for r in found["runs"]]
+        header, *shown = text.table(["RUN", "MACHINE", "OUTCOME"], rows)
+        lines += ["", text.colour("RUNS", "bold"), header]
+        for run, line in zip(found["runs"], shown, strict=True):
+            lines += [line, *(text.wrap(run["reason"], "    ") if run["reason"] else [])]
     lines += ["", text.colour("EVENTS", "bold"), *(event_line(event, job=False) for event in found["events"])]
     return lines
 

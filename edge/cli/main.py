@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from edge.cli.site_args import add_job_commands, add_machine_commands, add_site_commands
+from edge.cli.text import plain
 from edge.cli.trust_args import add_signing_commands, add_trust_commands
 from edge.errors import EdgeError
 
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         handler = args.handler
         code: int = handler(args)
     except EdgeError as error:
-        print(f"edge: {error}", file=sys.stderr)
+        print("\n".join(plain(line) for line in f"edge: {error}".splitlines()), file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         return 130

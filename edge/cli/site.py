@@ -7,11 +7,13 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from edge import folders, logs, plugins, sitefile
 from edge.authority import Authority
 from edge.cli import text
-from edge.errors import ConfigError, DriverError, UsageError
+from edge.cli.client import call
+from edge.errors import ConfigError, DriverError, NotRunningError, RefusedError, UsageError
 from edge.model.site import SiteConfig, validate
 from edge.plugins import Equipment
 from edge.status import ATTENTION, FINE, UNSAFE
@@ -79,7 +81,10 @@ def check(args: argparse.Namespace) -> int:
     """Everything that can be known without opening a machine: a port that is opened may end somebody's print."""
     path = sitefile.find(args.config)
     config, equipment, _ = _load(path)
+    daemon = _own_daemon(config.site.socket)
     found = [(item.machine.id, _preflight(item)) for item in equipment]
+    held = [ident for ident, problem in found if daemon and _holds(daemon, ident, problem)]
+    found = [(ident, "" if ident in held else problem) for ident, problem in found]
     level = UNSAFE if any(problem for _, problem in found) else FINE if found else ATTENTION
     if args.json:
         machines = [{"id": ident, "problem": problem} for ident, problem in found]
@@ -89,13 +94,30 @@ def check(args: argparse.Namespace) -> int:
     for ident, problem in found:
         if problem:
             print(f"edge: {ident}: {problem}", file=sys.stderr)
+        elif ident in held:
+            print(f"  {ident}: in use by this site's own daemon")
         else:
             print(f"  {ident}: ready to be opened")
     if not found:
         print("  no machine yet: add a table [[machines]] to it")
     elif level == FINE:
-        print("next: edge run")
+        print("next: edge restart" if daemon else "next: edge run")
     return level
+
+
+def _own_daemon(socket: Path) -> dict[str, Any] | None:
+    """What the site's running daemon says of the site, if there is one."""
+    try:
+        answer: dict[str, Any] = call(socket, "GET", "/v1/status")
+    except (NotRunningError, RefusedError):
+        return None
+    return answer
+
+
+def _holds(daemon: dict[str, Any], ident: str, problem: str) -> bool:
+    """Whether what keeps the machine from being opened is that this daemon has opened it."""
+    online = any(machine["id"] == ident and machine["state"] != "OFFLINE" for machine in daemon["machines"])
+    return online and f"(process {daemon['daemon']['pid']})" in problem
 
 
 def _preflight(item: Equipment) -> str:
@@ -135,10 +157,18 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(path, "site.state_dir", f"{config.site.state_dir}: {error.strerror}") from error
     try:
-        code = asyncio.run(daemon.run(config, equipment, authority))
+        code = asyncio.run(_serve(path, config, equipment, authority))
         if code == daemon.RESTART:
-            # The same process id, so that whoever supervises the daemon sees no end of it.
-            os.execv(sys.executable, [sys.executable, "-m", "edge.cli.main", *sys.argv[1:]])
+            # The same process id, so that whoever supervises the daemon sees no end of it; started as it was.
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         return code
     except OSError as error:
         raise UsageError(f"the daemon cannot start: {error}; the log is {log}") from error
+
+
+async def _serve(path: Path, config: SiteConfig, equipment: list[Equipment], authority: Authority) -> int:
+    from edge import daemon
+
+    stop = daemon.Stop()
+    code = await daemon.run(config, equipment, authority, stop, lambda: _load(path))
+    return FINE if stop.signalled and code == daemon.RESTART else code

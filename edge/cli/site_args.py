@@ -20,7 +20,9 @@ def add_site_commands(commands: Commands) -> None:
     run = command(commands, "run", "serve the site until SIGTERM", _run)
     run.add_argument("--verbose", action="store_true", help="log what is of use to a developer")
 
-    command(commands, "restart", "begin the daemon anew; prints go on where they stood", _restart)
+    summary = 'begin the daemon anew; a job whose order says on_restart = "resume" goes on where it stood'
+    restart = command(commands, "restart", summary, _restart)
+    restart.add_argument("--force", action="store_true", help="even if a job is running that will be stopped by it")
 
     status = command(commands, "status", "what needs a hand, the machines and the open jobs", _status)
     status.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")

@@ -104,7 +104,7 @@ def screen(found: Mapping[str, Any]) -> list[str]:
 
 
 def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line each: state, job, progress, temperatures, faults of the link, age of what is seen."""
+    """A line each: state, job, progress, temperatures, faults of the link, age of the oldest of it."""
     if not machines:
         return ["  none configured"]
     rows = []
@@ -119,7 +119,7 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{100 * progress['done'] / progress['total']:.0f} %" if progress else "-",
                 "  ".join(heat) or "-",
                 str(link["resends"] + link["time_outs"]) if link else "-",
-                text.age(min(ages)) if ages else "-",
+                text.age(max(ages)) if ages else "-",
                 machine["run"]["job_id"][-ID_TAIL:] if machine["run"] else "-",
             ]
         )

@@ -11,6 +11,8 @@ from typing import Any
 
 WIDTH = 80
 
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 
 
@@ -26,14 +28,20 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, ensure_ascii=False, indent=1))
 
 
+def plain(text: str) -> str:
+    """`text` without what a terminal would obey: others wrote it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else REPLACEMENT for c in text)
+
+
 def clip(text: str, width: int) -> str:
     """`text` in at most `width` columns."""
+    text = plain(text)
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "  ") -> list[str]:
     """Lines with aligned columns; the last column is clipped to the terminal."""
-    cells = [list(header), *(list(row) for row in rows)]
+    cells = [list(header), *([plain(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = []
     for row in cells:
@@ -46,7 +54,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = " 
 def wrap(text: str, indent: str, hang: str | None = None) -> list[str]:
     """`text` in lines of the terminal's width, the first with `indent`, the others with `hang` (as `indent`)."""
     lines, line = [], indent
-    for word in text.split():
+    for word in map(plain, text.split()):
         if len(line) + len(word) > WIDTH and line.strip():
             lines.append(line.rstrip())
             line = indent if hang is None else hang

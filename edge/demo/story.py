@@ -25,11 +25,14 @@ from typing import IO, Any
 
 from edge.cli import text
 from edge.cli.client import call
-from edge.errors import EdgeError, NotRunningError
+from edge.errors import EdgeError
 from edge.status import UNSAFE
 
 SPEED = 15.0
 """How much faster than a real printer the simulated one is: five minutes of heating and printing pass in 20 s."""
+
+END = "M400"
+"""What the driver sends last: the printer waits until it stands still."""
 
 START_S = 30.0
 PRINT_S = 80.0
@@ -64,6 +67,7 @@ class Story:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._environment = {**os.environ, "EDGE_CONFIG": str(folder / "site.toml"), "PYTHONUNBUFFERED": "1"}
+        self._environment["RUNTIME_DIRECTORY"] = str(folder)  # nothing is left behind
 
     def tell(self) -> str:
         """The whole story; the last line."""
@@ -193,9 +197,9 @@ class Story:
     def _verdict(self, log: Path, forged: Mapping[str, Any], again: Mapping[str, Any]) -> str:
         """Hold the printer's own log against the program, and both verdicts against what they must be."""
         wanted = list(_commands(self._folder / "tiny.gcode"))
-        carried_out = _carried_out(log)[: len(wanted)]
-        if carried_out != wanted:
-            raise DemoError(f"the printer carried out {len(carried_out)} commands that are not the program's")
+        carried_out = _carried_out(log)
+        if carried_out != [*wanted, END]:
+            raise DemoError(f"the printer carried out {len(carried_out)} commands, not exactly the program's and {END}")
         if forged["accepted"] or not again["accepted"] or not again["repeated"]:
             raise DemoError("a forged order was accepted, or a repeated one was not recognised")
         _said([f"the printer carried out {len(wanted)} commands, exactly the program's, in order"])
@@ -210,9 +214,10 @@ def main(args: argparse.Namespace) -> int:
     began_s = time.monotonic()
     try:
         last = Story(folder).tell()
-    except (DemoError, NotRunningError) as error:
-        print("\n".join(text.wrap(f"demo: failed - {error}; what is left is in {folder}", "")), file=sys.stderr)
-        return 2
+    except (EdgeError, subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        print("\n".join(text.wrap(f"demo: failed - {why}; what is left is in {folder}", "")), file=sys.stderr)
+        return 130 if isinstance(error, KeyboardInterrupt) else 2
     if not args.keep:
         shutil.rmtree(folder)
     print(f"\nThat took {time.monotonic() - began_s:.0f} s.\n{last}")
@@ -291,7 +296,7 @@ def _commands(program: Path) -> Iterator[str]:
             yield command
 
 
-def _carried_out(log: Path) -> Sequence[str]:
+def _carried_out(log: Path) -> list[str]:
     """The numbered commands of the printer's own log, from line 1."""
     rows = [line.split("\t", 2) for line in log.read_text(encoding="utf-8").splitlines()]
     return [command for _, number, command in rows if number.isdigit() and number != "0"]

@@ -66,11 +66,18 @@ async def confirm() -> None:
     """The machine confirms a stop."""
 
 
+async def forget(run: Run) -> Recovery:
+    """The machine remembers nothing."""
+    return Lost("a machine that is not there remembers nothing")
+
+
 @dataclass
 class Script:
     """What the machine does next, and what was asked of it."""
 
     execute: Callable[[Run], Awaitable[Outcome]] = succeed
+    recover: Callable[[Run], Awaitable[Recovery]] = forget
+    detach: Callable[[], Awaitable[None]] | None = None  # None: it cannot
     stop: Callable[[], Awaitable[None]] = confirm
     open: Callable[[], Awaitable[None]] = confirm
     context: DriverContext | None = None
@@ -113,14 +120,18 @@ class FakeDriver(Driver):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset()
+        return frozenset({Capability.DETACH} if self._script.detach is not None else ())
 
     async def execute(self, run: Run, program: Program, resume: Resume | None = None) -> Outcome:
         self._script.executed.append(run)
         return await self._script.execute(run)
 
     async def recover(self, run: Run, program: Program) -> Recovery:
-        return Lost("a machine that is not there remembers nothing")
+        return await self._script.recover(run)
+
+    async def detach(self) -> None:
+        assert self._script.detach is not None
+        await self._script.detach()
 
     async def stop(self, deadline_s: float) -> None:
         self._script.stops += 1

@@ -15,7 +15,7 @@ from edge import views
 from edge.artifacts import Artifacts
 from edge.authority import Authority
 from edge.clock import SystemClock
-from edge.driver import Machine, Program, Step
+from edge.driver import Machine, Program
 from edge.intake import Intake, Receipt
 from edge.journal import Journal
 from edge.model.fields import time_text
@@ -24,6 +24,7 @@ from edge.plugins import Equipment
 from edge.runner import Assignment, Runner
 from edge.schema import FILE_NAME
 from edge.trust import new_job_id, write_bundle
+from edge.work import work_of
 from tests.helpers.fake_driver import Connection, FakePlugin, Limits, Script
 from tests.helpers.trust import PROGRAM, Ceremony, order_document
 
@@ -100,17 +101,11 @@ class Rig:
         assert receipt.verdict.accepted
         assert order is not None
         (row,) = [row for row in self.ask(lambda snapshot: snapshot.startable()) if row["job_id"] == order.job_id]
-        artifact = order.artifacts["body.gcode"]
-        path = self.artifacts.path(artifact.sha256)
-        return Assignment(
-            key=StepKey(order.job_id, 1, "print"),
-            step=Step("print", "fdm"),
-            attempt=1,
-            revision=row["revision"],
-            program=Program("body.gcode", path, artifact.sha256, artifact.size_bytes),
-            envelope=row["envelope"],
-            expires_at=order.expires_at,
-        )
+        return Assignment(StepKey(order.job_id, 1, "print"), 1, row["revision"], order, row["envelope"])
+
+    def program_of(self, assignment: Assignment) -> Program:
+        """What the assignment is to carry out."""
+        return work_of(assignment.order, assignment.key.step, self.artifacts)[1]
 
     # The runner
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -147,7 +148,12 @@ class SiteFolder:
     def start(self, *, ready: str = "prn-1 is online") -> Daemon:
         """Start the daemon and wait for a line of it."""
         process = subprocess.Popen(
-            self.command("run"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder
+            self.command("run"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.folder,
+            env={**os.environ, "RUNTIME_DIRECTORY": str(self.folder)},  # so that nothing stays in /dev/shm
         )
         self.daemon = Daemon(process)
         self.daemon.wait_line(ready)

@@ -26,6 +26,7 @@ starts = st.sampled_from([StepState.NOT_ALLOWED_TO_START, StepState.ALLOWED_TO_S
 
 @given(starts, facts)
 def test_any_facts_lead_only_where_the_table_says(state: StepState, sequence: list[Fact]) -> None:
+    asked = Requested.NONE
     for fact in sequence:
         before = state
         try:
@@ -36,7 +37,7 @@ def test_any_facts_lead_only_where_the_table_says(state: StepState, sequence: li
         assert not before.ended, "nothing leaves an ended state"
         if state is StepState.RUNNING and before is not StepState.RUNNING:
             assert (before, fact) == (StepState.ALLOWED_TO_START, Fact.RUN_BEGAN)
-        asked = requested_after(before, fact)
+        asked = requested_after(before, fact, asked)
         assert asked is Requested.NONE or state is StepState.RUNNING, "only what runs can be asked for something"
 
 

@@ -35,7 +35,7 @@ def differences(wanted: Any, found: Any, where: str) -> list[str]:
 
 def real(site: SiteFolder) -> dict[str, Any]:
     """What the commands print: of a finished job, a running one, and one that waits."""
-    found: dict[str, Any] = {"init": site.json("init", str(site.folder / "new")), "check": site.json("check", code=2)}
+    found: dict[str, Any] = {"init": site.json("init", str(site.folder / "new")), "check": site.json("check")}
     found["submit"] = site.submit(site.bundle())
     job_id = found["submit"]["job_id"]
     site.wait_event("run_ended", job_id)
@@ -50,6 +50,8 @@ def real(site: SiteFolder) -> dict[str, Any]:
     found["job show"] = site.json("job", "show", job_id)
     found["cancel"] = site.json("job", "cancel", running)
     found["verify"] = site.json("verify")
+    found["profiles"] = site.json("machine", "profiles")
+    found["restart"] = site.json("restart", "--force")
     lines = site.edge("events", "-n", "100", "--json").stdout.splitlines()
     found["events"] = [json.loads(line) | {"body": None} for line in lines]
     return found

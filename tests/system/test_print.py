@@ -92,6 +92,8 @@ def test_what_is_no_bundle_is_one_line_and_exit_2(site: SiteFolder) -> None:
         path.write_bytes(content)
         done = site.edge("job", "submit", str(path))
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert done.stderr.startswith(f"edge: {path}: the bundle ")
+        assert "upload-" not in done.stderr
     done = site.edge("job", "submit", str(site.folder / "missing.mfjob"))
     assert done.stderr == f"edge: {site.folder}/missing.mfjob: No such file or directory\n"
     assert list((site.state_dir / "incoming").iterdir()) == []

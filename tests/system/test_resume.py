@@ -8,8 +8,9 @@ import threading
 from pathlib import Path
 
 from drivers.analysis import commands
+from edge.cli.client import call
 from tests.helpers.sim import SimPrinter, sim_printer
-from tests.helpers.site import PRINTER, SiteFolder, site_with_printer, starts, until
+from tests.helpers.site import PRINTER, SiteFolder, site_with_printer, starts
 
 TINY = (Path(__file__).parent.parent.parent / "edge" / "demo" / "tiny.gcode").read_bytes()
 KILLS = 8
@@ -121,15 +122,54 @@ def impatient(site: SiteFolder) -> None:
     config.write_text(config.read_text().replace("[[machines]]", 'profiles_dir = "profiles"\n\n[[machines]]', 1))
 
 
-def test_a_stop_that_was_asked_for_before_the_daemon_died_is_carried_out(tmp_path: Path) -> None:
+def test_a_stop_that_was_asked_for_before_the_daemon_could_ask_the_machine_is_carried_out(tmp_path: Path) -> None:
     with site_with_printer(tmp_path, speed=50) as (site, printer):
         job_id = site.begun(on_restart="resume")
-        assert site.daemon is not None
-        site.daemon.process.send_signal(signal.SIGSTOP)
+        printer.process.send_signal(signal.SIGSTOP)  # so that recovery cannot be faster than the request
         kill(site)
         site.start(ready="is up")
-        until(lambda: site.json("job", "show", job_id)["state"] != "RUNNING" or site.events("run_resumed"))
         assert site.json("job", "cancel", job_id)["job_id"] == job_id
-        assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "STOPPED"
+        printer.process.send_signal(signal.SIGCONT)
+        body = site.wait_event("run_ended", job_id)["body"]
+        assert (body["outcome"], body["reason"].endswith("a stop was requested")) == ("STOPPED", True)
         assert site.json("job", "show", job_id)["state"] == "ABORTED"
-        assert starts(printer) == 1
+        assert (starts(printer), site.events("run_resumed")) == (1, [])
+
+
+def test_edge_restart_names_the_job_that_it_would_stop_and_stops_it_only_with_force(tmp_path: Path) -> None:
+    with site_with_printer(tmp_path, speed=50) as (site, _):
+        job_id = site.begun(on_restart="hold")
+        refused = site.edge("restart")
+        assert refused.returncode == 2
+        assert f"job {job_id} runs on prn-1" in refused.stderr
+        assert 'on_restart = "hold"' in refused.stderr
+        assert site.json("job", "show", job_id)["state"] == "RUNNING"
+        site.json("restart", "--force")
+        assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "STOPPED"
+
+
+def test_edge_restart_does_nothing_while_the_configuration_is_wrong(tmp_path: Path) -> None:
+    with site_with_printer(tmp_path, speed=50) as (site, _):
+        before = site.live()["daemon"]
+        good = site.config.read_text()
+        site.config.write_text(good + "colour = 'red'\n")
+        refused = site.edge("restart")
+        assert refused.returncode == 2
+        assert "colour" in refused.stderr
+        assert site.live()["daemon"] == before
+        site.config.write_text(good)
+        site.json("restart")
+
+
+def test_a_stop_during_a_restart_is_the_last_word(tmp_path: Path) -> None:
+    with site_with_printer(tmp_path, speed=50) as (site, printer):
+        job_id = site.begun(on_restart="resume")
+        printer.process.send_signal(signal.SIGSTOP)  # so that the run cannot be let go of at once
+        call(site.socket, "POST", "/v1/restart", {})
+        assert site.daemon is not None
+        site.daemon.wait_line("stopping: machines first")
+        site.daemon.process.send_signal(signal.SIGTERM)
+        printer.process.send_signal(signal.SIGCONT)
+        assert site.daemon.process.wait(30) == 0
+        assert [event["body"]["restart"] for event in site.events("site_stopped")] == [False]
+        assert site.events("run_ended")[0]["job_id"] == job_id

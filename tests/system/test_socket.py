@@ -66,6 +66,9 @@ def test_an_upload_that_breaks_off_leaves_nothing_behind(site: SiteFolder) -> No
         ("POST", "/v1/jobs/01J9/cancel", b"[]", 400, "no JSON object"),
         ("POST", "/v1/jobs/01J9/cancel", b"{", 400, "no JSON"),
         ("POST", "/v1/jobs/01J9/cancel", b"\xff\xfe\xff", 400, "no JSON"),
+        ("POST", "/v1/jobs/01J9/cancel", b'{"reason": "' + b"x" * 201 + b'"}', 400, "at most 200 printable"),
+        ("POST", "/v1/jobs/01J9/cancel", b'{"reason": "\\u001b[2J"}', 400, "at most 200 printable"),
+        ("POST", "/v1/jobs/01J9/cancel", b" " * 70_000, 413, "Too Large"),
         ("POST", "/v1/machines/prn-9/clear", b"{}", 400, "run_id: name the run"),
         ("POST", "/v1/machines/prn-9/clear", b'{"run_id": "r"}', 400, "there is no machine prn-9; there are: none"),
         ("POST", "/v1/jobs", b"", 400, "not a zip file"),
@@ -83,8 +86,8 @@ def test_the_cli_gets_the_daemons_own_sentence(site: SiteFolder) -> None:
         call(site.socket, "GET", "/v1/jobs/01J9")
 
 
-def test_the_journal_can_be_verified_while_it_is_written(site: SiteFolder) -> None:
-    assert call(site.socket, "GET", "/v1/verify")["problems"] == []
+def test_the_journal_can_be_verified_while_the_daemon_has_it(site: SiteFolder) -> None:
+    assert site.json("verify")["problems"] == []
 
 
 def test_the_socket_is_for_its_group_and_nobody_else(site: SiteFolder) -> None:

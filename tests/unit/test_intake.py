@@ -40,7 +40,7 @@ async def test_an_accepted_order_is_one_event_with_its_bytes_and_its_signers(tmp
         (event,) = site.events("job_accepted")
         assert (event["actor"], event["job_id"]) == ("user:ada", receipt.job_id)
         assert event["body"] == {"digest": hashlib.sha256(raw).hexdigest(), "signers": ["orders@acme"]}
-        assert site.ask(lambda snapshot: snapshot.envelope(receipt.job_id)) == raw
+        assert await site.journal.transact(lambda transaction: transaction.envelope_of(receipt.job_id)) == raw
         assert site.step(receipt.job_id)["state"] == "ALLOWED_TO_START"
 
 

@@ -103,11 +103,12 @@ def test_a_missing_entry_raises_and_names_state_and_fact(state: StepState, fact:
 
 def test_cancelling_asks_a_running_step_to_stop_and_ends_any_other_at_once() -> None:
     assert advance(RUNNING, Fact.CANCELLED) is RUNNING
-    assert requested_after(RUNNING, Fact.CANCELLED) is Requested.STOP
+    assert requested_after(RUNNING, Fact.CANCELLED, Requested.NONE) is Requested.STOP
     for state in (WAITING, ALLOWED, HELD):
         assert advance(state, Fact.CANCELLED) is ABORTED
-        assert requested_after(state, Fact.CANCELLED) is Requested.NONE
-    assert requested_after(RUNNING, Fact.RUN_ABORTED) is Requested.NONE
+        assert requested_after(state, Fact.CANCELLED, Requested.NONE) is Requested.NONE
+    assert requested_after(RUNNING, Fact.RUN_ABORTED, Requested.STOP) is Requested.NONE
+    assert requested_after(RUNNING, Fact.RUN_RESUMED, Requested.STOP) is Requested.STOP
 
 
 def test_a_held_step_goes_where_a_person_says() -> None:

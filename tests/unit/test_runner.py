@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 from datetime import UTC, datetime
 
 import pytest
 
 from edge import runner as runner_module
+from edge import scribe
 from edge.driver import (
     ConnectError,
     IdentityError,
@@ -34,9 +36,9 @@ from tests.helpers.trust import root_document
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch) -> None:
     monkeypatch.setattr(runner_module, "RECONNECT_S", (0.01,))
-    monkeypatch.setattr(runner_module, "JOURNAL_RETRY_S", 0.01)
+    monkeypatch.setattr(scribe, "RETRY_S", 0.01)
     monkeypatch.setattr(runner_module, "CLAIM_RETRY_S", 0.01)
-    monkeypatch.setattr(runner_module, "LAST_WORDS_S", 0.1)
+    monkeypatch.setattr(scribe, "LAST_WORDS_S", 0.1)
     monkeypatch.setattr(runner_module, "AFTER_STOP_S", 0.05)
 
 
@@ -245,15 +247,15 @@ async def test_a_machine_that_cannot_be_opened_is_offline_until_it_can_and_that_
 async def test_a_damaged_program_is_set_aside_and_not_started(tmp_path) -> None:
     async with working_rig(tmp_path) as site:
         assignment = await site.assignment()
-        assignment.program.path.chmod(0o640)
-        assignment.program.path.write_bytes(b"G1 X0\n")
+        site.program_of(assignment).path.chmod(0o640)
+        site.program_of(assignment).path.write_bytes(b"G1 X0\n")
         await site.offer(assignment)
         await site.until(lambda: site.events("artifact_lost"))
         (lost,) = site.events("artifact_lost")
         assert lost["job_id"] == assignment.key.job_id
-        assert lost["body"]["sha256"] == assignment.program.sha256
-        assert not site.artifacts.has(assignment.program.sha256)
-        assert (tmp_path / "artifacts" / "quarantine" / assignment.program.sha256).read_bytes() == b"G1 X0\n"
+        assert lost["body"]["sha256"] == site.program_of(assignment).sha256
+        assert not site.artifacts.has(site.program_of(assignment).sha256)
+        assert (tmp_path / "artifacts" / "quarantine" / site.program_of(assignment).sha256).read_bytes() == b"G1 X0\n"
         assert (site.script.executed, site.events("run_began")) == ([], [])
         assert (await site.carry_out())["outcome"] == "SUCCEEDED", "the machine is free for the next"
 
@@ -261,7 +263,7 @@ async def test_a_damaged_program_is_set_aside_and_not_started(tmp_path) -> None:
 async def test_a_damaged_program_that_cannot_be_set_aside_is_not_started_either(tmp_path) -> None:
     async with working_rig(tmp_path) as site:
         assignment = await site.assignment()
-        assignment.program.path.write_bytes(b"G1 X0\n")
+        site.program_of(assignment).path.write_bytes(b"G1 X0\n")
         (tmp_path / "artifacts" / "quarantine").write_text("in the way")
         await site.offer(assignment)
         await site.until(lambda: site.runner.claimed is None)
@@ -280,10 +282,8 @@ async def test_a_stale_revision_is_not_started(tmp_path) -> None:
 async def test_an_order_that_expired_between_plan_and_claim_is_not_started(tmp_path) -> None:
     async with working_rig(tmp_path) as site:
         assignment = await site.assignment()
-        expired = runner_module.Assignment(
-            **{name: getattr(assignment, name) for name in assignment.__slots__} | {"expires_at": datetime.now(UTC)}
-        )
-        await site.offer(expired)
+        site.clock.wall = lambda: assignment.order.expires_at  # type: ignore[method-assign]
+        await site.offer(assignment)
         await site.until(lambda: site.runner.claimed is None)
         assert (site.script.executed, site.events("run_began")) == ([], [])
 
@@ -295,6 +295,48 @@ async def test_an_order_whose_key_was_revoked_is_not_started(tmp_path) -> None:
         await site.offer(assignment)
         await site.until(lambda: site.runner.claimed is None)
         assert (site.script.executed, site.events("run_began")) == ([], [])
+
+
+async def test_an_order_is_not_started_under_a_root_that_has_expired_since(tmp_path) -> None:
+    async with working_rig(tmp_path) as site:
+        assignment = await site.assignment()
+        site.authority.root = site.authority.root.model_copy(update={"expires_at": datetime.now(UTC)})
+        await site.offer(assignment)
+        await site.until(lambda: site.runner.claimed is None)
+        assert (site.script.executed, site.events("run_began")) == ([], [])
+
+
+async def test_only_what_was_signed_is_carried_out_whatever_the_tables_say(tmp_path, caplog) -> None:
+    async with working_rig(tmp_path) as site:
+        assignment = await site.assignment()
+        (step,) = assignment.order.steps
+        altered = step.model_copy(update={"parameters": {"nozzle_degc": 400}})
+        order = assignment.order.model_copy(update={"steps": (altered,)})
+        await site.offer(dataclasses.replace(assignment, order=order))
+        await site.until(lambda: site.runner.claimed is None)
+        assert (site.script.executed, site.events("run_began")) == ([], [])
+        assert "not what was signed" in caplog.text
+
+
+async def test_a_checkpoint_is_kept_as_soon_as_the_journal_takes_it(tmp_path, monkeypatch) -> None:
+    async with working_rig(tmp_path) as site:
+        kept, failures = site.journal.checkpoint, []
+
+        async def keep(run_id: str, value: object) -> None:
+            if len(failures) < 3:
+                failures.append(value)
+                raise JournalError("the disk is full")
+            await kept(run_id, value)
+
+        async def execute(run: Run) -> Outcome:
+            assert site.script.context is not None
+            await site.script.context.checkpoint({"line": 7})
+            return SUCCEEDED
+
+        monkeypatch.setattr(site.journal, "checkpoint", keep)
+        site.script.execute = execute
+        assert (await site.carry_out())["outcome"] == "SUCCEEDED"
+        assert await site.journal.checkpoint_of(site.script.executed[0].run_id) == {"line": 7}
 
 
 async def test_a_machine_that_needs_clearing_is_not_started_whatever_the_plan_says(tmp_path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from edge import status, views
 from edge.cli import status as cli_status
+from edge.cli import text
 from edge.journal import Journal
 from edge.model.event import Draft
 from edge.schema import FILE_NAME
@@ -93,6 +94,31 @@ async def test_a_run_that_nobody_watches_is_unsafe(tell) -> None:
     assert (found["level"], kinds(found)) == (2, ["unwatched_run", "no_daemon"])
     assert found["attention"][0]["command"] == "edge run"
     assert found["machines"][0]["state"] == "UNKNOWN"
+
+
+async def test_a_run_on_a_machine_that_cannot_be_reached_is_unsafe_with_the_daemon_alive(tell) -> None:
+    found = await tell(accepted(), began(), live={"state": "OFFLINE", "detail": "the cable is out"})
+    assert (found["level"], kinds(found)[0]) == (2, "unwatched_run")
+    assert "cannot be reached: the cable is out" in found["attention"][0]["text"]
+
+
+async def test_the_age_is_that_of_the_oldest_thing_seen() -> None:
+    heat = {"actual_degc": 20.0, "target_degc": 0.0}
+    machine = {
+        **dict.fromkeys(("progress", "link", "needs_clearing", "run")),
+        "id": "prn-1",
+        "state": "IDLE",
+        "temperatures": {"T": {**heat, "age_s": 1.0}, "B": {**heat, "age_s": 90.0}},
+    }
+    assert " 90 s " in cli_status.machine_lines([machine])[1]
+
+
+@pytest.mark.parametrize("dangerous", ["\x1b[2J", "\x9b2J", "\x07", "\u202e"])
+def test_nothing_that_others_wrote_commands_the_terminal(dangerous) -> None:
+    said = f"jam{dangerous}med"
+    shown = [*text.wrap(said, "  "), text.clip(said, 80), *text.table(["A", "B"], [[said, said]])]
+    assert all("jam\N{REPLACEMENT CHARACTER}" in line for line in (*shown[:2], shown[-1]))
+    assert all(line.isprintable() for line in shown)
 
 
 async def test_a_dead_daemon_alone_needs_a_hand(tell) -> None:

@@ -71,11 +71,8 @@ async def test_a_job_is_shown_with_all_that_is_known_of_it(tmp_path: Path) -> No
         assert [(run["run_id"], run["outcome"]) for run in job["runs"]] == [("run-1", "SUCCEEDED")]
         assert [event["kind"] for event in job["events"]] == ["job_accepted", "run_began", "run_ended"]
         assert "envelope" not in job["events"][0]["body"]
-        signed = snapshot.envelope(JOB)
-        assert signed is not None
-        assert len(signed) == job["envelope_bytes"]
+        assert job["envelope_bytes"] > 0
         assert snapshot.job("unknown") is None
-        assert snapshot.envelope("unknown") is None
 
 
 async def test_open_jobs_come_in_the_order_of_priority_due_date_and_acceptance(tmp_path: Path) -> None:
