@@ -8,6 +8,8 @@ with site(folder, paced, count) as daemon:
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,4 +69,8 @@ def site(folder: Path, paced: Printers, count: int = 1, window: str = "full") ->
         yield OurSite(made, count)
     finally:
         if made.daemon is not None:
-            made.daemon.end()
+            try:
+                made.daemon.end()
+            except subprocess.TimeoutExpired as error:
+                made.daemon.end(signal.SIGKILL)
+                raise MissingError("the daemon did not end when it was told to") from error

@@ -7,7 +7,6 @@ was requested there (a stop) is acted on here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,8 +103,7 @@ class Dispatcher:
         finally:
             for task in (recorded, woken):
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await asyncio.wait([recorded, woken])  # not one by one: that would take our own cancellation for theirs
 
     async def _round(self) -> None:
         rows, stops, clearing = await asyncio.to_thread(self._read)

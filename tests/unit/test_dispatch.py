@@ -9,6 +9,8 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from edge import checker as checker_module
 from edge import daemon, dispatch, views
 from edge.checker import Checker
@@ -123,6 +125,30 @@ async def test_a_bug_in_planning_is_told_and_planning_begins_anew(tmp_path, monk
         assert told[1].startswith("internal error (id ")
         assert [record for record in caplog.records if record.exc_info]
         assert dispatcher.trouble == ""
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_planning_ends_when_it_is_told_to_in_the_middle_of_a_change(tmp_path, monkeypatch, steps: int) -> None:
+    async with rig(tmp_path) as site:
+        checker = Checker(lambda: None)
+        planner = Dispatcher(site.journal, tmp_path, site.artifacts, site.authority, checker, site.clock, [], {})
+        planned = asyncio.Event()
+
+        async def one_round() -> None:
+            planned.set()
+
+        monkeypatch.setattr(planner, "_round", one_round)
+        serving = asyncio.create_task(planner.serve())
+        await planned.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)  # until it waits for a change
+        planner.wake()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        serving.cancel()
+        done, _ = await asyncio.wait([serving], timeout=1.0)
+        serving.cancel()
+        assert done
 
 
 async def test_a_cancelled_run_is_stopped(tmp_path) -> None:
