@@ -348,7 +348,7 @@ class GcodeDriver(Driver):
         if not self._known_profile().firmware.keeps_line_numbers:
             return Lost("the daemon ended in mid-print, and this firmware cannot be asked how far it came")
         if left.serial != self._firmware.uuid:
-            return Lost("the daemon ended in mid-print, and another printer is there now")
+            return Lost("the daemon ended in mid-print, and another printer is there now", same_machine=False)
         try:
             counted, reason = await self._doubt(left, program.path)
         except MachineError as error:
