@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from edge.errors import FormatError, JournalError
 from edge.intake import Receipt
 from edge.model.event import Draft, EventKind
 from edge.planner import CheckState, Code
+from edge.trust import parse_order
 from tests.helpers.fake_driver import succeed
 from tests.helpers.rig import DEADLINE_S, Rig, rig
 from tests.helpers.trust import PROGRAM, step_document
@@ -62,9 +64,19 @@ async def test_a_submitted_job_is_checked_claimed_and_carried_out(tmp_path) -> N
         assert (await site.ended())["outcome"] == "SUCCEEDED"
         assert code(dispatcher, receipt.job_id) is None
         (sha256,) = receipt.stored
-        prediction = checker.prediction(sha256, "prn-1")
-        assert prediction is not None
-        assert prediction.duration_s == 12.0
+        assert checker.results[sha256, "prn-1"].state is CheckState.SUITS
+
+
+async def test_an_accepted_order_waits_from_the_moment_the_root_expires(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        raw = json.dumps(site.order()).encode()
+        signed, order, now = site.ceremony.sign(raw), parse_order(raw), site.clock.wall()
+        assert site.authority.known_refusal("digest", signed, order, now) == ""
+        site.authority.root = site.authority.root.model_copy(update={"expires_at": now})
+        refused = site.authority.known_refusal("digest", signed, order, now)
+        assert refused.startswith("this site's trust root expired at")
+        altered = order.model_copy(update={"priority": 99})
+        assert "not what was signed" in site.authority.refusal(signed, altered)
 
 
 async def test_an_order_that_no_longer_parses_waits_alone(tmp_path, monkeypatch) -> None:
