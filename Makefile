@@ -38,7 +38,7 @@ peers: $(VENV)/.dev .venv/printrun/.installed
 # BENCH=status or BENCH=printers measures that part alone. A host that cannot be installed is reported as missing.
 bench: $(VENV)/.dev
 	@test "$(BENCH)" = status || \
-	  $(MAKE) --no-print-directory --keep-going .venv/printrun/.installed .venv/octoprint/.installed || true
+	  $(MAKE) --silent --no-print-directory --keep-going .venv/printrun/.installed .venv/octoprint/.installed || true
 	@$(BIN)/python -m bench $(BENCH)
 
 .venv/octoprint/.installed: bench/requirements-octoprint.txt

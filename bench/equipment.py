@@ -50,6 +50,7 @@ class Printers:
 
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self._process = process
+        self.pid = process.pid
         self._folder = folder
 
     def port(self, index: int) -> Path:
@@ -113,11 +114,15 @@ def usage(pid: int) -> Usage:
 
 @dataclass(frozen=True)
 class Figures:
-    """One host at one or more printers; rates and shares are the slowest printer's."""
+    """One host at one or more printers; rates and shares are the slowest printer's.
+
+    `printers_cores` is what the equipment took: near 1, or near what the machine has to spare, it is the limit itself.
+    """
 
     lines_per_s: float
     wire_share: float
     cores: float
+    printers_cores: float
     cpu_s_per_100k: float
     peak_mib: float
 
@@ -133,20 +138,22 @@ def measured(pid: int, paced: Printers, wait_ended: Callable[[], None]) -> Figur
     `wait_ended` waits until the host itself says that it has printed.
     """
     paced.wait("began")
-    before = usage(pid)
+    before, printers_before = usage(pid), usage(paced.pid)
     paced.wait("done")
-    after = usage(pid)
+    after, printers_after = usage(pid), usage(paced.pid)
     wait_ended()
     found = paced.reports()
     slowest = min(found, key=lambda report: report["wire_share"])
     if not slowest["spent_s"]:
         raise MissingError("the printers were never streaming all at once")
     cpu_s = after.cpu_s - before.cpu_s
+    whole_s = max(report["whole_s"] for report in found)
     lines = sum(report["lines"] for report in found)
     return Figures(
         lines_per_s=slowest["lines_per_s"],
         wire_share=slowest["wire_share"],
-        cores=cpu_s / max(report["whole_s"] for report in found),
+        cores=cpu_s / whole_s,
+        printers_cores=(printers_after.cpu_s - printers_before.cpu_s) / whole_s,
         cpu_s_per_100k=cpu_s / lines * 100_000,
         peak_mib=after.peak_mib,
     )

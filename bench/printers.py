@@ -117,7 +117,8 @@ class Bench:
         lines = [
             "ours, window open, one daemon",
             "",
-            f"  {'PRINTERS':>8}{'SLOWEST, % WIRE':>17}{'CPU':>7}{'CORES':>7}{'MiB':>6}{'MiB, IDLE':>11}",
+            f"  {'PRINTERS':>8}{'SLOWEST, % WIRE':>17}{'CPU':>7}{'CORES':>7}{'MiB':>6}{'MiB, IDLE':>11}"
+            f"{'CORES, EQUIPMENT':>19}",
         ]
         for count in COUNTS:
             if (found := self.figures.get(_many(count))) is None:
@@ -126,6 +127,7 @@ class Bench:
             lines.append(
                 f"  {count:>8}{found.wire_share:>17.1%}{found.cpu_s_per_100k:>7.1f}{found.cores:>7.2f}"
                 f"{found.peak_mib:>6.0f}{self.numbers[f'{IDLE_MIB} {count}']:>11.0f}"
+                f"{found.printers_cores:>19.2f}"
             )
         return lines
 
@@ -161,7 +163,9 @@ class Bench:
                 continue
             reached = figure >= least if wanted.startswith(">=") else figure <= least
             unit = wanted.lstrip("<>= 0123456789.,")
-            value = f"{100 * figure:.1f} %" if unit == "%" else f"{figure:,.2f} {unit}".rstrip()
+            value = (
+                f"{100 * figure:.1f} %" if unit == "%" else f"{figure:,.{2 if figure < 1000 else 0}f} {unit}".rstrip()
+            )
             lines.append(f"  {what:<48}{wanted:>12}{value:>15}  {'reached' if reached else 'NOT REACHED'}")
         return lines
 
