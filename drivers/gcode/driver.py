@@ -104,6 +104,7 @@ class GcodeDriver(Driver):
         self._busy_s = 0.0  # when the firmware last said that it was busy with what it had been told
         self._booted = False  # the firmware's boot banner came on this connection
         self._detached = False
+        self._asked_to_stop = asyncio.Event()
         self._in_program = False  # motion has begun, and its end is not confirmed
         self._wire_free = asyncio.Event()  # `execute` needs the line no more
         self._wire_free.set()
@@ -201,6 +202,7 @@ class GcodeDriver(Driver):
             raise MachineError("the printer is not done with the last program; stop it first", Motion.NONE)
         self._running = True
         self._stopping = None
+        self._asked_to_stop.clear()
         try:
             try:
                 total = await asyncio.to_thread(_count, program.path)
@@ -252,7 +254,7 @@ class GcodeDriver(Driver):
             if self._detached:
                 self._beat(memory)
                 self._wire_free.set()
-                raise await self._session.lost()
+                await self._stand()
             if not self._stop_is_asked():
                 return await self._proved(path, total)
             evidence: dict[str, Json] = {"commands": self._session.stream.acked, **self._link_evidence()}
@@ -262,6 +264,19 @@ class GcodeDriver(Driver):
             keeping.cancel()
             await asyncio.wait([keeping])
         return await self._stopped(evidence, Motion.POSSIBLE)
+
+    async def _stand(self) -> None:
+        """The run is left standing: nothing is sent until this is cancelled, or a stop is asked for after all."""
+        lost = asyncio.create_task(self._session.lost(), name=f"stand {self._machine.id}")
+        asked = asyncio.create_task(self._asked_to_stop.wait(), name=f"stand {self._machine.id}, or stop")
+        try:
+            await asyncio.wait([lost, asked], return_when=asyncio.FIRST_COMPLETED)
+            if not self._asked_to_stop.is_set():
+                raise lost.result()
+        finally:
+            for task in (lost, asked):
+                task.cancel()
+            await asyncio.wait([lost, asked])
 
     async def _look_again(self, run: Run, path: Path, after: int) -> None:
         """Between `recover` and now anything may have happened: all that was proven must still be so."""
@@ -383,6 +398,8 @@ class GcodeDriver(Driver):
         await self._wire_free.wait()
 
     async def stop(self, deadline_s: float) -> None:
+        self._detached = False
+        self._asked_to_stop.set()
         while True:
             stopping = self._stopping
             joins = stopping is not None and not stopping.done()
