@@ -13,8 +13,9 @@ demo: $(VENV)/.demo
 	@$(BIN)/edge demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n 2 --cov --cov-report= $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report= tests/unit tests/property
 	@$(BIN)/python tests/coverage_pure.py
+	@$(BIN)/python -m pytest -n 2 tests/contract tests/system
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .

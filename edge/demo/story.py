@@ -28,8 +28,8 @@ from edge.cli.client import call
 from edge.errors import EdgeError
 from edge.status import UNSAFE
 
-SPEED = 15.0
-"""How much faster than a real printer the simulated one is: five minutes of heating and printing pass in 20 s."""
+SPEED = 25.0
+"""How much faster than a real printer the simulated one is: five minutes of heating and printing pass in 12 s."""
 
 END = "M400"
 """What the driver sends last: the printer waits until it stands still."""

@@ -15,7 +15,7 @@ from edge.views import open_readonly
 from tests.helpers.sim import sim_printer
 from tests.helpers.site import DEADLINE_S, LONG, PRINTER, SHORT, SiteFolder, site_with_printer, starts, until
 
-MOMENTS = 6
+MOMENTS = 4
 
 
 def test_killed_in_mid_print_the_run_is_unknown_and_held_and_nothing_starts_by_itself(tmp_path: Path) -> None:

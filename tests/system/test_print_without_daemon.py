@@ -257,7 +257,7 @@ async def test_a_stop_ends_a_command_that_blocks_or_waits_for_its_end(tmp_path: 
 
 
 async def test_a_stop_on_a_bad_link_is_carried_out_exactly_once(tmp_path: Path) -> None:
-    with sim_printer(tmp_path, "--fault", "corrupt=0.3", "--seed", "11", speed=500.0) as printer:
+    with sim_printer(tmp_path, "--fault", "corrupt=0.1", "--seed", "11", speed=500.0) as printer:
         program = write_program(tmp_path / "program.gcode", ["G28", "M140 S60", *["G1 X1 F600", "G1 X2"] * 500])
         context = RecordingContext(tmp_path)
         profiles = impatient_profile(tmp_path, busy_interval_s=0.1, silence_s=20.0)

@@ -13,7 +13,7 @@ from tests.helpers.sim import SimPrinter, sim_printer
 from tests.helpers.site import PRINTER, SiteFolder, site_with_printer, starts
 
 TINY = (Path(__file__).parent.parent.parent / "edge" / "demo" / "tiny.gcode").read_bytes()
-KILLS = 8
+KILLS = 5
 SEED = 20261122
 
 
