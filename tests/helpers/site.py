@@ -54,7 +54,7 @@ limits = {{x_mm = [0, 200], y_mm = [0, 200], z_mm = [0, 200], nozzle_degc = [0, 
 """
 
 _AS_ANOTHER = """\
-import os, sys, shutil, tempfile, encodings.idna
+import os, sys, gettext, locale, shutil, tempfile, encodings.idna
 from edge.cli import events, jobs, journal, machine, status
 from edge.cli.main import main
 uid, gid = map(int, sys.argv[1:3])
