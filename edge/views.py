@@ -248,7 +248,10 @@ def _open(path: Path, stack: contextlib.ExitStack, mode: str = "ro") -> sqlite3.
     address = f"{path.absolute().as_uri()}?mode={mode}"
     connection = stack.enter_context(contextlib.closing(sqlite3.connect(address, uri=True, isolation_level=None)))
     connection.execute("BEGIN")
-    connection.execute("SELECT count(*) FROM meta").fetchone()  # the snapshot begins with the first thing read
+    # The snapshot begins with the first thing read.
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    if problem := schema.problem(meta.get("format")):
+        raise JournalError(f"{path} {problem}")
     return connection
 
 
