@@ -290,8 +290,8 @@ def fact_of_predecessors(states: Iterable[StepState]) -> Fact | None:
 def job_state(steps: Iterable[StepState]) -> JobState:
     """The state of a job with these steps, at least one. The first rule that fits:
 
-    none open: COMPLETED if all are, ABORTED if all are, else CLOSED; one held or suspended: INTERRUPTED; one running, or
-    some ended and some still open: RUNNING; one allowed: ALLOWED_TO_START; else NOT_ALLOWED_TO_START.
+    none open: COMPLETED if all are, ABORTED if all are, else CLOSED; one held or suspended: INTERRUPTED; one running,
+    or some ended and some still open: RUNNING; one allowed: ALLOWED_TO_START; else NOT_ALLOWED_TO_START.
     """
     states = set(steps)
     if all(state.ended for state in states):

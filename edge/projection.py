@@ -197,7 +197,9 @@ def _release_requested(connection: sqlite3.Connection, event: Event) -> None:
             _move_alone(connection, event, part, step, Fact.RESUME_ASKED, reason)
 
 
-def _open_steps(connection: sqlite3.Connection, event: Event, verb: str) -> list[tuple[int, str, StepState, str | None]]:
+def _open_steps(
+    connection: sqlite3.Connection, event: Event, verb: str
+) -> list[tuple[int, str, StepState, str | None]]:
     """Part, step, state and reason of every step of the job that has not ended, at least one."""
     found = connection.execute(
         "SELECT part, step, state, reason FROM steps WHERE job_id = ?", (event.job_id,)

@@ -57,8 +57,8 @@ CREATE TABLE verdicts (
     seq INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- payload: the order as JSON text. revision: the seq of the newest event about the job. held_by: who holds the job, since
--- when and why; null while nobody does.
+-- payload: the order as JSON text. revision: the seq of the newest event about the job. held_by: who holds the job,
+-- since when and why; null while nobody does.
 CREATE TABLE orders (
     job_id TEXT PRIMARY KEY,
     digest TEXT NOT NULL UNIQUE,
