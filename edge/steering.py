@@ -102,7 +102,7 @@ class Steering:
     ) -> Row:
         """A person says what is to become of a step whose run ended in doubt or failed.
 
-        Raises `UsageError` if that is not one step, and `IllegalTransitionError` if the order allows no further attempt.
+        Raises `UsageError` if that is not one step, `IllegalTransitionError` if the order allows no further attempt.
         """
 
         def decide(found: Row) -> list[Draft]:
@@ -185,7 +185,5 @@ def _not_one(job_id: str, meant: list[Row], held: list[Row]) -> str:
     if not meant:
         return f"job {job_id} has no such step; `edge job show {job_id}` lists them"
     if waiting := [s for s in meant if s["state"] == StepState.SUSPENDED]:
-        return (
-            f"{names(waiting)} is suspended, its run is open: `edge job release {job_id}` or `edge job cancel {job_id}`"
-        )
+        return f"the run of {names(waiting)} is open: `edge job release {job_id}` or `edge job cancel {job_id}`"
     return f"no such step of job {job_id} is held: nothing is in doubt"

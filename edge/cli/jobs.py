@@ -65,11 +65,10 @@ def reasons(found: Mapping[str, Any]) -> list[str]:
     """Why a job stands where it stands, and the commands that move it."""
     lines = []
     waits = found["waits"]
-    if found["held"] and JobState(found["state"]).ended is False and not any(w["code"] == "held" for w in waits):
+    if found["held"] and not JobState(found["state"]).ended and not any(w["code"] == "held" for w in waits):
         lines += text.wrap(f"it is {held_in_words(found['held'])}; to let it go on:", "  ", "    ")
         lines.append(f"      edge job release {found['job_id']}")
-    for step in found["steps"]:
-        lines += _of_step(found, step)
+    lines += step_lines(found)
     for index, wait in enumerate(waits):
         lines += text.wrap(f"{'first: ' if index == 0 else 'then:  '}{wait['text']}", "  ", " " * 9)
         if wait["command"]:
@@ -77,6 +76,11 @@ def reasons(found: Mapping[str, Any]) -> list[str]:
     if not lines:
         lines.append("  it is about to start" if found["state"] == "ALLOWED_TO_START" else "  it has ended")
     return lines
+
+
+def step_lines(found: Mapping[str, Any]) -> list[str]:
+    """How each step stands, as far as there is something to say."""
+    return [line for step in found["steps"] for line in _of_step(found, step)]
 
 
 def _of_step(found: Mapping[str, Any], step: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
-from edge.cli.jobs import job_of, reasons
+from edge.cli.jobs import job_of, step_lines
 from edge.status import ATTENTION, FINE
 from edge.views import held_in_words
 
@@ -55,10 +55,5 @@ def _told(args: argparse.Namespace, found: Mapping[str, Any], said: str) -> int:
     if args.json:
         text.print_json(found)
     else:
-        print("\n".join([*text.wrap(said, ""), *_what_follows(found)]))
+        print("\n".join([*text.wrap(said, ""), *step_lines(found)]))
     return ATTENTION if any(step["request_failure"] for step in found["steps"]) else FINE
-
-
-def _what_follows(found: Mapping[str, Any]) -> list[str]:
-    """How the steps stand, without what the first line has said."""
-    return reasons({**found, "held": None, "waits": [w for w in found["waits"] if w["code"] != "held"]})
