@@ -29,6 +29,12 @@ def body(site: SteeredRig, kind: str) -> dict[str, object]:
     return found
 
 
+async def all_is_read(site: SteeredRig) -> None:
+    """Whoever was to look at the journal has looked: it serves one after the other."""
+    for _ in range(5):
+        await site.site.journal.transact(lambda transaction: None)
+
+
 # As asked
 
 
@@ -104,7 +110,9 @@ async def test_a_pause_that_is_not_confirmed_ends_nothing_and_can_be_asked_again
         (item,) = [item for item in attention if item["kind"] == "request_failed"]
         assert item["command"] == f"edge job hold {site.job_id}"
         assert "no answer to the pause" in item["text"]
-        site.site.runner.look(step["run_id"])  # nobody has asked again
+        site.site.runner.look(step["run_id"])
+        await all_is_read(site)
+        assert site.script.asked == ["pause"], "nobody has asked again"
         site.script.pause = good
         step = await site.hold()
         assert (step["state"], step["request_failure"]) == ("SUSPENDED", None)
@@ -265,8 +273,8 @@ async def test_what_a_machine_says_on_its_way_to_a_pause_is_no_news(tmp_path) ->
     async with steered_rig(tmp_path) as site:
 
         async def pause() -> None:
-            site.script.say(MachineState.EXECUTE)
-            site.script.say(MachineState.HELD, "parked")
+            site.script.say(MachineState.HELD, "about to park")
+            site.script.say(MachineState.EXECUTE)  # the way there
 
         site.script.pause = pause
         step = await site.hold()
@@ -320,3 +328,22 @@ async def test_closing_stops_a_suspended_run_also_when_others_are_left_standing(
         async with asyncio.timeout(DEADLINE_S):
             ended = await site.site.ended()
         assert (ended["outcome"], site.site.step(site.job_id)["state"]) == ("STOPPED", "HELD")
+
+
+async def test_nothing_is_paused_any_more_once_the_daemon_stops(tmp_path) -> None:
+    async with steered_rig(tmp_path) as site:
+        stopping, may, stop = asyncio.Event(), asyncio.Event(), site.script.stop
+
+        async def slow() -> None:
+            stopping.set()
+            await may.wait()
+            await stop()
+
+        site.script.stop = slow
+        site.site.runner.close()
+        await stopping.wait()
+        await site.hold(wait_s=0)
+        await all_is_read(site)
+        assert site.script.asked == []
+        may.set()
+        assert (await site.site.ended())["outcome"] == "STOPPED"
