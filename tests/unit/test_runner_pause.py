@@ -278,7 +278,9 @@ async def test_what_a_machine_says_on_its_way_to_a_pause_is_no_news(tmp_path) ->
 
         site.script.pause = pause
         step = await site.hold()
+        await all_is_read(site)
         site.script.say(MachineState.HELD, "still parked")
+        await all_is_read(site)
         assert (await site.release())["state"] == "RUNNING"
         assert step["suspended_by"] == "request"
         assert site.kinds() == ["hold_requested", "run_suspended", "release_requested", "run_released"]
