@@ -16,6 +16,7 @@
     │   ├── StaleRevisionError      somebody recorded something since the caller looked
     │   ├── IllegalTransitionError  no entry in the table of `edge.jobstate`
     │   └── StoreClosedError        written to after close
+    ├── UplinkError                 the centre cannot be reached, or does not take a message (`edge.uplink.port`)
     ├── ArtifactError               a file is missing, too large, or not what its hash says
     │   └── BundleError             a .mfjob bundle is malformed
     └── DriverError                 the only errors a driver may raise
