@@ -73,6 +73,7 @@ class Dispatcher:
         self._orders: dict[str, JobOrder] = {}
         self._wake = asyncio.Event()
         self.waits: Mapping[StepKey, tuple[Blocker, ...]] = {}
+        self.open: Sequence[OpenStep] = ()  # what may start, as of the newest plan
         self.trouble = ""  # why nothing is planned and no stop is passed on; empty while that goes well
 
     def wake(self) -> None:
@@ -132,6 +133,7 @@ class Dispatcher:
         machines = [runner.view(clearing.get(name)) for name, runner in self._runners.items()]
         made = plan([item.open for item in steps.values()], machines, self._checker.results, self._clock.wall())
         self.waits = {**unreadable, **made.waits}
+        self.open = [item.open for item in steps.values()]
         for key, machine in made.assignments.items():
             self._runners[machine].offer(steps[key].assignment)
 

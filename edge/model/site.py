@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from edge.errors import ConfigError
 from edge.model.fields import Process, SiteId
 from edge.model.strictjson import shown
+from edge.model.uplink import MetricsTable, UplinkTable
 from edge.sitefile import SiteFile
 
 SOCKET_PATH_MAX_BYTES = 107
@@ -57,6 +58,8 @@ class SiteConfig(_Table):
 
     site: SiteTable
     machines: list[MachineTable] = []
+    uplink: UplinkTable | None = None
+    metrics: MetricsTable | None = None
 
 
 def validate(file: SiteFile) -> SiteConfig:
@@ -87,7 +90,8 @@ def validate(file: SiteFile) -> SiteConfig:
     if site.profiles_dir is not None and not site.profiles_dir.is_dir():
         expected = "make it, or remove the key"
         raise ConfigError(file.path, "site.profiles_dir", f"{site.profiles_dir} is no directory", expected)
-    return config.model_copy(update={"site": site})
+    uplink = config.uplink and config.uplink.checked(file.path)
+    return config.model_copy(update={"site": site, "uplink": uplink})
 
 
 def config_error(file: Path, prefix: str, error: ValidationError, schema: type[BaseModel]) -> ConfigError:
@@ -118,5 +122,9 @@ def _table_at(schema: type[BaseModel], place: tuple[int | str, ...]) -> type[Bas
             return SiteTable
         case ("machines", int()):
             return MachineTable
+        case ("uplink",):
+            return UplinkTable
+        case ("metrics",):
+            return MetricsTable
         case _:
             return schema
