@@ -1,7 +1,7 @@
 """What a signed command does: one function a verb, in the transaction that accepts the command.
 
-An action records events by the same table (`edge.jobstate`, `edge.projection`) that local requests go through. It raises
-`JournalError` if the job or the machine is not in a state for it; then the command is refused, and nothing is done.
+An action records events, by the same table (`edge.jobstate`, `edge.projection`) that local requests go through. It
+raises `JournalError` if the job or the machine is not in a state for it; then the command is refused, and nothing done.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -85,7 +85,7 @@ class Remote:
     machines: Mapping[str, frozenset[str]]
     allow_clear: bool = False
     allow_release: bool = False
-    actions: Mapping[Verb, Action] = ACTIONS
+    actions: Mapping[Verb, Action] = field(default_factory=lambda: ACTIONS)
 
 
 def take_command(

@@ -190,7 +190,8 @@ class Snapshot:
             found.append({"kind": "needs_clearing", "text": text, "command": command, **row})
         for row in self._rows(
             "SELECT v.detail, e.at_wall AS since FROM verdicts v JOIN events e USING (seq)"
-            " WHERE e.kind = 'root_refused' AND v.reason = 'conflict' AND e.seq > (SELECT max(accepted_seq) FROM roots) ORDER BY e.seq"
+            " WHERE e.kind = 'root_refused' AND v.reason = 'conflict'"
+            " AND e.seq > (SELECT max(accepted_seq) FROM roots) ORDER BY e.seq"
         ):
             text = f"another trust root was sent, signed by enough of your root keys: {row['detail']}"
             found.append({"kind": "root_conflict", "text": text, "command": "edge root show FILE", **row})
