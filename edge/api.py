@@ -17,7 +17,7 @@ import struct
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from aiohttp import web
 
@@ -34,6 +34,8 @@ from edge.folders import no_socket
 from edge.intake import RESERVE_BYTES, Receipt
 from edge.logs import log_bug
 from edge.site import Site
+from edge.trust import CommandVerdict, RootVerdict, Verdict
+from edge.trust.envelope import MAX_ENVELOPE_BYTES
 
 log = logging.getLogger("edge.api")
 
@@ -120,6 +122,10 @@ def application(site: Site) -> web.Application:
                 raise UsageError(str(error).replace(path.name, "the bundle")) from error
         return web.json_response(_receipt(receipt))
 
+    async def take(request: web.Request) -> web.Response:
+        raw = await _read(request)
+        return web.json_response(_taken(await site.intake.take(raw, actor_of(request))))
+
     async def cancel(request: web.Request) -> web.Response:
         body = await _body(request)
         return web.json_response(await site.cancel(request.match_info["job"], actor_of(request), _reason(body)))
@@ -142,6 +148,7 @@ def application(site: Site) -> web.Application:
             web.get("/v1/machines", machines),
             web.get("/v1/jobs", jobs),
             web.post("/v1/jobs", submit),
+            web.post("/v1/envelopes", take),
             web.get("/v1/jobs/{job}", job),
             web.post("/v1/jobs/{job}/cancel", cancel),
             web.post("/v1/machines/{machine}/clear", clear),
@@ -215,6 +222,16 @@ async def _received(request: web.Request, directory: Path) -> AsyncIterator[Path
         yield Path(file.name)
 
 
+async def _read(request: web.Request) -> bytes:
+    """The request's body, cut where it is too large for any envelope: the verdict on the rest is the same."""
+    raw = b""
+    async for chunk in request.content.iter_chunked(64 * 1024):
+        raw += chunk
+        if len(raw) > MAX_ENVELOPE_BYTES:
+            break
+    return raw
+
+
 async def _body(request: web.Request) -> dict[str, Any]:
     try:
         body = await request.json() if request.can_read_body else {}
@@ -238,6 +255,27 @@ def _whole(request: web.Request, name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
         raise UsageError(f"{name} is {text!r}, a whole number is needed")
     return int(text)
+
+
+def _taken(verdict: Verdict | RootVerdict | CommandVerdict) -> dict[str, Any]:
+    match verdict:
+        case RootVerdict(root=root):
+            about: dict[str, Any] = {"kind": "root", "version": None if root is None else root.version}
+        case CommandVerdict(command=command):
+            verb = None if command is None else str(command.verb)
+            about = {"kind": "command", "verb": verb, "job_id": command and command.job_id}
+        case Verdict(order=order):
+            about = {"kind": "order", "job_id": order and order.job_id}
+        case _ as never:
+            assert_never(never)
+    return about | {
+        "accepted": verdict.accepted,
+        "reason": None if verdict.reason is None else str(verdict.reason),
+        "detail": verdict.detail,
+        "digest": verdict.digest,
+        "signers": list(verdict.signers),
+        "repeated": verdict.repeated,
+    }
 
 
 def _receipt(receipt: Receipt) -> dict[str, Any]:

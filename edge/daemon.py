@@ -16,6 +16,7 @@ from edge.authority import Authority
 from edge.checker import Checker
 from edge.clock import SystemClock
 from edge.dispatch import Dispatcher
+from edge.door import Remote
 from edge.errors import IllegalTransitionError
 from edge.intake import Intake
 from edge.journal import Journal
@@ -72,11 +73,12 @@ async def run(
     equipment: Sequence[Equipment],
     authority: Authority,
     stop: Stop,
-    look_at_config: Callable[[], object],
+    look_at_config: Callable[[], Authority],
 ) -> int:
     """Serve the site until `stop`; the exit code, or `RESTART`.
 
-    `look_at_config` raises `ConfigError` if the daemon could not start again.
+    `look_at_config` gives what the file of the trust root says now, and raises `ConfigError` if the daemon could not
+    start again.
 
     Raises `EdgeError` for what is wrong at the start.
     """
@@ -86,6 +88,7 @@ async def run(
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         journal = await stack.enter_async_context(Journal.open(state_dir / FILE_NAME, config.site.id, clock.stamp))
+        await authority.settle(journal)
         artifacts = Artifacts.open(state_dir / "artifacts")
         _empty(state_dir / "incoming")
         left = await left_runs(journal, artifacts, authority, {item.machine.id for item in equipment})
@@ -109,7 +112,9 @@ async def run(
         }
         dispatcher = Dispatcher(journal, state_dir, artifacts, authority, checker, clock, equipment, runners)
         processes = frozenset(process for item in equipment for process in item.machine.processes)
-        intake = Intake(journal, artifacts, authority, processes, clock)
+        machines = {item.machine.id: frozenset(item.machine.processes) for item in equipment}
+        remote = Remote(machines, config.remote.allow_clear, config.remote.allow_release)
+        intake = Intake(journal, artifacts, authority, processes, clock, remote=remote)
         site = Site(
             journal,
             state_dir,
@@ -120,7 +125,7 @@ async def run(
             clock,
             version(DISTRIBUTION),
             stop.begin_anew,
-            look_at_config,
+            lambda: authority.could_begin_with(look_at_config()),
         )
 
         await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))

@@ -7,6 +7,7 @@ was requested there (a stop) is acted on here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from edge.authority import Authority
 from edge.checker import Checker
 from edge.clock import SystemClock
 from edge.driver import Program, Step
-from edge.errors import ArtifactError, EdgeError
-from edge.journal import Journal
+from edge.errors import ArtifactError, EdgeError, IllegalTransitionError
+from edge.journal import Journal, KnownRoot
+from edge.model.event import Draft, EventKind
 from edge.model.order import JobOrder, parse_order
 from edge.planner import Blocker, Code, OpenStep, StepKey, plan
 from edge.plugins import Equipment
@@ -34,6 +36,9 @@ RETRY_S = 1.0
 """Pause after a round that failed."""
 
 log = logging.getLogger("edge.dispatch")
+
+_Read = tuple[list[views.Row], list[tuple[str, str]], dict[str, str | None], list[views.Row], views.Row | None]
+"""Steps that may start, stops that were asked for, what needs clearing, steps that run, and the trust root in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ class Dispatcher:
         self._equipment = equipment
         self._runners = runners
         self._orders: dict[str, JobOrder] = {}
+        self._sound: set[tuple[str, int]] = set()  # jobs that run, with the version of the root that lets them
         self._wake = asyncio.Event()
         self.waits: Mapping[StepKey, tuple[Blocker, ...]] = {}
         self.trouble = ""  # why nothing is planned and no stop is passed on; empty while that goes well
@@ -106,7 +112,10 @@ class Dispatcher:
             await asyncio.wait([recorded, woken])  # not one by one: that would take our own cancellation for theirs
 
     async def _round(self) -> None:
-        rows, stops, clearing = await asyncio.to_thread(self._read)
+        rows, stops, clearing, running, root = await asyncio.to_thread(self._read)
+        if root is not None:
+            self._authority.adopt(KnownRoot(**root))
+        await self._stop_compromised(running)
         for run_id, machine in stops:
             if machine in self._runners:
                 self._runners[machine].stop(run_id)
@@ -131,9 +140,30 @@ class Dispatcher:
         for key, machine in made.assignments.items():
             self._runners[machine].offer(steps[key].assignment)
 
-    def _read(self) -> tuple[list[views.Row], list[tuple[str, str]], dict[str, str | None]]:
+    def _read(self) -> _Read:
         with views.open_readonly(self._state_dir) as snapshot:
-            return snapshot.startable(), snapshot.stop_requests(), snapshot.clearing()
+            return (
+                snapshot.startable(),
+                snapshot.stop_requests(),
+                snapshot.clearing(),
+                snapshot.going_on(),
+                snapshot.root_in_force(),
+            )
+
+    async def _stop_compromised(self, running: list[views.Row]) -> None:
+        """End what runs under a key that somebody else may have; nothing else could ever come of such a job."""
+        for row in running:
+            key = (row["job_id"], self._authority.root.version)
+            if key in self._sound:
+                continue
+            if reason := self._authority.compromised(row["envelope"]):
+                log.warning("job %s on %s is stopped: %s", row["job_id"], row["machine"], reason)
+                draft = Draft(EventKind.CANCEL_REQUESTED, ACTOR, {"reason": reason}, row["job_id"])
+                with contextlib.suppress(IllegalTransitionError):  # it has ended meanwhile
+                    await self._journal.record([draft])
+            else:
+                self._sound.add(key)
+        self._sound &= {(row["job_id"], self._authority.root.version) for row in running}
 
     async def _set_damaged_aside(self) -> None:
         """What the checker found to be damaged must come anew."""

@@ -1,4 +1,6 @@
-"""Bytes from anywhere -> `trust.admit` -> the journal. Idempotent: the same bytes again change nothing.
+"""Bytes from anywhere -> `edge.trust` -> the journal. Idempotent: the same bytes again change nothing.
+
+`Intake.take` is the door for every way in: an order, the next trust root, or a command from the centre.
 
 Rules
 
@@ -7,6 +9,8 @@ Rules
 2. Files are taken out of a bundle only after its order is accepted, and only those that the order names. So nobody
    without a valid signature can fill the disk.
 3. A bundle whose order was accepted before still brings the files that are missing.
+4. What is judged is judged by the trust root that is durable at that moment.
+5. A command and what it does are one transaction: it is carried out once, or not at all.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime
+import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +27,26 @@ from pathlib import Path
 from edge.artifacts import Artifacts, read_bundle
 from edge.authority import Authority
 from edge.clock import SystemClock
-from edge.journal import Journal, Transaction
+from edge.door import Remote, minute_of, take_command, take_root
+from edge.errors import EnvelopeError
+from edge.journal import Journal, KnownRoot, Transaction
 from edge.model.event import Draft, EventKind
-from edge.trust import JobOrder, Now, Reason, ReplayWindow, Snapshot, Verdict, admit, parse_order
+from edge.trust import (
+    CommandVerdict,
+    JobOrder,
+    Now,
+    PayloadType,
+    Reason,
+    ReplayWindow,
+    RootVerdict,
+    Snapshot,
+    Verdict,
+    admit,
+    parse,
+    parse_order,
+)
+
+log = logging.getLogger("edge.intake")
 
 RESERVE_BYTES = 64 * 1024 * 1024
 """Kept free for the journal, whatever artifacts ask for."""
@@ -71,6 +94,7 @@ class Intake:
         processes: frozenset[str],
         clock: SystemClock,
         free_bytes: Callable[[], int] | None = None,
+        remote: Remote | None = None,
     ) -> None:
         self._journal = journal
         self._artifacts = artifacts
@@ -78,6 +102,46 @@ class Intake:
         self._processes = processes
         self._clock = clock
         self._free_bytes = free_bytes or artifacts.free_bytes
+        self._remote = remote or Remote({})
+
+    async def take(self, raw: bytes, actor: str) -> Verdict | RootVerdict | CommandVerdict:
+        """Judge one signed message of any type, record the verdict, and do what follows from it."""
+        match _type_of(raw):
+            case PayloadType.ROOT:
+                return await self.root(raw, actor)
+            case PayloadType.COMMAND:
+                return await self.command(raw, actor)
+            case _:
+                return (await self.envelope(raw, actor)).verdict
+
+    async def root(self, raw: bytes, actor: str) -> RootVerdict:
+        """Judge the next trust root; from then on the site goes by it."""
+        now = self._clock.wall()
+
+        def judge(transaction: Transaction) -> tuple[RootVerdict, KnownRoot | None]:
+            verdict = take_root(transaction, raw, self._authority, actor, now)
+            return verdict, transaction.root_in_force()
+
+        verdict, known = await self._journal.transact(judge)
+        if known is not None:
+            self._authority.adopt(known)
+        if verdict.signed and not verdict.accepted:
+            log.error("a trust root that enough root keys signed is refused, %s: %s", verdict.reason, verdict.detail)
+        return verdict
+
+    async def command(self, raw: bytes, actor: str) -> CommandVerdict:
+        """Judge a command from the centre and carry it out."""
+        now = Now(self._clock.wall())
+        judge = functools.partial(
+            take_command,
+            raw=raw,
+            authority=self._authority,
+            remote=self._remote,
+            site=self._journal.site,
+            actor=actor,
+            now=now,
+        )
+        return await self._journal.transact(judge)
 
     async def envelope(self, raw: bytes, actor: str) -> Receipt:
         """Judge one signed order and record the verdict."""
@@ -86,7 +150,7 @@ class Intake:
         def judge(transaction: Transaction) -> Receipt:
             snapshot = Snapshot(
                 site=self._journal.site,
-                root=self._authority.root,
+                root=self._authority.judged_by(transaction.root_in_force()).root,
                 processes=self._processes,
                 free_bytes=free_bytes,
                 reserve_bytes=RESERVE_BYTES,
@@ -137,7 +201,7 @@ class Intake:
 def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, now: datetime.datetime) -> None:
     if not verdict.signed:
         reason = str(verdict.reason)
-        transaction.count_refusal(reason, now.strftime("%Y-%m-%dT%H:%MZ"))
+        transaction.count_refusal(reason, minute_of(now))
     elif verdict.accepted and verdict.order is not None:
         body = {
             "digest": verdict.digest,
@@ -166,3 +230,11 @@ def _job_id(transaction: Transaction, verdict: Verdict) -> str | None:
 def _envelope_in(path: Path) -> bytes:
     with read_bundle(path) as bundle:
         return bundle.envelope
+
+
+def _type_of(raw: bytes) -> str:
+    """What the envelope claims to carry; empty if it is none."""
+    try:
+        return parse(raw).payload_type
+    except EnvelopeError:
+        return ""

@@ -24,7 +24,7 @@ from typing import Any, Self, TypeVar
 
 from edge import chain, projection, schema
 from edge.audit import Report, audit_file
-from edge.errors import IllegalTransitionError, JournalError, StaleRevisionError
+from edge.errors import IllegalTransitionError, JournalError, Motion, StaleRevisionError
 from edge.jobstate import Requested
 from edge.model.event import Draft, Event, Stamp
 from edge.replay import ReplayWindow
@@ -55,6 +55,15 @@ class OpenRun:
     attempt: int
     machine: str
     began_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRoot:
+    """A trust root as it was taken. `payload_digest` is the SHA-256 of its signed payload, in hexadecimal."""
+
+    version: int
+    payload_digest: str
+    envelope: bytes
 
 
 class Transaction:
@@ -120,6 +129,34 @@ class Transaction:
         if row is None:
             raise IllegalTransitionError(f"step {job_id}/{part}/{step} is not known here")
         return Requested(row[0])
+
+    def root_in_force(self) -> KnownRoot | None:
+        """The newest trust root that was taken; None if the journal has none."""
+        row = self.connection.execute(
+            "SELECT version, payload_digest, envelope FROM roots ORDER BY version DESC LIMIT 1"
+        ).fetchone()
+        return None if row is None else KnownRoot(*row)
+
+    def is_command_used(self, command_id: str) -> bool:
+        """Whether a command with this id was accepted."""
+        return bool(self.connection.execute("SELECT 1 FROM commands WHERE command_id = ?", (command_id,)).fetchone())
+
+    def runs_of(self, job_id: str) -> dict[str, Motion | None]:
+        """The newest run of each step of a job, and whether anything can have moved: None while it goes on."""
+        return dict(
+            self.connection.execute(
+                "SELECT r.run_id, r.motion FROM steps s JOIN runs r USING (run_id) WHERE s.job_id = ?", (job_id,)
+            ).fetchall()
+        )
+
+    def needs_clearing(self, machine: str) -> str | None:
+        """The run that may have left something on the machine."""
+        row = self.connection.execute("SELECT needs_clearing FROM machines WHERE machine = ?", (machine,)).fetchone()
+        return None if row is None else row[0]
+
+    def all_or_nothing(self) -> contextlib.AbstractContextManager[None]:
+        """Events recorded in this block are recorded all, or none if it raises; the transaction goes on."""
+        return _all_or_nothing(self.connection)
 
     def digest_of(self, job_id: str) -> str | None:
         """The digest of the accepted order with this id."""

@@ -47,7 +47,7 @@ def apply(connection: sqlite3.Connection, event: Event) -> None:
         _apply(connection, event)
     except (KeyError, TypeError, ValueError, binascii.Error, sqlite3.IntegrityError) as error:
         raise IllegalTransitionError(f"{event.kind} does not fit the journal: {_cause(error)}") from error
-    if event.job_id is not None and event.kind is not EventKind.JOB_REFUSED:
+    if event.job_id is not None and event.kind not in (EventKind.JOB_REFUSED, EventKind.COMMAND_REFUSED):
         connection.execute("UPDATE orders SET revision = ? WHERE job_id = ?", (event.seq, event.job_id))
 
 
@@ -58,8 +58,16 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             connection.execute("UPDATE machines SET online = 0, since = ? WHERE online", (event.at_wall,))
         case EventKind.JOB_ACCEPTED:
             _job_accepted(connection, event)
-        case EventKind.JOB_REFUSED:
+        case EventKind.JOB_REFUSED | EventKind.COMMAND_REFUSED:
             _verdict(connection, event, accepted=False)
+        case EventKind.ROOT_ACCEPTED:
+            _root_accepted(connection, event)
+        case EventKind.ROOT_REFUSED:
+            _forget_verdict(connection, event)
+            _verdict(connection, event, accepted=False)
+        case EventKind.COMMAND_ACCEPTED:
+            _verdict(connection, event, accepted=True)
+            connection.execute("INSERT INTO commands VALUES (?, ?)", (event.body["command_id"], event.seq))
         case EventKind.ARTIFACT_STORED:
             connection.execute(
                 "INSERT INTO artifacts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET stored_seq = excluded.stored_seq",
@@ -101,6 +109,27 @@ def _verdict(connection: sqlite3.Connection, event: Event, accepted: bool) -> No
         "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?)",
         (body["digest"], accepted, body.get("reason", ""), body.get("detail", ""), event.job_id, event.seq),
     )
+
+
+def _forget_verdict(connection: sqlite3.Connection, event: Event) -> None:
+    """A root that came too early is judged anew when it comes again."""
+    connection.execute("DELETE FROM verdicts WHERE digest = ?", (event.body["digest"],))
+
+
+def _root_accepted(connection: sqlite3.Connection, event: Event) -> None:
+    envelope = base64.b64decode(event.body["envelope"], validate=True)
+    version = json.loads(base64.b64decode(json.loads(envelope)["payload"], validate=True))["version"]
+    current = _root_version(connection)
+    if current is not None and version != current + 1:
+        raise ValueError(f"version {version} of the trust root does not follow version {current}")
+    _forget_verdict(connection, event)
+    row = (version, event.body["payload_digest"], envelope, event.seq)
+    connection.execute("INSERT INTO roots VALUES (?, ?, ?, ?)", row)
+
+
+def _root_version(connection: sqlite3.Connection) -> int | None:
+    version: int | None = connection.execute("SELECT max(version) FROM roots").fetchone()[0]
+    return version
 
 
 def _job_accepted(connection: sqlite3.Connection, event: Event) -> None:
@@ -179,6 +208,11 @@ def _run_began(connection: sqlite3.Connection, event: Event) -> None:
     if attempt != step["attempt"] + 1 or attempt > step["max_attempts"]:
         raise IllegalTransitionError(
             f"attempt {attempt} of {_name(event)} does not follow attempt {step['attempt']} of {step['max_attempts']}"
+        )
+    verified_by, in_force = event.body.get("root_version"), _root_version(connection)
+    if None not in (verified_by, in_force) and verified_by != in_force:
+        raise IllegalTransitionError(
+            f"{_name(event)} was verified by version {verified_by} of the trust root, {in_force} is in force"
         )
     found = connection.execute("SELECT needs_clearing FROM machines WHERE machine = ?", (event.machine,)).fetchone()
     if found is not None and found[0] is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 FILE_NAME = "journal.sqlite"
 
 #: Raised when a table changes its meaning; an older or newer edge then refuses the file instead of misreading it.
-FORMAT = "1"
+FORMAT = "2"
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -112,6 +112,17 @@ CREATE TABLE machines (
     since TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- The trust roots that the site went by; the highest version is in force. payload_digest: SHA-256, in hexadecimal.
+CREATE TABLE roots (
+    version INTEGER PRIMARY KEY,
+    payload_digest TEXT NOT NULL,
+    envelope BLOB NOT NULL,
+    accepted_seq INTEGER NOT NULL
+) STRICT;
+
+-- Commands from the centre that were carried out: an id is good for one.
+CREATE TABLE commands (command_id TEXT PRIMARY KEY, accepted_seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
 CREATE TABLE artifacts (
     sha256 TEXT PRIMARY KEY,
     size_bytes INTEGER NOT NULL,
@@ -136,4 +147,6 @@ DERIVED = {
     "runs": "run_id",
     "machines": "machine",
     "artifacts": "sha256",
+    "roots": "version",
+    "commands": "command_id",
 }

@@ -170,5 +170,5 @@ async def _serve(path: Path, config: SiteConfig, equipment: list[Equipment], aut
     from edge import daemon
 
     stop = daemon.Stop()
-    code = await daemon.run(config, equipment, authority, stop, lambda: _load(path))
+    code = await daemon.run(config, equipment, authority, stop, lambda: _load(path)[2])
     return FINE if stop.signalled and code == daemon.RESTART else code

@@ -22,6 +22,10 @@ class EventKind(enum.StrEnum):
     SITE_STOPPED = "site_stopped"
     JOB_ACCEPTED = "job_accepted"
     JOB_REFUSED = "job_refused"
+    ROOT_ACCEPTED = "root_accepted"
+    ROOT_REFUSED = "root_refused"
+    COMMAND_ACCEPTED = "command_accepted"
+    COMMAND_REFUSED = "command_refused"
     ARTIFACT_STORED = "artifact_stored"
     ARTIFACT_LOST = "artifact_lost"
     CANCEL_REQUESTED = "cancel_requested"
@@ -44,7 +48,10 @@ class ClockTrust(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A fact before it has a number. `actor` is the person or the part of the site that says so."""
+    """A fact before it has a number.
+
+    `actor` says so: `user:NAME` for a local person, `key:NAME` for whoever signed a command, or a part of the site.
+    """
 
     kind: EventKind
     actor: str

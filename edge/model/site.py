@@ -40,6 +40,13 @@ class SiteTable(_Table):
     profiles_dir: Path | None = None
 
 
+class RemoteTable(_Table):
+    """``[remote]``: what this site takes from the centre though nobody stands at the machine."""
+
+    allow_clear: bool = False
+    allow_release: bool = False
+
+
 class MachineTable(_Table):
     """One ``[[machines]]``."""
 
@@ -57,6 +64,7 @@ class SiteConfig(_Table):
 
     site: SiteTable
     machines: list[MachineTable] = []
+    remote: RemoteTable = RemoteTable()
 
 
 def validate(file: SiteFile) -> SiteConfig:
@@ -118,5 +126,7 @@ def _table_at(schema: type[BaseModel], place: tuple[int | str, ...]) -> type[Bas
             return SiteTable
         case ("machines", int()):
             return MachineTable
+        case ("remote",):
+            return RemoteTable
         case _:
             return schema

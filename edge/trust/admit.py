@@ -119,9 +119,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The time to judge by. `wall` is aware."""
+    """The time to judge by. `wall` is aware; `trusted` says that somebody has vouched for it since the host's start."""
 
     wall: datetime
+    trusted: bool = True
 
 
 class _RefusalError(Exception):
