@@ -32,9 +32,11 @@ from edge.errors import (
 )
 from edge.folders import no_socket
 from edge.intake import RESERVE_BYTES, Receipt
+from edge.jobstate import Resolution
 from edge.logs import log_bug
+from edge.model.fields import time_text
 from edge.site import Site
-from edge.trust import CommandVerdict, RootVerdict, Verdict
+from edge.trust import CommandVerdict, RootVerdict, TimeVerdict, Verdict
 from edge.trust.envelope import MAX_ENVELOPE_BYTES
 
 log = logging.getLogger("edge.api")
@@ -128,7 +130,28 @@ def application(site: Site) -> web.Application:
 
     async def cancel(request: web.Request) -> web.Response:
         body = await _body(request)
-        return web.json_response(await site.cancel(request.match_info["job"], actor_of(request), _reason(body)))
+        job_id, steering = request.match_info["job"], site.steering
+        return web.json_response(await steering.cancel(job_id, actor_of(request), _reason(body)))
+
+    async def hold(request: web.Request) -> web.Response:
+        body, wait_s = await _body(request), min(_whole(request, "wait", 0), FOLLOW_MAX_S)
+        job_id, steering = request.match_info["job"], site.steering
+        return web.json_response(await steering.hold(job_id, actor_of(request), _reason(body), wait_s))
+
+    async def release(request: web.Request) -> web.Response:
+        body, wait_s = await _body(request), min(_whole(request, "wait", 0), FOLLOW_MAX_S)
+        job_id, steering = request.match_info["job"], site.steering
+        return web.json_response(await steering.release(job_id, actor_of(request), _reason(body), wait_s))
+
+    async def resolve(request: web.Request) -> web.Response:
+        body = await _body(request)
+        word, part, step = (body.get(key) for key in ("resolution", "part", "step"))
+        if word not in list(Resolution):
+            raise UsageError(f"resolution is {word!r}; one of {', '.join(Resolution)} is needed")
+        if not (part is None or type(part) is int) or not (step is None or isinstance(step, str)):
+            raise UsageError("part is to be a number and step a name, or both left out")
+        job_id, steering, who = request.match_info["job"], site.steering, actor_of(request)
+        return web.json_response(await steering.resolve(job_id, Resolution(word), part, step, who, _reason(body)))
 
     async def clear(request: web.Request) -> web.Response:
         body = await _body(request)
@@ -136,6 +159,12 @@ def application(site: Site) -> web.Application:
         if not isinstance(run_id, str):
             raise UsageError("run_id: name the run that left its part on the machine")
         return web.json_response(await site.clear(request.match_info["machine"], run_id, actor_of(request)))
+
+    async def time(request: web.Request) -> web.Response:
+        return web.json_response(site.time())
+
+    async def confirm(request: web.Request) -> web.Response:
+        return web.json_response(await site.confirm(actor_of(request)))
 
     async def restart(request: web.Request) -> web.Response:
         body = await _body(request)
@@ -151,8 +180,13 @@ def application(site: Site) -> web.Application:
             web.post("/v1/envelopes", take),
             web.get("/v1/jobs/{job}", job),
             web.post("/v1/jobs/{job}/cancel", cancel),
+            web.post("/v1/jobs/{job}/hold", hold),
+            web.post("/v1/jobs/{job}/release", release),
+            web.post("/v1/jobs/{job}/resolve", resolve),
             web.post("/v1/machines/{machine}/clear", clear),
             web.get("/v1/events", events),
+            web.get("/v1/time", time),
+            web.post("/v1/journal/confirm", confirm),
             web.post("/v1/restart", restart),
         ]
     )
@@ -257,13 +291,15 @@ def _whole(request: web.Request, name: str, default: int) -> int:
     return int(text)
 
 
-def _taken(verdict: Verdict | RootVerdict | CommandVerdict) -> dict[str, Any]:
+def _taken(verdict: Verdict | RootVerdict | CommandVerdict | TimeVerdict) -> dict[str, Any]:
     match verdict:
         case RootVerdict(root=root):
             about: dict[str, Any] = {"kind": "root", "version": None if root is None else root.version}
         case CommandVerdict(command=command):
             verb = None if command is None else str(command.verb)
             about = {"kind": "command", "verb": verb, "job_id": command and command.job_id}
+        case TimeVerdict(at=at):
+            about = {"kind": "time", "at": at and time_text(at)}
         case Verdict(order=order):
             about = {"kind": "order", "job_id": order and order.job_id}
         case _ as never:
@@ -274,7 +310,7 @@ def _taken(verdict: Verdict | RootVerdict | CommandVerdict) -> dict[str, Any]:
         "detail": verdict.detail,
         "digest": verdict.digest,
         "signers": list(verdict.signers),
-        "repeated": verdict.repeated,
+        "repeated": not isinstance(verdict, TimeVerdict) and verdict.repeated,
     }
 
 

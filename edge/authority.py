@@ -16,7 +16,6 @@ import base64
 import hashlib
 import logging
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from edge.errors import ConfigError, TrustError
@@ -26,6 +25,7 @@ from edge.model.fields import time_text
 from edge.trust import (
     CurrentRoot,
     JobOrder,
+    Now,
     Role,
     TrustRoot,
     judge_root,
@@ -119,7 +119,7 @@ class Authority:
 
     # What stands under it
 
-    def verified(self, envelope: bytes, now: datetime) -> JobOrder:
+    def verified(self, envelope: bytes, now: Now) -> JobOrder:
         """The order that was signed, if work on it may begin at `now`. Raises `TrustError`."""
         verdict = verify_order(envelope, self.root)
         if verdict.order is None or not verdict.accepted:
@@ -135,7 +135,7 @@ class Authority:
             return f"{verdict.reason}: {verdict.detail}"
         return "" if verdict.order == order else NOT_AS_SIGNED
 
-    def known_refusal(self, digest: str, envelope: bytes, order: JobOrder, now: datetime) -> str:
+    def known_refusal(self, digest: str, envelope: bytes, order: JobOrder, now: Now) -> str:
         """Why work on `order` may not begin at `now`; empty if it may.
 
         What the signatures say is remembered by envelope and version of the root: good enough for planning, not for a
@@ -163,11 +163,11 @@ class Authority:
                 return f"{verdict.reason}: the key {name} is compromised: {revocation.reason}"
         return ""
 
-    def _stale(self, order: JobOrder, now: datetime) -> str:
+    def _stale(self, order: JobOrder, now: Now) -> str:
         """Why the root is too old for the order."""
         if order.root_version_min > self.root.version:
             return f"the order needs version {order.root_version_min} of the trust root, this is {self.root.version}"
-        if self.root.expires_at is not None and now >= self.root.expires_at:
+        if self.root.expires_at is not None and now.passed(self.root.expires_at):
             return f"this site's trust root expired at {time_text(self.root.expires_at)}, it needs a newer one"
         return ""
 

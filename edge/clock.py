@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edge.model.event import Stamp
-from edge.trust.timefloor import Host, Known, Now, Source, raised, read
+from edge.model.event import Stamp, stamp_text
+from edge.trust.timefloor import BEGINNING, Host, Known, Now, Source, raised, read
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -31,11 +31,14 @@ class SystemClock:
     """Time as the host tells it, and what that is worth. `wall` is the host's, and can be wrong."""
 
     def __init__(
-        self, source: Source = Source.NTP, known: Known | None = None, is_synchronized: Callable[[], bool] = synchronized
+        self,
+        source: Source = Source.NTP,
+        known: Known | None = None,
+        is_synchronized: Callable[[], bool] = synchronized,
     ) -> None:
         self.boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
         self.source = source
-        self.known = known or Known(datetime.datetime.min.replace(tzinfo=datetime.UTC))
+        self.known = known or Known(BEGINNING)
         self._is_synchronized = is_synchronized
 
     def mono_s(self) -> float:
@@ -58,5 +61,12 @@ class SystemClock:
         """For an event that happens now. While the clock is trusted, the floor rises with what is recorded."""
         now = self.now()
         self.known = raised(self.known, now)
-        at_wall = now.wall.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return Stamp(at_wall, self.mono_s(), self.boot_id, now.trust)
+        return Stamp(stamp_text(now.wall), self.mono_s(), self.boot_id, now.trust)
+
+    def learn(self, known: Known) -> None:
+        """Take over what somebody has found out or written down about the time; the floor only rises."""
+        self.known = Known(max(self.known.floor, known.floor), known.signed or self.known.signed)
+
+    def repair(self, known: Known) -> None:
+        """Go by `known`, even if its floor is lower: two roles have signed that."""
+        self.known = known

@@ -23,11 +23,15 @@ from edge.journal import Journal
 from edge.logs import log_bug
 from edge.model.event import Draft, EventKind
 from edge.model.site import SiteConfig
+from edge.nonce import NonceFile
 from edge.plugins import Equipment
 from edge.recovery import REASON, left_runs
-from edge.runner import ACTOR, Runner
+from edge.runner import Runner
 from edge.schema import FILE_NAME
+from edge.scribe import ACTOR
 from edge.site import Site
+from edge.timekeeping import TimeKeeper
+from edge.trust.timefloor import Known
 
 log = logging.getLogger("edge.daemon")
 
@@ -36,6 +40,9 @@ DISTRIBUTION = "microfactory-edge"
 
 PLAN_AGAIN_S = 5.0
 """Pause after a bug in planning, before it begins anew."""
+
+
+NEW_JOURNAL = "it is new, so orders that were carried out before, if there were any, are not known here"
 
 
 RESTART = -1
@@ -85,14 +92,19 @@ async def run(
     state_dir = config.site.state_dir
     runtime_dir = folders.make_runtime_dir(state_dir)
     stop.listen()
-    clock = SystemClock()
+    clock = SystemClock(config.time.source)
     async with contextlib.AsyncExitStack() as stack:
         journal = await stack.enter_async_context(Journal.open(state_dir / FILE_NAME, config.site.id, clock.stamp))
+        clock.learn(await journal.transact(lambda transaction: transaction.known_time()))
+        clock.learn(Known(authority.root.issued_at))
+        await _first_of_all(journal, state_dir)
         await authority.settle(journal)
+        clock.learn(Known(authority.root.issued_at))
         artifacts = Artifacts.open(state_dir / "artifacts")
         _empty(state_dir / "incoming")
         left = await left_runs(journal, artifacts, authority, {item.machine.id for item in equipment})
         await _begin(journal, clock, {run.run.run_id for run in left.values()})
+        folders.has_begun(state_dir)
 
         checker = Checker(lambda: dispatcher.wake())
         stack.push_async_callback(checker.close)
@@ -114,7 +126,9 @@ async def run(
         processes = frozenset(process for item in equipment for process in item.machine.processes)
         machines = {item.machine.id: frozenset(item.machine.processes) for item in equipment}
         remote = Remote(machines, config.remote.allow_clear, config.remote.allow_release)
-        intake = Intake(journal, artifacts, authority, processes, clock, remote=remote)
+        nonce = NonceFile.open(state_dir, clock)
+        intake = Intake(journal, artifacts, authority, processes, clock, remote=remote, nonce=nonce)
+        time = TimeKeeper(clock, intake, nonce, lambda: dispatcher.wake())
         site = Site(
             journal,
             state_dir,
@@ -122,7 +136,7 @@ async def run(
             dispatcher,
             equipment,
             runners,
-            clock,
+            time,
             version(DISTRIBUTION),
             stop.begin_anew,
             lambda: authority.could_begin_with(look_at_config()),
@@ -131,10 +145,17 @@ async def run(
         await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))
         log.info("site %s is up with %d machine%s; Ctrl-C ends it", config.site.id, len(runners), _s(len(runners)))
         log.info("it listens on %s", config.site.socket)
-        code = await _work(stop, dispatcher, list(runners.values()))
+        code = await _work(stop, dispatcher, time, list(runners.values()))
         await journal.record([Draft(EventKind.SITE_STOPPED, ACTOR, {"restart": stop.restart})])
     log.info("site %s has stopped; its journal is closed", config.site.id)
     return RESTART if stop.restart and code == 0 else code
+
+
+async def _first_of_all(journal: Journal, state_dir: Path) -> None:
+    """A journal that is new where nobody has set up a new site: what was done before is not known here."""
+    if journal.last_seq == 0 and not folders.is_first_start(state_dir):
+        log.warning("this journal is new, and nothing begins before somebody says `edge journal confirm`")
+        await journal.record([Draft(EventKind.JOURNAL_HELD, ACTOR, {"reason": NEW_JOURNAL})])
 
 
 async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[str]) -> None:
@@ -152,25 +173,26 @@ async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[s
             log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, REASON)
 
 
-async def _work(stop: Stop, dispatcher: Dispatcher, runners: list[Runner]) -> int:
+async def _work(stop: Stop, dispatcher: Dispatcher, time: TimeKeeper, runners: list[Runner]) -> int:
     """Plan and run machines until asked to stop; then stop the machines and wait for their runs to be recorded."""
     planning = asyncio.create_task(_keep_planning(dispatcher), name="planning")
+    keeping_time = asyncio.create_task(time.serve(), name="time")
     serving = [asyncio.create_task(runner.serve(), name=f"machine {runner.machine.id}") for runner in runners]
     stopping = asyncio.create_task(stop.asked.wait(), name="signals")
     code = 0
     try:
-        await asyncio.wait([planning, stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([planning, keeping_time, stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping: machines first, then the journal")
-        for task in (planning, *serving):
+        for task in (planning, keeping_time, *serving):
             if task.done() and (error := task.exception()) is not None:
                 log.error("the daemon stops: internal error (%s)", log_bug(log, error))
                 code = 2
     finally:
-        planning.cancel()
-        stopping.cancel()
+        for other in (planning, keeping_time, stopping):
+            other.cancel()
         stop.on_signal = lambda: _close(runners, leave=False)  # also a restart that is under way ends as a stop
         _close(runners, leave=stop.restart)
-        await asyncio.wait([planning, stopping, *serving])
+        await asyncio.wait([planning, keeping_time, stopping, *serving])
     return code
 
 

@@ -1,7 +1,7 @@
 """Looks at the journal whenever something changed, plans, and hands the plan to the machines.
 
 The journal is the only memory: every round reads what is open, so nothing is lost when the daemon restarts, and what
-was requested there (a stop) is acted on here.
+was requested there (a stop, a pause, a resume) is acted on here.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from edge.checker import Checker
 from edge.clock import SystemClock
 from edge.driver import Program, Step
 from edge.errors import ArtifactError, EdgeError, IllegalTransitionError
+from edge.jobstate import Requested
 from edge.journal import Journal, KnownRoot
 from edge.model.event import Draft, EventKind
 from edge.model.order import JobOrder, parse_order
 from edge.planner import Blocker, Code, OpenStep, StepKey, plan
 from edge.plugins import Equipment
 from edge.quarantine import set_aside
-from edge.runner import ACTOR, Assignment, Runner
+from edge.runner import Assignment, Runner
+from edge.scribe import ACTOR
+from edge.trust import Now
 from edge.work import work_of
 
 LOOK_AGAIN_S = 30.0
@@ -37,8 +40,21 @@ RETRY_S = 1.0
 
 log = logging.getLogger("edge.dispatch")
 
-_Read = tuple[list[views.Row], list[tuple[str, str]], dict[str, str | None], list[views.Row], views.Row | None]
-"""Steps that may start, stops that were asked for, what needs clearing, steps that run, and the trust root in force."""
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one round goes by, as the journal has it.
+
+    Steps that may start, what was asked of runs, what machines need clearing by, steps that run, the trust root in
+    force, and why nothing begins before somebody has confirmed the journal (empty if nobody needs to).
+    """
+
+    startable: list[views.Row]
+    asked: list[tuple[str, str, Requested]]
+    clearing: dict[str, str | None]
+    running: list[views.Row]
+    root: views.Row | None
+    held: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,42 +128,47 @@ class Dispatcher:
             await asyncio.wait([recorded, woken])  # not one by one: that would take our own cancellation for theirs
 
     async def _round(self) -> None:
-        rows, stops, clearing, running, root = await asyncio.to_thread(self._read)
-        if root is not None:
-            self._authority.adopt(KnownRoot(**root))
-        await self._stop_compromised(running)
-        for run_id, machine in stops:
-            if machine in self._runners:
+        seen = await asyncio.to_thread(self._read)
+        if seen.root is not None:
+            self._authority.adopt(KnownRoot(**seen.root))
+        await self._stop_compromised(seen.running)
+        for run_id, machine, requested in seen.asked:
+            if machine in self._runners and requested.ends_the_run:
                 self._runners[machine].stop(run_id)
+            elif machine in self._runners:
+                self._runners[machine].look(run_id)
         await self._set_damaged_aside()
         claimed = {runner.claimed for runner in self._runners.values()}
+        rows = seen.startable
         self._orders = {row["job_id"]: self._orders[row["job_id"]] for row in rows if row["job_id"] in self._orders}
+        now = self._clock.now()
         steps: dict[StepKey, _Allowed] = {}
         unreadable: dict[StepKey, tuple[Blocker, ...]] = {}
         for row in rows:
             key = StepKey(row["job_id"], row["part"], row["step"])
             try:
                 if key not in claimed:
-                    steps[key] = self._allowed(key, row)
+                    steps[key] = self._allowed(key, row, now)
             except EdgeError as error:
                 text = f"this version cannot carry the order out: {error}"
                 unreadable[key] = (Blocker(Code.UNREADABLE, text, f"edge job cancel {key.job_id}"),)
         for item in steps.values():
             self._want_checks(item)
-        machines = [runner.view(clearing.get(name)) for name, runner in self._runners.items()]
-        made = plan([item.open for item in steps.values()], machines, self._checker.results, self._clock.wall())
+        machines = [runner.view(seen.clearing.get(name)) for name, runner in self._runners.items()]
+        made = plan([item.open for item in steps.values()], machines, self._checker.results, now, seen.held)
         self.waits = {**unreadable, **made.waits}
         for key, machine in made.assignments.items():
             self._runners[machine].offer(steps[key].assignment)
 
-    def _read(self) -> _Read:
+    def _read(self) -> _Seen:
         with views.open_readonly(self._state_dir) as snapshot:
-            return (
+            return _Seen(
                 snapshot.startable(),
-                snapshot.stop_requests(),
+                snapshot.requests(),
                 snapshot.clearing(),
                 snapshot.going_on(),
                 snapshot.root_in_force(),
+                snapshot.journal_held(),
             )
 
     async def _stop_compromised(self, running: list[views.Row]) -> None:
@@ -174,7 +195,7 @@ class Dispatcher:
             except ArtifactError as error:
                 log.error("%s", error)
 
-    def _allowed(self, key: StepKey, row: views.Row) -> _Allowed:
+    def _allowed(self, key: StepKey, row: views.Row, now: Now) -> _Allowed:
         """Raises `EdgeError` for an order that this version cannot carry out."""
         order = self._order(row["job_id"], row["payload"])
         step, program = work_of(order, key.step, self._artifacts)
@@ -191,7 +212,8 @@ class Dispatcher:
                 not_before=order.not_before,
                 expires_at=order.expires_at,
                 accepted_seq=row["accepted_seq"],
-                refusal=self._authority.known_refusal(row["digest"], row["envelope"], order, self._clock.wall()),
+                held=views.held_in_words(row["held"]),
+                refusal=self._authority.known_refusal(row["digest"], row["envelope"], order, now),
             ),
             Assignment(key, row["attempt"] + 1, row["revision"], order, row["envelope"]),
             step,

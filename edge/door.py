@@ -13,8 +13,9 @@ from edge.authority import Authority, root_accepted
 from edge.errors import JournalError, Motion
 from edge.journal import Transaction
 from edge.model.command import Command, Verb
-from edge.model.event import Draft, EventKind
+from edge.model.event import Draft, EventKind, stamp_text
 from edge.model.order import parse_order
+from edge.nonce import Nonce
 from edge.trust import (
     CommandReason,
     CommandSnapshot,
@@ -22,8 +23,10 @@ from edge.trust import (
     JobStanding,
     Now,
     RootVerdict,
+    TimeVerdict,
     admit_command,
     judge_root,
+    judge_time,
 )
 
 
@@ -46,6 +49,29 @@ def take_root(transaction: Transaction, raw: bytes, authority: Authority, actor:
         if known is not None and known.reason == verdict.reason:
             return replace(verdict, repeated=True)
         transaction.record(Draft(EventKind.ROOT_REFUSED, actor, _refusal(verdict)))
+    return verdict
+
+
+def take_time(
+    transaction: Transaction, raw: bytes, authority: Authority, nonce: Nonce, actor: str, now: datetime
+) -> TimeVerdict:
+    """Judge a signed time, the answer to `nonce`, and write it down."""
+    verdict = judge_time(raw, authority.judged_by(transaction.root_in_force()).root, nonce.value)
+    if not verdict.signed:
+        transaction.count_refusal(str(verdict.reason), minute_of(now))
+    elif verdict.at is None:
+        transaction.record(Draft(EventKind.TIME_REFUSED, actor, _refusal(verdict)))
+    else:
+        body = {
+            "digest": verdict.digest,
+            "envelope": base64.b64encode(raw).decode("ascii"),
+            "signers": list(verdict.signers),
+            "at": stamp_text(verdict.at),
+            "nonce_mono_ms": round(nonce.mono_s * 1000),
+            "boot_id": nonce.boot_id,
+            "repairs": verdict.repairs,
+        }
+        transaction.record(Draft(EventKind.TIME_ACCEPTED, actor, body))
     return verdict
 
 
@@ -149,7 +175,7 @@ def _carry_out(
     return verdict
 
 
-def _refusal(verdict: RootVerdict | CommandVerdict) -> dict[str, Any]:
+def _refusal(verdict: RootVerdict | CommandVerdict | TimeVerdict) -> dict[str, Any]:
     return {
         "digest": verdict.digest,
         "reason": str(verdict.reason),

@@ -11,6 +11,7 @@ Rules
 3. A bundle whose order was accepted before still brings the files that are missing.
 4. What is judged is judged by the trust root that is durable at that moment.
 5. A command and what it does are one transaction: it is carried out once, or not at all.
+6. An order that needs a time which nobody vouches for is kept, before any mark changes, and judged when somebody does.
 """
 
 from __future__ import annotations
@@ -21,32 +22,37 @@ import datetime
 import functools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge.artifacts import Artifacts, read_bundle
 from edge.authority import Authority
 from edge.clock import SystemClock
-from edge.door import Remote, minute_of, take_command, take_root
+from edge.door import Remote, minute_of, take_command, take_root, take_time
 from edge.errors import EnvelopeError
 from edge.journal import Journal, KnownRoot, Transaction
 from edge.model.event import Draft, EventKind
+from edge.nonce import NonceFile
 from edge.trust import (
     CommandVerdict,
     JobOrder,
-    Now,
     PayloadType,
     Reason,
     ReplayWindow,
     RootVerdict,
     Snapshot,
+    TimeVerdict,
     Verdict,
     admit,
     parse,
     parse_order,
 )
+from edge.trust.timefloor import Known
 
 log = logging.getLogger("edge.intake")
+
+PARKED_MAX = 1000
+"""Orders that wait for a time at once; a thousand at a megabyte each is what a disk bears."""
 
 RESERVE_BYTES = 64 * 1024 * 1024
 """Kept free for the journal, whatever artifacts ask for."""
@@ -95,6 +101,7 @@ class Intake:
         clock: SystemClock,
         free_bytes: Callable[[], int] | None = None,
         remote: Remote | None = None,
+        nonce: NonceFile | None = None,
     ) -> None:
         self._journal = journal
         self._artifacts = artifacts
@@ -103,12 +110,15 @@ class Intake:
         self._clock = clock
         self._free_bytes = free_bytes or artifacts.free_bytes
         self._remote = remote or Remote({})
+        self._nonce = nonce or NonceFile.in_memory(clock)
 
-    async def take(self, raw: bytes, actor: str) -> Verdict | RootVerdict | CommandVerdict:
+    async def take(self, raw: bytes, actor: str) -> Verdict | RootVerdict | CommandVerdict | TimeVerdict:
         """Judge one signed message of any type, record the verdict, and do what follows from it."""
         match _type_of(raw):
             case PayloadType.ROOT:
                 return await self.root(raw, actor)
+            case PayloadType.TIME:
+                return await self.time(raw, actor)
             case PayloadType.COMMAND:
                 return await self.command(raw, actor)
             case _:
@@ -116,7 +126,7 @@ class Intake:
 
     async def root(self, raw: bytes, actor: str) -> RootVerdict:
         """Judge the next trust root; from then on the site goes by it."""
-        now = self._clock.wall()
+        now = self._clock.now().wall
 
         def judge(transaction: Transaction) -> tuple[RootVerdict, KnownRoot | None]:
             verdict = take_root(transaction, raw, self._authority, actor, now)
@@ -125,13 +135,48 @@ class Intake:
         verdict, known = await self._journal.transact(judge)
         if known is not None:
             self._authority.adopt(known)
+            self._clock.learn(Known(self._authority.root.issued_at))
         if verdict.signed and not verdict.accepted:
             log.error("a trust root that enough root keys signed is refused, %s: %s", verdict.reason, verdict.detail)
         return verdict
 
+    async def time(self, raw: bytes, actor: str) -> TimeVerdict:
+        """Judge a signed time; from then on the site goes by it, and judges the orders that have waited for it."""
+        now, nonce = self._clock.now().wall, self._nonce
+
+        def judge(transaction: Transaction) -> tuple[TimeVerdict, Known]:
+            verdict = take_time(transaction, raw, self._authority, nonce.current, actor, now)
+            return verdict, transaction.known_time()
+
+        verdict, known = await self._journal.transact(judge)
+        if verdict.accepted:
+            self._clock.repair(known) if verdict.repairs else self._clock.learn(known)
+            nonce.renew(self._clock)
+            await self.judge_parked()
+        return verdict
+
+    async def judge_parked(self) -> int:
+        """Judge the orders that have waited for the time, in the order in which they came; how many there were.
+
+        Does nothing while nobody vouches for the clock.
+        """
+        count = 0
+        while self._clock.now().trusted:
+            parked = await self._journal.transact(lambda transaction: transaction.next_parked())
+            if parked is None:
+                break
+            digest, raw, actor = parked
+            receipt = await self.envelope(raw, actor)
+            if receipt.verdict.reason is Reason.CLOCK_UNTRUSTED:
+                break
+            # Its verdict is durable: a power cut in between makes a repetition of it.
+            await self._journal.transact(functools.partial(Transaction.unpark, digest=digest))
+            count += 1
+        return count
+
     async def command(self, raw: bytes, actor: str) -> CommandVerdict:
         """Judge a command from the centre and carry it out."""
-        now = Now(self._clock.wall())
+        now = self._clock.now()
         judge = functools.partial(
             take_command,
             raw=raw,
@@ -145,7 +190,7 @@ class Intake:
 
     async def envelope(self, raw: bytes, actor: str) -> Receipt:
         """Judge one signed order and record the verdict."""
-        free_bytes, now = self._free_bytes(), self._clock.wall()
+        free_bytes, now = self._free_bytes(), self._clock.now()
 
         def judge(transaction: Transaction) -> Receipt:
             snapshot = Snapshot(
@@ -156,9 +201,11 @@ class Intake:
                 reserve_bytes=RESERVE_BYTES,
                 ledger=_Ledger(transaction),
             )
-            verdict = admit(raw, snapshot, Now(now))
-            if not verdict.repeated:
-                _record(transaction, verdict, raw, actor, now)
+            verdict = admit(raw, snapshot, now)
+            if verdict.reason is Reason.CLOCK_UNTRUSTED:
+                verdict = _park(transaction, verdict, raw, actor)
+            elif not verdict.repeated:
+                _record(transaction, verdict, raw, actor, now.wall)
             return Receipt(verdict, _job_id(transaction, verdict))
 
         return await self._journal.transact(judge)
@@ -218,6 +265,13 @@ def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, 
         }
         claimed = verdict.order.job_id if verdict.order is not None else None
         transaction.record(Draft(EventKind.JOB_REFUSED, actor, body, job_id=claimed))
+
+
+def _park(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str) -> Verdict:
+    """Keep a signed order until somebody vouches for the clock. Nothing is decided about it."""
+    if transaction.park(verdict.digest, raw, actor, PARKED_MAX):
+        return replace(verdict, detail=f"{verdict.detail}: it is kept, and judged as soon as somebody does")
+    return replace(verdict, detail=f"{verdict.detail}, and {PARKED_MAX} orders wait for that already; send it again")
 
 
 def _job_id(transaction: Transaction, verdict: Verdict) -> str | None:

@@ -33,8 +33,10 @@ from edge.jobstate import (
     requested_after,
     resolution,
 )
-from edge.model.event import Event, EventKind
+from edge.model.event import ClockTrust, Event, EventKind, stamp_text
+from edge.model.fields import parse_time
 from edge.replay import ReplayWindow
+from edge.trust.timefloor import BEGINNING, Host, Known, SignedTime, answered
 
 
 def apply(connection: sqlite3.Connection, event: Event) -> None:
@@ -52,10 +54,21 @@ def apply(connection: sqlite3.Connection, event: Event) -> None:
 
 
 def _apply(connection: sqlite3.Connection, event: Event) -> None:
+    if event.clock is ClockTrust.TRUSTED:
+        query = "UPDATE standing SET floor = :at WHERE floor IS NULL OR floor < :at"
+        connection.execute(query, {"at": event.at_wall})
     match event.kind:
         case EventKind.SITE_STARTED | EventKind.SITE_STOPPED:
             # Nobody is connected to a machine any more; after a crash the start is the first to say so.
             connection.execute("UPDATE machines SET online = 0, since = ? WHERE online", (event.at_wall,))
+        case EventKind.JOURNAL_HELD:
+            connection.execute("UPDATE standing SET held = ?", (event.body["reason"],))
+        case EventKind.JOURNAL_CONFIRMED:
+            connection.execute("UPDATE standing SET held = NULL")
+        case EventKind.TIME_ACCEPTED:
+            _time_accepted(connection, event)
+        case EventKind.TIME_REFUSED:
+            pass
         case EventKind.JOB_ACCEPTED:
             _job_accepted(connection, event)
         case EventKind.JOB_REFUSED | EventKind.COMMAND_REFUSED:
@@ -77,11 +90,20 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             connection.execute("DELETE FROM artifacts WHERE sha256 = ?", (event.body["sha256"],))
         case EventKind.CANCEL_REQUESTED:
             _cancel_requested(connection, event)
+        case EventKind.HOLD_REQUESTED:
+            _hold_requested(connection, event)
+        case EventKind.RELEASE_REQUESTED:
+            _release_requested(connection, event)
+        case EventKind.REQUEST_FAILED:
+            _request_failed(connection, event)
         case EventKind.RUN_BEGAN:
             _run_began(connection, event)
         case EventKind.RUN_RESUMED:
-            step = _step_of_run(connection, event)
-            _move(connection, event, step["part"], step["step"], Fact.RUN_RESUMED, event.body.get("detail"))
+            _run_resumed(connection, event)
+        case EventKind.RUN_SUSPENDED:
+            _run_suspended(connection, event)
+        case EventKind.RUN_RELEASED:
+            _run_released(connection, event)
         case EventKind.RUN_ENDED:
             _run_ended(connection, event)
         case EventKind.RUN_RESOLVED:
@@ -98,6 +120,34 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
 
 def _cause(error: Exception) -> str:
     return f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
+
+
+# The site
+
+
+def known_time(connection: sqlite3.Connection) -> Known:
+    """What is known of the time: the journal's floor, and the last signed time."""
+    floor, at, mono_ms, boot_id = connection.execute(
+        "SELECT floor, signed_at, signed_mono_ms, signed_boot_id FROM standing"
+    ).fetchone()
+    signed = None if at is None else SignedTime(parse_time(at), mono_ms / 1000, boot_id)
+    return Known(BEGINNING if floor is None else parse_time(floor), signed)
+
+
+def _time_accepted(connection: sqlite3.Connection, event: Event) -> None:
+    body = event.body
+    answer = SignedTime(parse_time(body["at"]), body["nonce_mono_ms"] / 1000, body["boot_id"])
+    now = Host(parse_time(event.at_wall), event.at_mono_ms / 1000, event.boot_id, synchronized=False)
+    known = answered(known_time(connection), answer, now, repairs=body["repairs"])
+    signed = known.signed and (
+        stamp_text(known.signed.at),
+        round(known.signed.nonce_mono_s * 1000),
+        known.signed.boot_id,
+    )
+    connection.execute(
+        "UPDATE standing SET floor = ?, signed_at = ?, signed_mono_ms = ?, signed_boot_id = ?",
+        (stamp_text(known.floor), *(signed or (None, None, None))),
+    )
 
 
 # Orders
@@ -158,11 +208,14 @@ def _job_accepted(connection: sqlite3.Connection, event: Event) -> None:
         "accepted_seq": event.seq,
         "accepted_at": event.at_wall,
         "revision": event.seq,
+        "held_by": None,
+        "held_since": None,
+        "held_reason": None,
     }
     connection.execute(f"INSERT INTO orders VALUES ({', '.join(f':{column}' for column in row)})", row)
     _mark_window(connection, order["issuer"], order["series"], order["sequence"])
     connection.executemany(
-        "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, NULL, NULL, NULL, ?)",
+        "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, NULL, NULL, NULL, ?, NULL, NULL)",
         (
             (
                 event.job_id,
@@ -189,14 +242,44 @@ def _mark_window(connection: sqlite3.Connection, issuer: str, series: str, seque
 
 
 def _cancel_requested(connection: sqlite3.Connection, event: Event) -> None:
-    found = connection.execute("SELECT part, step, state FROM steps WHERE job_id = ?", (event.job_id,)).fetchall()
+    for part, step, _, _ in _open_steps(connection, event, "cancel"):  # each of them: nobody is left to follow
+        _move_alone(connection, event, part, step, Fact.CANCELLED, event.body.get("reason", "cancelled"))
+
+
+def _hold_requested(connection: sqlite3.Connection, event: Event) -> None:
+    found = _open_steps(connection, event, "hold")
+    connection.execute(
+        "UPDATE orders SET held_by = ?, held_since = ?, held_reason = ? WHERE job_id = ? AND held_by IS NULL",
+        (event.actor, event.at_wall, event.body.get("reason", ""), event.job_id),
+    )
+    for part, step, state, reason in found:
+        if state.at_a_machine:
+            _move_alone(connection, event, part, step, Fact.PAUSE_ASKED, reason)
+
+
+def _release_requested(connection: sqlite3.Connection, event: Event) -> None:
+    found = _open_steps(connection, event, "release")
+    connection.execute(
+        "UPDATE orders SET held_by = NULL, held_since = NULL, held_reason = NULL WHERE job_id = ?", (event.job_id,)
+    )
+    for part, step, state, reason in found:
+        if state.at_a_machine:
+            _move_alone(connection, event, part, step, Fact.RESUME_ASKED, reason)
+
+
+def _open_steps(
+    connection: sqlite3.Connection, event: Event, verb: str
+) -> list[tuple[int, str, StepState, str | None]]:
+    """Part, step, state and reason of every step of the job that has not ended, at least one."""
+    found = connection.execute(
+        "SELECT part, step, state, reason FROM steps WHERE job_id = ?", (event.job_id,)
+    ).fetchall()
     if not found:
         raise IllegalTransitionError(f"job {event.job_id} is not known here")
-    still_open = [(part, step) for part, step, state in found if not StepState(state).ended]
+    still_open = [(part, step, StepState(state), why) for part, step, state, why in found if not StepState(state).ended]
     if not still_open:
-        raise IllegalTransitionError(f"job {event.job_id} has ended: nothing is left to cancel")
-    for part, step in still_open:  # each of them: nobody is left to follow
-        _move_alone(connection, event, part, step, Fact.CANCELLED, event.body.get("reason", "cancelled"))
+        raise IllegalTransitionError(f"job {event.job_id} has ended: nothing is left to {verb}")
+    return still_open
 
 
 # Runs
@@ -214,6 +297,12 @@ def _run_began(connection: sqlite3.Connection, event: Event) -> None:
         raise IllegalTransitionError(
             f"{_name(event)} was verified by version {verified_by} of the trust root, {in_force} is in force"
         )
+    (held,) = connection.execute("SELECT held FROM standing").fetchone()
+    if held is not None:
+        raise IllegalTransitionError(f"nothing begins before somebody confirms this journal: {held}")
+    (held_by,) = connection.execute("SELECT held_by FROM orders WHERE job_id = ?", (event.job_id,)).fetchone()
+    if held_by is not None:
+        raise IllegalTransitionError(f"job {event.job_id} is held by {held_by}: nothing of it begins")
     found = connection.execute("SELECT needs_clearing FROM machines WHERE machine = ?", (event.machine,)).fetchone()
     if found is not None and found[0] is not None:
         raise IllegalTransitionError(f"{event.machine} needs clearing by run {found[0]} before another run begins")
@@ -229,6 +318,42 @@ def _run_began(connection: sqlite3.Connection, event: Event) -> None:
     connection.execute(
         "INSERT INTO machines VALUES (?, ?, 0, ?) ON CONFLICT DO UPDATE SET needs_clearing = excluded.needs_clearing",
         (event.machine, event.run_id, event.at_wall),
+    )
+
+
+def _run_resumed(connection: sqlite3.Connection, event: Event) -> None:
+    step = _step_of_run(connection, event)
+    # What a suspended step waits for is still what its reason says.
+    reason = step["reason"] if StepState(step["state"]) is StepState.SUSPENDED else event.body.get("detail")
+    _move(connection, event, step["part"], step["step"], Fact.RUN_RESUMED, reason)
+
+
+def _run_suspended(connection: sqlite3.Connection, event: Event) -> None:
+    step = _step_of_run(connection, event)
+    fact = {"request": Fact.SUSPENDED_AS_ASKED, "machine": Fact.SUSPENDED_BY_MACHINE}[event.body["by"]]
+    _move(connection, event, step["part"], step["step"], fact, event.body.get("reason", ""))
+    connection.execute(
+        "UPDATE steps SET suspended_by = ? WHERE (job_id, part, step) = (?, ?, ?)",
+        (event.body["by"], event.job_id, event.part, event.step),
+    )
+
+
+def _run_released(connection: sqlite3.Connection, event: Event) -> None:
+    step = _step_of_run(connection, event)
+    _move(connection, event, step["part"], step["step"], Fact.RELEASED, None)
+
+
+def _request_failed(connection: sqlite3.Connection, event: Event) -> None:
+    """The machine has not confirmed what stands requested, or refuses it; anything else was overtaken."""
+    step = _step_of_run(connection, event)
+    requested, withdrawn = Requested(event.body["requested"]), event.body["withdrawn"]
+    if requested is not Requested(step["requested"]) or requested.ends_the_run:
+        return
+    if withdrawn:
+        _move(connection, event, step["part"], step["step"], Fact.REQUEST_WITHDRAWN, step["reason"])
+    connection.execute(
+        "UPDATE steps SET request_failure = ? WHERE (job_id, part, step) = (?, ?, ?)",
+        (event.body["reason"], event.job_id, event.part, event.step),
     )
 
 
@@ -272,7 +397,8 @@ def _move_alone(
     except IllegalTransitionError as error:
         raise IllegalTransitionError(f"step {event.job_id}/{part}/{step}: {error}") from None
     connection.execute(
-        "UPDATE steps SET state = :state, requested = :requested, reason = :reason,"
+        "UPDATE steps SET state = :state, requested = :requested, reason = :reason, request_failure = NULL,"
+        " suspended_by = iif(:state = 'SUSPENDED', suspended_by, NULL),"
         f" since = iif(state = :state, since, :at) {here}",
         {
             **key,
@@ -309,7 +435,7 @@ def _after(connection: sqlite3.Connection, job_id: str | None) -> dict[str, list
 def _step(connection: sqlite3.Connection, event: Event) -> dict[str, Any]:
     found = _one(
         connection,
-        "SELECT part, step, state, requested, attempt, max_attempts, on_failure, run_id FROM steps"
+        "SELECT part, step, state, requested, attempt, max_attempts, on_failure, run_id, reason FROM steps"
         " WHERE (job_id, part, step) = (?, ?, ?)",
         (event.job_id, event.part, event.step),
     )

@@ -11,23 +11,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge import status, views
-from edge.clock import SystemClock
 from edge.dispatch import Dispatcher
-from edge.errors import StaleRevisionError, UsageError
+from edge.errors import UsageError
 from edge.intake import Intake
-from edge.jobstate import StepState
+from edge.jobstate import Requested, StepState
 from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.model.order import OnRestart
 from edge.plugins import Equipment
 from edge.runner import Runner
+from edge.steering import Steering
+from edge.timekeeping import TimeKeeper
 
 T = TypeVar("T")
 
 log = logging.getLogger("edge.site")
-
-LOOKS = 10
-"""How often a decision is made anew because the job has changed meanwhile."""
 
 
 class Site:
@@ -41,7 +39,7 @@ class Site:
         dispatcher: Dispatcher,
         equipment: Sequence[Equipment],
         runners: Mapping[str, Runner],
-        clock: SystemClock,
+        time: TimeKeeper,
         version: str,
         begin_anew: Callable[[], None],
         look_at_config: Callable[[], object],
@@ -55,7 +53,9 @@ class Site:
         self._dispatcher = dispatcher
         self._equipment = equipment
         self._runners = runners
-        self._daemon = {"pid": os.getpid(), "version": version, "since": clock.stamp().at_wall}
+        self.steering = Steering(journal, runners, self.job)
+        self._daemon = {"pid": os.getpid(), "version": version, "since": time.row()["now"]}
+        self._time = time
 
     # Questions
 
@@ -65,9 +65,8 @@ class Site:
         live = {name: _live(runner) for name, runner in self._runners.items()}
         waits = self._waits()
         trouble = self._dispatcher.trouble
-        return await self._ask(
-            lambda snapshot: status.document(snapshot, configured, self._daemon, live, waits, trouble)
-        )
+        daemon = {**self._daemon, "clock": self._time.row()}
+        return await self._ask(lambda snapshot: status.document(snapshot, configured, daemon, live, waits, trouble))
 
     async def jobs(self, *, all: bool) -> list[views.Row]:
         """Open jobs, or all of them, each with what it waits for."""
@@ -93,22 +92,19 @@ class Site:
                 return found
             await self._journal.wait_beyond(seen, deadline_s)
 
+    def time(self) -> dict[str, Any]:
+        """The site's clock, and the nonce that a signed time has to answer."""
+        return self._time.row()
+
     # Requests
 
-    async def cancel(self, job_id: str, actor: str, reason: str) -> dict[str, Any]:
-        """Ask for the end of a job. Idempotent: one that has ended, or is being stopped, stays as it is."""
-        body = {"reason": reason} if reason else {}
-        draft = Draft(EventKind.CANCEL_REQUESTED, actor, body, job_id)
-        for _ in range(LOOKS):
-            found = await self.job(job_id)
-            if all(StepState(s["state"]).ended or s["requested"] != "none" for s in found["steps"]):
-                return found
-            try:
-                await self._journal.record([draft], expected_revision=found["revision"])
-            except StaleRevisionError:
-                continue  # it began or ended meanwhile: look again
-            return await self.job(job_id)
-        raise UsageError(f"job {job_id} changes faster than it can be cancelled; try again")
+    async def confirm(self, actor: str) -> dict[str, Any]:
+        """A person says that nothing of this journal will be done twice. Raises `UsageError` if nobody waits for it."""
+        reason = await self._journal.transact(lambda transaction: transaction.held())
+        if not reason:
+            raise UsageError("this journal waits for nobody's word")
+        await self._journal.record([Draft(EventKind.JOURNAL_CONFIRMED, actor, {"reason": reason})])
+        return {"confirmed": reason, "actor": actor}
 
     async def clear(self, machine: str, run_id: str, actor: str) -> dict[str, Any]:
         """A person says that what `run_id` left on the machine has been taken off."""
@@ -138,6 +134,8 @@ class Site:
         return {"restarting": True, "pid": self._daemon["pid"], "since": self._daemon["since"]}
 
     def _not_left_standing(self, run: views.Row) -> str:
+        if run["state"] == StepState.SUSPENDED or run["requested"] == Requested.PAUSE:
+            return "it is paused, and nobody could prove afterwards where it stands"
         runner = self._runners.get(run["machine"])
         if run["on_restart"] != OnRestart.RESUME:
             return f'its order says on_restart = "{run["on_restart"]}"'

@@ -27,6 +27,9 @@ state_dir = "state"                 # journal, programs, log
 socket = "edge.sock"
 trust_root = "root.dsse.json"       # who may order work here: `edge root new`, or your organisation's
 
+[time]
+source = "ntp"                      # or "host", if this computer's own clock has a battery and is looked after
+
 # One table for each machine. `properties` is what an order's `requires` is matched with; `limits` is what a program
 # must stay within, or it is refused before anything moves.
 #
@@ -62,8 +65,10 @@ def init(args: argparse.Namespace) -> int:
     content = TEMPLATE.format(site=args.site, port=ports[0] if ports else f"{BY_ID}/usb-…")
     try:
         args.dir.mkdir(parents=True, exist_ok=True)
+        folders.make_state_dir(args.dir / "state")
         with file.open("x", encoding="utf-8") as out:
             out.write(content)
+        (args.dir / "state" / folders.FIRST_START).touch()
     except FileExistsError as error:
         raise UsageError(f"{file} is there already; nothing was changed") from error
     except OSError as error:

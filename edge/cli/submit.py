@@ -1,4 +1,4 @@
-"""`edge root submit` and `edge command submit`: hand a signed file to the daemon and print its verdict."""
+"""`edge root|command|time submit`: hand a signed file to the daemon and print its verdict."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def roots(args: argparse.Namespace) -> int:
 
 
 def command(args: argparse.Namespace) -> int:
-    """0 if it is carried out, 2 if it is refused."""
+    """A command or a signed time: 0 if it is taken, 2 if it is refused."""
     file = sitefile.read(sitefile.find(args.config))
     verdict = _sent(file, args.file)
     if args.json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 #: What `json.loads` gives and `json.dumps` takes.
@@ -20,6 +21,10 @@ class EventKind(enum.StrEnum):
 
     SITE_STARTED = "site_started"
     SITE_STOPPED = "site_stopped"
+    JOURNAL_HELD = "journal_held"
+    JOURNAL_CONFIRMED = "journal_confirmed"
+    TIME_ACCEPTED = "time_accepted"
+    TIME_REFUSED = "time_refused"
     JOB_ACCEPTED = "job_accepted"
     JOB_REFUSED = "job_refused"
     ROOT_ACCEPTED = "root_accepted"
@@ -29,8 +34,13 @@ class EventKind(enum.StrEnum):
     ARTIFACT_STORED = "artifact_stored"
     ARTIFACT_LOST = "artifact_lost"
     CANCEL_REQUESTED = "cancel_requested"
+    HOLD_REQUESTED = "hold_requested"
+    RELEASE_REQUESTED = "release_requested"
+    REQUEST_FAILED = "request_failed"
     RUN_BEGAN = "run_began"
     RUN_RESUMED = "run_resumed"
+    RUN_SUSPENDED = "run_suspended"
+    RUN_RELEASED = "run_released"
     RUN_ENDED = "run_ended"
     RUN_RESOLVED = "run_resolved"
     MACHINE_CLEARED = "machine_cleared"
@@ -44,6 +54,11 @@ class ClockTrust(enum.StrEnum):
     TRUSTED = "trusted"  # somebody the site trusts has vouched for the time since boot
     FLOOR = "floor"  # at least this late
     UNKNOWN = "unknown"
+
+
+def stamp_text(at: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds, as events have it: such texts compare as the times do."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)

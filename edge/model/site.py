@@ -14,6 +14,7 @@ from edge.errors import ConfigError
 from edge.model.fields import Process, SiteId
 from edge.model.strictjson import shown
 from edge.sitefile import SiteFile
+from edge.trust.timefloor import Source
 
 SOCKET_PATH_MAX_BYTES = 107
 """Longest path of a Unix socket: sun_path has 108 bytes with its NUL (unix(7))."""
@@ -47,6 +48,12 @@ class RemoteTable(_Table):
     allow_release: bool = False
 
 
+class TimeTable(_Table):
+    """``[time]``: whose word the site takes for the time, beside signed times."""
+
+    source: Source = Source.NTP
+
+
 class MachineTable(_Table):
     """One ``[[machines]]``."""
 
@@ -63,6 +70,7 @@ class SiteConfig(_Table):
     """The whole file."""
 
     site: SiteTable
+    time: TimeTable = TimeTable()
     machines: list[MachineTable] = []
     remote: RemoteTable = RemoteTable()
 
@@ -126,6 +134,8 @@ def _table_at(schema: type[BaseModel], place: tuple[int | str, ...]) -> type[Bas
             return SiteTable
         case ("machines", int()):
             return MachineTable
+        case ("time",):
+            return TimeTable
         case ("remote",):
             return RemoteTable
         case _:

@@ -9,7 +9,7 @@ Everything named in `__all__` stays as it is within a major version; the modules
 from edge.model.command import Command, Verb, command_bytes, parse_command
 from edge.model.order import JobOrder, order_bytes, parse_order
 from edge.replay import ReplayWindow
-from edge.trust.admit import Ledger, Now, Reason, Snapshot, Verdict, admit, verify_order
+from edge.trust.admit import Ledger, Reason, Snapshot, Verdict, admit, verify_order
 from edge.trust.bundle import check_files, read_envelope, replace_envelope, write_bundle
 from edge.trust.ceremony import add_keys, find_key, replace_key, revoke_key
 from edge.trust.commands import (
@@ -34,8 +34,10 @@ from edge.trust.root import (
     root_bytes,
     verify_successor,
 )
+from edge.trust.signedtime import TimeStatement, TimeVerdict, judge_time, time_bytes
 from edge.trust.signing import OrderFile, new_job_id, order_from_file, sign_command, sign_order, take_sequence
 from edge.trust.succession import CurrentRoot, RootReason, RootVerdict, judge_root, payload_digest
+from edge.trust.timefloor import Now, vouched
 
 __all__ = [
     "Command",
@@ -62,6 +64,8 @@ __all__ = [
     "RootVerdict",
     "Signature",
     "Snapshot",
+    "TimeStatement",
+    "TimeVerdict",
     "TrustRoot",
     "Verb",
     "Verdict",
@@ -74,6 +78,7 @@ __all__ = [
     "create_key",
     "find_key",
     "judge_root",
+    "judge_time",
     "keyid_of",
     "load_private_key",
     "load_public_key",
@@ -97,7 +102,9 @@ __all__ = [
     "sign_command",
     "sign_order",
     "take_sequence",
+    "time_bytes",
     "verify_order",
     "verify_successor",
+    "vouched",
     "write_bundle",
 ]

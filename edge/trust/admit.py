@@ -11,7 +11,7 @@ The checks, in this order; the first that fails gives the reason:
     7. the signers' right to this issuer and work      threshold
     8. the site                                        wrong_site
     9. the trust root: new enough, not expired         stale_root
-   10. the time                                        expired, not_yet_valid
+   10. the time                                        expired, clock_untrusted, not_yet_valid
    11. the sequence number, then the job's id          replayed, conflict
    12. what this site can do                           unsupported
    13. room for the artifacts                          storage_full
@@ -21,6 +21,8 @@ What follows from a verdict:
     - Whoever signed an order may count on its verdict: it is final for these bytes, be it a refusal, since the issuer
       may have given the work to another site in the meantime. To try again is to sign again.
     - A refusal binds nothing: it moves no replay mark and takes no job id.
+    - `clock_untrusted` is the exception: nothing is decided, nothing is kept of it as a verdict, and the same bytes are
+      judged anew once somebody vouches for the clock.
     - `not_before` in the future is no reason to refuse. A site that is off line takes tomorrow's order today; the
       planner waits.
     - Only a `signed` verdict becomes an event. Bytes that nobody with a right to sign has signed are counted, so that
@@ -35,7 +37,7 @@ import enum
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 from edge.errors import EnvelopeError, FormatError
@@ -45,6 +47,7 @@ from edge.model.strictjson import shown
 from edge.replay import ReplayWindow
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
 from edge.trust.root import Role, RootKey, TrustRoot
+from edge.trust.timefloor import Now
 
 # How far an issuer's clock may be ahead of ours.
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -115,14 +118,6 @@ class Snapshot:
     free_bytes: int
     reserve_bytes: int
     ledger: Ledger
-
-
-@dataclass(frozen=True, slots=True)
-class Now:
-    """The time to judge by. `wall` is aware; `trusted` says that somebody has vouched for it since the host's start."""
-
-    wall: datetime
-    trusted: bool = True
 
 
 class _RefusalError(Exception):
@@ -252,16 +247,21 @@ def _check_addressee(order: JobOrder, snapshot: Snapshot, now: Now) -> None:
             Reason.STALE_ROOT,
             f"the order needs version {order.root_version_min} of the trust root, this site has {root.version}",
         )
-    if root.expires_at is not None and now.wall >= root.expires_at:
+    if root.expires_at is not None and now.passed(root.expires_at):
         raise _RefusalError(
             Reason.STALE_ROOT, f"this site's trust root expired at {time_text(root.expires_at)}, it needs a newer one"
         )
 
 
 def _check_time(order: JobOrder, now: Now) -> None:
-    if now.wall >= order.expires_at:
+    if now.passed(order.expires_at):
         raise _RefusalError(
             Reason.EXPIRED, f"the order expired at {time_text(order.expires_at)}, it is {time_text(now.wall)}"
+        )
+    if not now.trusted:
+        raise _RefusalError(
+            Reason.CLOCK_UNTRUSTED,
+            f"the order expires at {time_text(order.expires_at)}, and nobody vouches for this site's clock",
         )
     if order.issued_at - now.wall > CLOCK_TOLERANCE:
         raise _RefusalError(

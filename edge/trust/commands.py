@@ -39,9 +39,10 @@ from edge.errors import EnvelopeError, FormatError
 from edge.model.command import Command, Verb, parse_command
 from edge.model.fields import time_text
 from edge.model.strictjson import shown
-from edge.trust.admit import CLOCK_TOLERANCE, Now
+from edge.trust.admit import CLOCK_TOLERANCE
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
 from edge.trust.root import Role, RootKey, TrustRoot
+from edge.trust.timefloor import Now
 
 
 class CommandReason(enum.StrEnum):
@@ -232,21 +233,21 @@ def _check_addressee(command: Command, snapshot: CommandSnapshot, now: Now) -> N
             CommandReason.WRONG_SITE, f"the command is for site {command.site}, this is {snapshot.site}"
         )
     expires_at = snapshot.root.expires_at
-    if expires_at is not None and now.wall >= expires_at:
+    if expires_at is not None and now.passed(expires_at):
         raise _RefusalError(
             CommandReason.STALE_ROOT, f"this site's trust root expired at {time_text(expires_at)}, it needs a newer one"
         )
 
 
 def _check_time(command: Command, now: Now) -> None:
-    if not now.trusted:
-        raise _RefusalError(
-            CommandReason.CLOCK_UNTRUSTED, "nobody has vouched for this site's clock, and a command is short-lived"
-        )
-    if now.wall >= command.expires_at:
+    if now.passed(command.expires_at):
         raise _RefusalError(
             CommandReason.EXPIRED,
             f"the command expired at {time_text(command.expires_at)}, it is {time_text(now.wall)}",
+        )
+    if not now.trusted:
+        raise _RefusalError(
+            CommandReason.CLOCK_UNTRUSTED, "nobody has vouched for this site's clock, and a command is short-lived"
         )
     if command.issued_at - now.wall > CLOCK_TOLERANCE:
         raise _RefusalError(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from edge.model.event import ClockTrust
 
@@ -31,6 +31,10 @@ BEHIND_MAX = timedelta(minutes=5)
 ANSWER_MAX_S = 24 * 3600.0
 """How old a nonce may be for its answer to vouch for the clock, and not only raise the floor: our choice. It bounds how
 wrong the time is: an answer may come by a person with a USB stick."""
+
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+"""No site is older than this program."""
 
 
 class Source(enum.StrEnum):

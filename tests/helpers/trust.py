@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.model.fields import time_text
-from edge.trust import Now, PayloadType, ReplayWindow, Snapshot, TrustRoot, Verdict, keyid_of, public_bytes, sign
+from edge.trust import PayloadType, ReplayWindow, Snapshot, TrustRoot, Verdict, keyid_of, public_bytes, sign, vouched
 
 AT = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
-NOW = Now(AT)
+NOW = vouched(AT)
 PROGRAM = b"G28\nG1 X10 Y10 F3000\n"
 ISSUER = "orders@acme"
 

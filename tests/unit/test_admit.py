@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.model.fields import time_text
-from edge.trust import Envelope, Now, PayloadType, Reason, Signature, Verdict, admit, parse, verify_order
+from edge.trust import Envelope, PayloadType, Reason, Signature, Verdict, admit, parse, verify_order, vouched
 from tests.helpers.trust import AT, ISSUER, NOW, Ceremony, keyid, order_document, step_document
 
 HOUR = timedelta(hours=1)
@@ -198,7 +198,7 @@ def test_stale_root():
 def test_stale_root_when_it_has_expired():
     ceremony = Ceremony(expires_at=in_time(timedelta()))
     assert_refused(judge(ceremony, ceremony.order()), Reason.STALE_ROOT, signed=True, says="trust root expired")
-    assert admit(ceremony.order(), ceremony.snapshot(), Now(AT - timedelta(seconds=1))).accepted
+    assert admit(ceremony.order(), ceremony.snapshot(), vouched(AT - timedelta(seconds=1))).accepted
 
 
 def test_expired_from_its_very_second():
@@ -286,7 +286,7 @@ def test_the_same_bytes_get_the_same_verdict_and_nothing_is_done():
     raw = ceremony.order()
     first = judge(ceremony, raw)
     ceremony.ledger.take(first)
-    again = admit(raw, ceremony.snapshot(site="elsewhere", free_bytes=0), Now(AT + timedelta(days=400)))
+    again = admit(raw, ceremony.snapshot(site="elsewhere", free_bytes=0), vouched(AT + timedelta(days=400)))
     assert again.repeated
     assert again == Verdict(True, None, first.detail, first.digest, first.order, first.signers, True, repeated=True)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from edge import execution, scribe
 from edge import runner as runner_module
-from edge import scribe
 from edge.clock import SystemClock
 from edge.driver import At, Finished, Lost, NotConfirmedError, Outcome, OutcomeKind, Recovery, Run, StillRunning
 from edge.errors import JournalError
@@ -32,8 +32,8 @@ def _no_long_pauses(monkeypatch) -> None:
     monkeypatch.setattr(runner_module, "RECONNECT_S", (0.01,))
     monkeypatch.setattr(scribe, "RETRY_S", 0.01)
     monkeypatch.setattr(scribe, "LAST_WORDS_S", 0.1)
-    monkeypatch.setattr(runner_module, "AFTER_STOP_S", 0.05)
-    monkeypatch.setattr(runner_module, "DETACH_S", 0.2)
+    monkeypatch.setattr(execution, "AFTER_STOP_S", 0.05)
+    monkeypatch.setattr(execution, "DETACH_S", 0.2)
 
 
 class LeftRig(Rig):
@@ -77,7 +77,7 @@ async def left_rig(
             return site.recovery
 
         def pass_stops_on() -> None:
-            for run_id, _ in site.ask(lambda snapshot: snapshot.stop_requests()):
+            for run_id, _, _ in site.ask(lambda snapshot: snapshot.requests()):
                 site.runner.stop(run_id)
 
         site.script.recover = recover
