@@ -428,9 +428,10 @@ def test_neither_a_private_key_nor_a_passphrase_is_written_anywhere_else(locked,
         for more in ("--passphrase-file pass", "--passphrase-file pass --json", "--passphrase-file job.toml"):
             _, out, complaint = locked(*words.split(), *(more.split() if "revoke" not in words else ()))
             said += out + complaint
-    secrets = [b"correct horse battery"]
+    passphrase = b"correct horse battery"
+    secrets = [passphrase]
     for name in ("root-1.key", "orders@acme.key"):
-        seed = load_private_key(tmp_path / name, lambda: secrets[0]).private_bytes_raw()
+        seed = load_private_key(tmp_path / name, lambda: passphrase).private_bytes_raw()
         secrets += [seed, seed.hex().encode(), base64.b64encode(seed), (tmp_path / name).read_bytes().splitlines()[1]]
     written = [file for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".key" and file.name != "pass"]
     assert {file.name for file in written} >= {"root.json", "2.json", "job.mfjob", "c.json"}
