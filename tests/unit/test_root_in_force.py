@@ -197,14 +197,17 @@ async def test_a_power_cut_anywhere_in_a_root_update_leaves_the_old_or_the_new_o
 # What stands under it
 
 
-async def test_an_order_is_judged_by_the_root_that_is_durable(tmp_path) -> None:
+async def test_an_order_is_judged_by_the_root_that_is_durable_before_anybody_has_adopted_it(
+    tmp_path, monkeypatch
+) -> None:
     async with rig(tmp_path) as site:
         await begin_with(site, version(1), tmp_path)
-        raw = site.ceremony.sign(json.dumps(site.order()).encode())
-        root, order = await asyncio.gather(
-            site.intake.take(revoking(2, LOST), "user:ada"), site.intake.envelope(raw, "user:ada")
-        )
-        assert (root.accepted, order.verdict.reason) == (True, "revoked_key")
+        monkeypatch.setattr(site.authority, "adopt", lambda known: False)
+        assert (await site.intake.take(revoking(2, LOST), "user:ada")).accepted
+        assert site.authority.root.version == 1
+        order = await site.intake.take(site.ceremony.sign(json.dumps(site.order()).encode()), "user:ada")
+        assert order.reason == "revoked_key"
+        assert (await site.intake.take(version(3), "user:ada")).accepted
 
 
 @pytest.mark.parametrize(
