@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge.model.event import Stamp, stamp_text
-from edge.trust.timefloor import BEGINNING, Host, Known, Now, Source, raised, read
+from edge.timefloor import BEGINNING, Host, Known, Now, Source, raised, read
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

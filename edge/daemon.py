@@ -31,7 +31,7 @@ from edge.schema import FILE_NAME
 from edge.scribe import ACTOR
 from edge.site import Site
 from edge.timekeeping import TimeKeeper
-from edge.trust.timefloor import Known
+from edge.timefloor import Known
 
 log = logging.getLogger("edge.daemon")
 

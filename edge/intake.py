@@ -47,7 +47,7 @@ from edge.trust import (
     parse,
     parse_order,
 )
-from edge.trust.timefloor import Known
+from edge.timefloor import Known
 
 log = logging.getLogger("edge.intake")
 

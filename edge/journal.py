@@ -30,7 +30,7 @@ from edge.jobstate import Requested, StepState
 from edge.model.event import Draft, Event, Stamp
 from edge.replay import ReplayWindow
 from edge.store import Store
-from edge.trust.timefloor import Known
+from edge.timefloor import Known
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from edge.model.machine import MachineState, Value
 from edge.model.order import Requirement, unmet
-from edge.trust.timefloor import Now
+from edge.timefloor import Now
 
 
 class StepKey(NamedTuple):

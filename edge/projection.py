@@ -16,6 +16,7 @@ import binascii
 import json
 import sqlite3
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, assert_never
 
 from edge.errors import IllegalTransitionError, Motion
@@ -34,9 +35,8 @@ from edge.jobstate import (
     resolution,
 )
 from edge.model.event import ClockTrust, Event, EventKind, stamp_text
-from edge.model.fields import parse_time
 from edge.replay import ReplayWindow
-from edge.trust.timefloor import BEGINNING, Host, Known, SignedTime, answered
+from edge.timefloor import BEGINNING, Host, Known, SignedTime, answered
 
 
 def apply(connection: sqlite3.Connection, event: Event) -> None:
@@ -130,14 +130,14 @@ def known_time(connection: sqlite3.Connection) -> Known:
     floor, at, mono_ms, boot_id = connection.execute(
         "SELECT floor, signed_at, signed_mono_ms, signed_boot_id FROM standing"
     ).fetchone()
-    signed = None if at is None else SignedTime(parse_time(at), mono_ms / 1000, boot_id)
-    return Known(BEGINNING if floor is None else parse_time(floor), signed)
+    signed = None if at is None else SignedTime(datetime.fromisoformat(at), mono_ms / 1000, boot_id)
+    return Known(BEGINNING if floor is None else datetime.fromisoformat(floor), signed)
 
 
 def _time_accepted(connection: sqlite3.Connection, event: Event) -> None:
     body = event.body
-    answer = SignedTime(parse_time(body["at"]), body["nonce_mono_ms"] / 1000, body["boot_id"])
-    now = Host(parse_time(event.at_wall), event.at_mono_ms / 1000, event.boot_id, synchronized=False)
+    answer = SignedTime(datetime.fromisoformat(body["at"]), body["nonce_mono_ms"] / 1000, body["boot_id"])
+    now = Host(datetime.fromisoformat(event.at_wall), event.at_mono_ms / 1000, event.boot_id, synchronized=False)
     known = answered(known_time(connection), answer, now, repairs=body["repairs"])
     signed = known.signed and (
         stamp_text(known.signed.at),

@@ -30,6 +30,12 @@ trust_root = "root.dsse.json"       # who may order work here: `edge root new`, 
 [time]
 source = "ntp"                      # or "host", if this computer's own clock has a battery and is looked after
 
+# What the centre may do though nobody stands at the machine (docs/trust.md); both are off unless you say otherwise.
+#
+# [remote]
+# allow_clear = false                # say that a finished part was taken off
+# allow_release = false              # go on, or try again, after something can have moved
+
 # One table for each machine. `properties` is what an order's `requires` is matched with; `limits` is what a program
 # must stay within, or it is refused before anything moves.
 #

@@ -14,7 +14,7 @@ from edge.errors import ConfigError
 from edge.model.fields import Process, SiteId
 from edge.model.strictjson import shown
 from edge.sitefile import SiteFile
-from edge.trust.timefloor import Source
+from edge.timefloor import Source
 
 SOCKET_PATH_MAX_BYTES = 107
 """Longest path of a Unix socket: sun_path has 108 bytes with its NUL (unix(7))."""

@@ -37,7 +37,7 @@ from edge.trust.root import (
 from edge.trust.signedtime import TimeStatement, TimeVerdict, judge_time, time_bytes
 from edge.trust.signing import OrderFile, new_job_id, order_from_file, sign_command, sign_order, take_sequence
 from edge.trust.succession import CurrentRoot, RootReason, RootVerdict, judge_root, payload_digest
-from edge.trust.timefloor import Now, vouched
+from edge.timefloor import Now, vouched
 
 __all__ = [
     "Command",

@@ -47,7 +47,7 @@ from edge.model.strictjson import shown
 from edge.replay import ReplayWindow
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
 from edge.trust.root import Role, RootKey, TrustRoot
-from edge.trust.timefloor import Now
+from edge.timefloor import Now
 
 # How far an issuer's clock may be ahead of ours.
 CLOCK_TOLERANCE = timedelta(minutes=5)

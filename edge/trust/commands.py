@@ -42,7 +42,7 @@ from edge.model.strictjson import shown
 from edge.trust.admit import CLOCK_TOLERANCE
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
 from edge.trust.root import Role, RootKey, TrustRoot
-from edge.trust.timefloor import Now
+from edge.timefloor import Now
 
 
 class CommandReason(enum.StrEnum):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.model.event import ClockTrust
-from edge.trust.timefloor import (
+from edge.timefloor import (
     AHEAD_MAX,
     ANSWER_MAX_S,
     BEHIND_MAX,
