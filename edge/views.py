@@ -72,7 +72,7 @@ class Snapshot:
             " accepted_at, revision, held_by, held_since, held_reason"
             f" FROM orders {chosen} ORDER BY priority DESC, due_at IS NULL, due_at, accepted_seq"
         )
-        return [{**row, "held": _take_held(row), **_progress(states[row["job_id"]])} for row in rows]
+        return [{**_with_held(row), **_progress(states[row["job_id"]])} for row in rows]
 
     def job(self, job_id: str) -> Row | None:
         """One job with all that is known of it; None if no such order was accepted."""
@@ -82,10 +82,8 @@ class Snapshot:
         order = found[0]
         envelope, payload = order.pop("envelope"), json.loads(order.pop("payload"))
         accepted = self._rows("SELECT raw FROM events WHERE seq = ?", order["accepted_seq"])[0]
-        held = _take_held(order)
         return {
-            **order,
-            "held": held,
+            **_with_held(order),
             **_progress(self._states_by_part("WHERE job_id = ?", job_id)[job_id]),
             "order": payload,
             "envelope_bytes": len(envelope),
@@ -130,7 +128,7 @@ class Snapshot:
             " FROM steps s JOIN orders o USING (job_id) WHERE s.state = ? ORDER BY o.accepted_seq, s.part, s.step",
             StepState.ALLOWED_TO_START,
         )
-        return [{**row, "held": _take_held(row)} for row in rows]
+        return [_with_held(row) for row in rows]
 
     def open_runs(self) -> list[Row]:
         """Every run without an end, its step's state, and what its order says of a restart of the daemon."""
@@ -204,11 +202,10 @@ class Snapshot:
             " AND EXISTS (SELECT 1 FROM steps s WHERE s.job_id = o.job_id AND s.state NOT IN ('COMPLETED', 'ABORTED'))"
             " ORDER BY o.held_since"
         ):
-            held = _take_held(row) or {}
+            held = _with_held(row)["held"]
             text, command = f"job {row['job_id']} is {held_in_words(held)}", f"edge job release {row['job_id']}"
-            found.append(
-                {"kind": "held_job", "text": text, "command": command, **row, "held": held, "since": held["since"]}
-            )
+            about = {"job_id": row["job_id"], "held": held, "since": held["since"]}
+            found.append({"kind": "held_job", "text": text, "command": command, **about})
         for row in self._rows(
             "SELECT m.machine, m.needs_clearing AS run_id, r.job_id, r.ended_at AS since FROM machines m"
             " JOIN runs r ON r.run_id = m.needs_clearing WHERE r.ended_at IS NOT NULL ORDER BY m.machine"
@@ -363,10 +360,10 @@ def held_in_words(held: Row | None) -> str:
     return f"held by {held['by'].removeprefix('user:')} since {at:%Y-%m-%d %H:%M} UTC{because}"
 
 
-def _take_held(order: Row) -> Row | None:
-    """Takes the columns about a hold out of an order's row, and gives them as one value."""
-    by, since, reason = (order.pop(f"held_{key}") for key in ("by", "since", "reason"))
-    return None if by is None else {"by": by, "since": since, "reason": reason}
+def _with_held(row: Row) -> Row:
+    """An order's row with its columns about a hold as one value."""
+    by, since, reason = (row.pop(f"held_{key}") for key in ("by", "since", "reason"))
+    return {**row, "held": None if by is None else {"by": by, "since": since, "reason": reason}}
 
 
 def _of_step(row: Row) -> Iterator[Row]:

@@ -16,6 +16,7 @@ from edge.errors import ConfigError
 from edge.journal import Journal
 from edge.planner import Code
 from edge.schema import FILE_NAME
+from edge.timefloor import Source
 from edge.trust import PayloadType
 from tests.helpers.rig import Rig, rig
 from tests.helpers.trust import ISSUER, keyid, root_document, signed_root
@@ -136,7 +137,7 @@ async def settled(folder: Path, raw: bytes) -> int:
     file = folder / "file.dsse.json"
     file.write_bytes(raw)
     authority = Authority.load(file)
-    async with Journal.open(folder / FILE_NAME, "berlin-1", SystemClock().stamp) as journal:
+    async with Journal.open(folder / FILE_NAME, "berlin-1", SystemClock(Source.HOST).stamp) as journal:
         await authority.settle(journal)
         assert (await journal.verify()).problems == ()
     return authority.root.version

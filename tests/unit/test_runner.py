@@ -180,8 +180,8 @@ async def test_a_stop_requested_between_the_claim_and_the_drivers_start_reaches_
         site.script.work_until_stopped()
 
         def as_the_dispatcher() -> None:
-            for run_id, _, _ in site.ask(lambda snapshot: snapshot.requests()):
-                site.runner.stop(run_id)
+            for run_id, _, requested in site.ask(lambda snapshot: snapshot.requests()):
+                (site.runner.stop if requested.ends_the_run else site.runner.look)(run_id)
 
         record = site.journal.record
 

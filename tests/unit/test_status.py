@@ -17,7 +17,8 @@ from edge.schema import FILE_NAME
 from tests.journal_kit import JOB, SITE, accepted, began, cleared, ended, online, ticking
 
 CONFIGURED = [{"id": "prn-1", "driver": "gcode", "processes": ["fdm"]}]
-DAEMON = {"pid": 1, "version": "0", "since": "2026-11-21T10:00:00.000Z"}
+CLOCK = {"now": "2026-11-21T10:00:00.000Z", "trust": "trusted"}
+DAEMON = {"pid": 1, "version": "0", "since": "2026-11-21T10:00:00.000Z", "clock": CLOCK}
 IDLE = {"state": "IDLE", "detail": ""}
 
 
