@@ -30,8 +30,8 @@ from edge.runner import Runner
 from edge.schema import FILE_NAME
 from edge.scribe import ACTOR
 from edge.site import Site
-from edge.timekeeping import TimeKeeper
 from edge.timefloor import Known
+from edge.timekeeping import TimeKeeper
 
 log = logging.getLogger("edge.daemon")
 

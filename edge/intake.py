@@ -33,6 +33,7 @@ from edge.errors import EnvelopeError
 from edge.journal import Journal, KnownRoot, Transaction
 from edge.model.event import Draft, EventKind
 from edge.nonce import NonceFile
+from edge.timefloor import Known
 from edge.trust import (
     CommandVerdict,
     JobOrder,
@@ -47,7 +48,6 @@ from edge.trust import (
     parse,
     parse_order,
 )
-from edge.timefloor import Known
 
 log = logging.getLogger("edge.intake")
 

@@ -9,6 +9,7 @@ Everything named in `__all__` stays as it is within a major version; the modules
 from edge.model.command import Command, Verb, command_bytes, parse_command
 from edge.model.order import JobOrder, order_bytes, parse_order
 from edge.replay import ReplayWindow
+from edge.timefloor import Now, vouched
 from edge.trust.admit import Ledger, Reason, Snapshot, Verdict, admit, verify_order
 from edge.trust.bundle import check_files, read_envelope, replace_envelope, write_bundle
 from edge.trust.ceremony import add_keys, find_key, replace_key, revoke_key
@@ -37,7 +38,6 @@ from edge.trust.root import (
 from edge.trust.signedtime import TimeStatement, TimeVerdict, judge_time, time_bytes
 from edge.trust.signing import OrderFile, new_job_id, order_from_file, sign_command, sign_order, take_sequence
 from edge.trust.succession import CurrentRoot, RootReason, RootVerdict, judge_root, payload_digest
-from edge.timefloor import Now, vouched
 
 __all__ = [
     "Command",

@@ -45,9 +45,9 @@ from edge.model.fields import time_text
 from edge.model.order import JobOrder, parse_order
 from edge.model.strictjson import shown
 from edge.replay import ReplayWindow
+from edge.timefloor import Now
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
 from edge.trust.root import Role, RootKey, TrustRoot
-from edge.timefloor import Now
 
 # How far an issuer's clock may be ahead of ours.
 CLOCK_TOLERANCE = timedelta(minutes=5)

@@ -39,10 +39,10 @@ from edge.errors import EnvelopeError, FormatError
 from edge.model.command import Command, Verb, parse_command
 from edge.model.fields import time_text
 from edge.model.strictjson import shown
+from edge.timefloor import Now
 from edge.trust.admit import CLOCK_TOLERANCE
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
 from edge.trust.root import Role, RootKey, TrustRoot
-from edge.timefloor import Now
 
 
 class CommandReason(enum.StrEnum):

@@ -23,8 +23,8 @@ from edge.planner import StepKey
 from edge.plugins import Equipment
 from edge.runner import Assignment, Runner
 from edge.schema import FILE_NAME
-from edge.timefloor import Source
 from edge.steering import Steering
+from edge.timefloor import Source
 from edge.trust import new_job_id, write_bundle
 from edge.work import work_of
 from tests.helpers.fake_driver import Connection, FakePlugin, Limits, Script, confirm

@@ -9,8 +9,8 @@ import pytest
 
 from edge.errors import FormatError
 from edge.model.command import Verb, command_bytes, parse_command
-from edge.model.fields import time_text
 from edge.model.event import ClockTrust
+from edge.model.fields import time_text
 from edge.trust import (
     CommandReason,
     CommandVerdict,

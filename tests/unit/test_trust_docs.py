@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.model.command import Command
 from edge.model.site import RemoteTable
-from edge.trust import vouched, PayloadType, admit, admit_command, keyid_of, load_root, pae, public_bytes, sign
+from edge.trust import PayloadType, admit, admit_command, keyid_of, load_root, pae, public_bytes, sign, vouched
 from tests.helpers.trust import Ceremony
 
 PAGE = (Path(__file__).parents[2] / "docs" / "trust.md").read_text()
