@@ -100,6 +100,11 @@ class Transaction:
         ).fetchone()
         return None if row is None else KnownVerdict(bool(row[0]), *row[1:])
 
+    def was_refused(self, payload_digest: str, reason: str) -> bool:
+        """Whether an envelope with this payload was refused for this reason."""
+        query = "SELECT 1 FROM verdicts WHERE payload_digest = ? AND reason = ? AND NOT accepted"
+        return bool(self.connection.execute(query, (payload_digest, reason)).fetchone())
+
     def window(self, issuer: str, series: str) -> ReplayWindow:
         """The sequence numbers of a series that were accepted."""
         row = self.connection.execute(

@@ -106,8 +106,16 @@ def _cause(error: Exception) -> str:
 def _verdict(connection: sqlite3.Connection, event: Event, accepted: bool) -> None:
     body = event.body
     connection.execute(
-        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?)",
-        (body["digest"], accepted, body.get("reason", ""), body.get("detail", ""), event.job_id, event.seq),
+        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            body["digest"],
+            body.get("payload_digest"),
+            accepted,
+            body.get("reason", ""),
+            body.get("detail", ""),
+            event.job_id,
+            event.seq,
+        ),
     )
 
 

@@ -27,15 +27,18 @@ CREATE TABLE events (
 CREATE INDEX events_of_job ON events (job_id, seq) WHERE job_id IS NOT NULL;
 CREATE INDEX events_of_machine ON events (machine, seq) WHERE machine IS NOT NULL;
 
--- digest: of the signed bytes. The same bytes again get the same verdict again.
+-- digest: of the envelope. The same bytes again get the same verdict again. payload_digest: of what was refused, so
+-- that other spellings of its envelope are no events.
 CREATE TABLE verdicts (
     digest TEXT PRIMARY KEY,
+    payload_digest TEXT,
     accepted INTEGER NOT NULL,
     reason TEXT NOT NULL,
     detail TEXT NOT NULL,
     job_id TEXT,
     seq INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX verdicts_of_payload ON verdicts (payload_digest) WHERE payload_digest IS NOT NULL;
 
 -- payload: the order as JSON text. revision: the seq of the newest event about the job.
 CREATE TABLE orders (
