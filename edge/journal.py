@@ -142,6 +142,10 @@ class Transaction:
         ).fetchone()
         return None if row is None else KnownRoot(*row)
 
+    def roots(self) -> list[bytes]:
+        """Every trust root that the site went by, as it was signed; the newest last."""
+        return [bytes(row[0]) for row in self.connection.execute("SELECT envelope FROM roots ORDER BY version")]
+
     def is_command_used(self, command_id: str) -> bool:
         """Whether a command with this id was accepted."""
         return bool(self.connection.execute("SELECT 1 FROM commands WHERE command_id = ?", (command_id,)).fetchone())
