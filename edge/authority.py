@@ -146,6 +146,18 @@ class Authority:
             self._verdicts[key] = self.refusal(envelope, order)
         return self._verdicts[key] or self._stale(order, now)
 
+    def forbids_going_on(self, envelope: bytes, order: JobOrder, earlier: Sequence[bytes]) -> str:
+        """Why a run that was left open must not go on; empty if it may. `earlier` are the roots that the site went by.
+
+        It began under one of them: a key that was rotated or revoked since ends no work that runs, a compromised one
+        does.
+        """
+        refusal = self.refusal(envelope, order)
+        if not refusal or (stolen := self.compromised(envelope)):
+            return refusal and stolen
+        verdicts = (verify_order(envelope, load_root(raw)) for raw in earlier)
+        return "" if any(verdict.accepted and verdict.order == order for verdict in verdicts) else refusal
+
     def compromised(self, envelope: bytes) -> str:
         """Why work that runs on this order must stop: it needs a key that somebody else may have. Empty if it need not.
 

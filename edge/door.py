@@ -1,4 +1,8 @@
-"""Trust roots and commands from the centre: judged and written down in one transaction each. Part of `edge.intake`."""
+"""Trust roots and commands from the centre: judged and written down in one transaction each. Part of `edge.intake`.
+
+A signed refusal is one event for each payload and reason. An envelope can be spelled in many ways by whoever has a copy
+(blanks, the order of its signatures); such repetitions are counted, so that they cannot fill the journal either.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 from edge.actions import ACTIONS, Action
 from edge.authority import Authority, root_accepted
@@ -24,15 +27,12 @@ from edge.trust import (
     Now,
     RootVerdict,
     TimeVerdict,
+    Verdict,
     admit_command,
     judge_root,
     judge_time,
+    payload_digest,
 )
-
-
-def minute_of(now: datetime) -> str:
-    """The minute under which refusals are counted."""
-    return now.strftime("%Y-%m-%dT%H:%MZ")
 
 
 def take_root(transaction: Transaction, raw: bytes, authority: Authority, actor: str, now: datetime) -> RootVerdict:
@@ -42,14 +42,35 @@ def take_root(transaction: Transaction, raw: bytes, authority: Authority, actor:
         return verdict
     if verdict.root is not None:
         transaction.record(root_accepted(actor, raw, verdict.root.version, verdict.signers))
-    elif not verdict.signed:
-        transaction.count_refusal(str(verdict.reason), minute_of(now))
-    else:
-        known = transaction.verdict_of(verdict.digest)
-        if known is not None and known.reason == verdict.reason:
-            return replace(verdict, repeated=True)
-        transaction.record(Draft(EventKind.ROOT_REFUSED, actor, _refusal(verdict)))
-    return verdict
+        return verdict
+    told = write_refusal(transaction, EventKind.ROOT_REFUSED, verdict, raw, actor, now)
+    return verdict if told or not verdict.signed else replace(verdict, repeated=True)
+
+
+def write_refusal(
+    transaction: Transaction,
+    kind: EventKind,
+    verdict: Verdict | RootVerdict | CommandVerdict | TimeVerdict,
+    raw: bytes,
+    actor: str,
+    now: datetime,
+    job_id: str | None = None,
+) -> bool:
+    """Record a refusal, or only count it; whether it was recorded."""
+    reason = str(verdict.reason)
+    of_payload = payload_digest(raw) if verdict.signed else ""
+    if not verdict.signed or transaction.was_refused(of_payload, reason):
+        transaction.count_refusal(reason, now.strftime("%Y-%m-%dT%H:%MZ"))
+        return False
+    body = {
+        "digest": verdict.digest,
+        "payload_digest": of_payload,
+        "reason": reason,
+        "detail": verdict.detail,
+        "signers": list(verdict.signers),
+    }
+    transaction.record(Draft(kind, actor, body, job_id=job_id))
+    return True
 
 
 def take_time(
@@ -57,10 +78,8 @@ def take_time(
 ) -> TimeVerdict:
     """Judge a signed time, the answer to `nonce`, and write it down."""
     verdict = judge_time(raw, authority.judged_by(transaction.root_in_force()).root, nonce.value)
-    if not verdict.signed:
-        transaction.count_refusal(str(verdict.reason), minute_of(now))
-    elif verdict.at is None:
-        transaction.record(Draft(EventKind.TIME_REFUSED, actor, _refusal(verdict)))
+    if verdict.at is None:
+        write_refusal(transaction, EventKind.TIME_REFUSED, verdict, raw, actor, now)
     else:
         body = {
             "digest": verdict.digest,
@@ -131,13 +150,9 @@ def take_command(
         return verdict
     if verdict.accepted and verdict.command is not None:
         verdict = _carry_out(transaction, raw, verdict, verdict.command, remote.actions, actor)
-    if verdict.accepted:
-        return verdict
-    if not verdict.signed:
-        transaction.count_refusal(str(verdict.reason), minute_of(now.wall))
-    else:
+    if not verdict.accepted:
         job_id = verdict.command.job_id if verdict.command is not None else None
-        transaction.record(Draft(EventKind.COMMAND_REFUSED, actor, _refusal(verdict), job_id=job_id))
+        write_refusal(transaction, EventKind.COMMAND_REFUSED, verdict, raw, actor, now.wall, job_id)
     return verdict
 
 
@@ -173,12 +188,3 @@ def _carry_out(
     except JournalError as error:
         return replace(verdict, accepted=False, reason=CommandReason.NOT_POSSIBLE, detail=str(error))
     return verdict
-
-
-def _refusal(verdict: RootVerdict | CommandVerdict | TimeVerdict) -> dict[str, Any]:
-    return {
-        "digest": verdict.digest,
-        "reason": str(verdict.reason),
-        "detail": verdict.detail,
-        "signers": list(verdict.signers),
-    }

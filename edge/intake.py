@@ -28,7 +28,7 @@ from pathlib import Path
 from edge.artifacts import Artifacts, read_bundle
 from edge.authority import Authority
 from edge.clock import SystemClock
-from edge.door import Remote, minute_of, take_command, take_root, take_time
+from edge.door import Remote, take_command, take_root, take_time, write_refusal
 from edge.errors import EnvelopeError
 from edge.journal import Journal, KnownRoot, Transaction
 from edge.model.event import Draft, EventKind
@@ -246,10 +246,7 @@ class Intake:
 
 
 def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, now: datetime.datetime) -> None:
-    if not verdict.signed:
-        reason = str(verdict.reason)
-        transaction.count_refusal(reason, minute_of(now))
-    elif verdict.accepted and verdict.order is not None:
+    if verdict.accepted and verdict.order is not None:
         body = {
             "digest": verdict.digest,
             "envelope": base64.b64encode(raw).decode("ascii"),
@@ -257,14 +254,8 @@ def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, 
         }
         transaction.record(Draft(EventKind.JOB_ACCEPTED, actor, body, job_id=verdict.order.job_id))
     else:
-        body = {
-            "digest": verdict.digest,
-            "reason": str(verdict.reason),
-            "detail": verdict.detail,
-            "signers": list(verdict.signers),
-        }
         claimed = verdict.order.job_id if verdict.order is not None else None
-        transaction.record(Draft(EventKind.JOB_REFUSED, actor, body, job_id=claimed))
+        write_refusal(transaction, EventKind.JOB_REFUSED, verdict, raw, actor, now, claimed)
 
 
 def _park(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str) -> Verdict:

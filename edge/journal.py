@@ -120,6 +120,11 @@ class Transaction:
         ).fetchone()
         return None if row is None else KnownVerdict(bool(row[0]), *row[1:])
 
+    def was_refused(self, payload_digest: str, reason: str) -> bool:
+        """Whether an envelope with this payload was refused for this reason."""
+        query = "SELECT 1 FROM verdicts WHERE payload_digest = ? AND reason = ? AND NOT accepted"
+        return bool(self.connection.execute(query, (payload_digest, reason)).fetchone())
+
     def window(self, issuer: str, series: str) -> ReplayWindow:
         """The sequence numbers of a series that were accepted."""
         row = self.connection.execute(
@@ -187,6 +192,10 @@ class Transaction:
     def unpark(self, digest: str) -> None:
         """It has its verdict."""
         self.connection.execute("DELETE FROM parked WHERE digest = ?", (digest,))
+
+    def roots(self) -> list[bytes]:
+        """Every trust root that the site went by, as it was signed; the newest last."""
+        return [bytes(row[0]) for row in self.connection.execute("SELECT envelope FROM roots ORDER BY version")]
 
     def is_command_used(self, command_id: str) -> bool:
         """Whether a command with this id was accepted."""
@@ -408,8 +417,8 @@ def _fold_anew(connection: sqlite3.Connection) -> None:
     checkpoints = connection.execute("SELECT run_id, value FROM checkpoints").fetchall()
     connection.execute("DELETE FROM checkpoints")  # they refer to runs
     for table in ("runs", "steps", *(name for name in schema.DERIVED if name not in ("runs", "steps"))):
-        connection.execute(f"DROP TABLE {table}")
-    for statement in schema.statements(schema.FOLDED_TABLES):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+    for statement in schema.statements(schema.TABLES):
         connection.execute(statement)
     for (raw,) in connection.execute("SELECT raw FROM events ORDER BY seq"):
         projection.apply(connection, chain.decode(raw))

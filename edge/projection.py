@@ -67,15 +67,13 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             connection.execute("UPDATE standing SET held = NULL")
         case EventKind.TIME_ACCEPTED:
             _time_accepted(connection, event)
-        case EventKind.TIME_REFUSED:
-            pass
         case EventKind.JOB_ACCEPTED:
             _job_accepted(connection, event)
         case EventKind.JOB_REFUSED | EventKind.COMMAND_REFUSED:
             _verdict(connection, event, accepted=False)
         case EventKind.ROOT_ACCEPTED:
             _root_accepted(connection, event)
-        case EventKind.ROOT_REFUSED:
+        case EventKind.ROOT_REFUSED | EventKind.TIME_REFUSED:
             _forget_verdict(connection, event)
             _verdict(connection, event, accepted=False)
         case EventKind.COMMAND_ACCEPTED:
@@ -156,8 +154,16 @@ def _time_accepted(connection: sqlite3.Connection, event: Event) -> None:
 def _verdict(connection: sqlite3.Connection, event: Event, accepted: bool) -> None:
     body = event.body
     connection.execute(
-        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?)",
-        (body["digest"], accepted, body.get("reason", ""), body.get("detail", ""), event.job_id, event.seq),
+        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            body["digest"],
+            body.get("payload_digest"),
+            accepted,
+            body.get("reason", ""),
+            body.get("detail", ""),
+            event.job_id,
+            event.seq,
+        ),
     )
 
 

@@ -337,7 +337,7 @@ class Runner:
         """The run and its program by what was signed. Raises `TrustError` if that is not what was planned."""
         key = assignment.key
         order = self._authority.verified(assignment.envelope, self._clock.now())
-        if order != assignment.order or order.job_id != key.job_id:
+        if order != assignment.order or order.job_id != key.job_id or order.site != self._journal.site:
             raise TrustError(NOT_AS_SIGNED)
         step, program = work_of(order, key.step, self._artifacts)
         return Run(secrets.token_hex(16), order.job_id, key.part, step, assignment.attempt), program

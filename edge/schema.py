@@ -4,7 +4,8 @@
 without a valid signature), `checkpoints` is what a driver wants back after a restart: both are overwritten in place.
 
 When a folded table changes, `FORMAT` goes up and the old number joins `FOLDED_ANEW`: the daemon that opens such a file
-makes the folded tables anew from its events. When a kept table changes, that is not enough.
+makes the folded tables anew from its events, and the kept tables that are missing. When a kept table changes, that is
+not enough.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ FORMAT = "2"
 FOLDED_ANEW = frozenset({"1"})
 
 KEPT_TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
-CREATE TABLE events (
+CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY,
     hash TEXT NOT NULL,
     raw BLOB NOT NULL,
@@ -32,13 +33,13 @@ CREATE TABLE events (
     machine TEXT,
     at_wall TEXT NOT NULL
 ) STRICT;
-CREATE INDEX events_of_job ON events (job_id, seq) WHERE job_id IS NOT NULL;
-CREATE INDEX events_of_machine ON events (machine, seq) WHERE machine IS NOT NULL;
+CREATE INDEX IF NOT EXISTS events_of_job ON events (job_id, seq) WHERE job_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS events_of_machine ON events (machine, seq) WHERE machine IS NOT NULL;
 
-CREATE TABLE checkpoints (run_id TEXT PRIMARY KEY REFERENCES runs (run_id), value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS checkpoints (run_id TEXT PRIMARY KEY REFERENCES runs (run_id), value TEXT NOT NULL) STRICT;
 
 -- Signed orders that wait until somebody vouches for the clock: nothing is decided about them yet. seq: their turn.
-CREATE TABLE parked (
+CREATE TABLE IF NOT EXISTS parked (
     seq INTEGER PRIMARY KEY,
     digest TEXT NOT NULL UNIQUE,
     envelope BLOB NOT NULL,
@@ -46,7 +47,7 @@ CREATE TABLE parked (
 ) STRICT;
 
 -- minute: RFC 3339 in UTC, cut after the minute.
-CREATE TABLE refusals (
+CREATE TABLE IF NOT EXISTS refusals (
     minute TEXT NOT NULL,
     reason TEXT NOT NULL,
     count INTEGER NOT NULL,
@@ -55,15 +56,18 @@ CREATE TABLE refusals (
 """
 
 FOLDED_TABLES = """
--- digest: of the signed bytes. The same bytes again get the same verdict again.
+-- digest: of the envelope. The same bytes again get the same verdict again. payload_digest: of what was refused, so
+-- that other spellings of its envelope are no events.
 CREATE TABLE verdicts (
     digest TEXT PRIMARY KEY,
+    payload_digest TEXT,
     accepted INTEGER NOT NULL,
     reason TEXT NOT NULL,
     detail TEXT NOT NULL,
     job_id TEXT,
     seq INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX verdicts_of_payload ON verdicts (payload_digest) WHERE payload_digest IS NOT NULL;
 
 -- payload: the order as JSON text. revision: the seq of the newest event about the job. held_by: who holds the job,
 -- since when and why; null while nobody does.

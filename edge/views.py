@@ -241,7 +241,7 @@ class Snapshot:
             " GROUP BY reason ORDER BY reason",
             since,
         ):
-            text = f"refused in the last day for want of valid signatures, as {row['reason']}: {row['count']}"
+            text = f"refused in the last day and only counted, as {row['reason']}: {row['count']}"
             found.append({"kind": "refusals", "text": text, **row})
         return found
 

@@ -63,7 +63,7 @@ def _add_root_commands(commands: Commands) -> None:
     sign.add_argument("--key", type=Path, required=True, metavar="KEY.key")
     _add_passphrase_file(sign)
     show = command(root, "show", "what a trust root says and who signed it", _root_show)
-    show.add_argument("file", type=Path, metavar="FILE")
+    show.add_argument("file", type=Path, nargs="?", metavar="FILE", help="default: the one in force at this site")
     show.add_argument("--after", type=Path, metavar="OLD", help="also whether it follows this version")
     submit = command(root, "submit", "hand the next versions to the site, one after the other", _root_submit)
     submit.add_argument("files", type=Path, nargs="+", metavar="FILE")

@@ -9,9 +9,11 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+from edge import sitefile
 from edge.cli.trust import opened, print_field, print_json, read_signed_file, replaced
 from edge.errors import RootError, UsageError
 from edge.model.fields import parse_time, problem_of, time_text
+from edge.schema import FILE_NAME
 from edge.trust.ceremony import add_keys, find_key, replace_key, revoke_key
 from edge.trust.envelope import Envelope, PayloadType, add_signature
 from edge.trust.files import write_new
@@ -25,6 +27,7 @@ from edge.trust.root import (
     root_bytes,
     verify_successor,
 )
+from edge.views import open_readonly
 
 _LIMITS = ("processes", "sites")
 
@@ -168,7 +171,11 @@ def root_sign(args: argparse.Namespace) -> int:
 
 def root_show(args: argparse.Namespace) -> int:
     """`edge root show`; 1 while signatures are missing."""
-    root, envelope = _read_root_file(args.file)
+    if args.file is None:
+        args.file, raw = _in_force(args)
+        root, envelope = read_root(raw)
+    else:
+        root, envelope = _read_root_file(args.file)
     _tell_root(args, root, envelope)
     complete = len(root.verify(Role.ROOT, envelope)) >= root.roles[Role.ROOT].threshold
     return 1 if not complete or _why_not_after(args, envelope) else 0
@@ -183,6 +190,16 @@ def _why_not_after(args: argparse.Namespace, envelope: Envelope) -> str | None:
     except RootError as error:
         return str(error)
     return ""
+
+
+def _in_force(args: argparse.Namespace) -> tuple[Path, bytes]:
+    """The root that the site's journal has, and the journal's place."""
+    state_dir = sitefile.read(sitefile.find(args.config)).state_dir
+    with open_readonly(state_dir) as snapshot:
+        found = snapshot.root_in_force()
+    if found is None:
+        raise UsageError(f"the journal in {state_dir} has no trust root yet; name a file")
+    return state_dir / FILE_NAME, found["envelope"]
 
 
 def _read_root_file(path: Path) -> tuple[TrustRoot, Envelope]:

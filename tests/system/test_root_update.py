@@ -17,7 +17,7 @@ from edge.trust import PayloadType, new_job_id
 from tests.helpers.site import SHORT, SiteFolder
 from tests.helpers.trust import ISSUER, OPERATOR, command_document, keyid, root_document, signed_root
 
-MILL_ONLY = "\n[remote]\nallow_clear = true\n"
+REMOTE = "\n[remote]\nallow_clear = true\n"
 
 
 def version(folder: Path, number: int, **fields: Any) -> Path:
@@ -63,6 +63,9 @@ def test_a_chain_comes_over_the_socket_and_outlives_the_daemon_and_an_older_file
     assert site.submit(site.bundle(SHORT + b";\n"), code=2)["reason"] == "revoked_key"
     assert "(as before" in site.edge("root", "submit", str(three)).stdout
     assert site.json("verify")["ok"]
+    assert site.json("root", "show")["root"]["version"] == 3
+    assert "trust root of ACME, version 3" in site.edge("root", "show").stdout
+    assert site.edge("events").returncode == 0
 
 
 def test_a_file_that_does_not_follow_neither_starts_nor_restarts_a_site(site, tmp_path) -> None:
@@ -107,7 +110,7 @@ def test_killed_at_any_moment_of_an_update_the_site_has_the_old_or_the_new_root(
 
 
 def test_a_signed_command_comes_over_the_socket(site, tmp_path) -> None:
-    site.config.write_text(site.config.read_text() + MILL_ONLY)
+    site.config.write_text(site.config.read_text() + REMOTE)
     start(site)
     site.json("root", "submit", str(version(tmp_path, 2)))
     now = datetime.now(UTC).replace(microsecond=0)

@@ -235,3 +235,18 @@ async def test_what_is_no_bundle_is_refused_without_a_trace(tmp_path: Path) -> N
         with pytest.raises(BundleError, match="not a zip file"):
             await site.intake.bundle(tmp_path / "garbage", "user:ada")
         assert site.journal.last_seq == 0
+
+
+async def test_other_spellings_of_a_signed_order_do_not_grow_the_journal(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        accepted = signed(site)
+        refused = signed(site, site="berlin-2")
+        assert (await send(site, accepted)).verdict.accepted
+        for number in range(20):
+            assert (await send(site, accepted + b" " * (number + 1))).verdict.reason == "replayed"
+            assert (await send(site, refused + b" " * number)).verdict.reason == "wrong_site"
+        reasons = [event["body"]["reason"] for event in site.events("job_refused")]
+        assert sorted(reasons) == ["replayed", "wrong_site"]
+        counts = {n["reason"]: n["count"] for n in site.ask(lambda snapshot: snapshot.notices()) if "count" in n}
+        assert counts == {"replayed": 19, "wrong_site": 19}
+        assert (await site.journal.verify()).problems == ()

@@ -162,3 +162,13 @@ async def test_a_refused_command_is_an_event_only_if_operators_signed_it(
         assert len(site.events("command_refused")) == events
         (notice,) = site.ask(lambda snapshot: snapshot.notices())
         assert notice.get("count") == (None if events else 3)
+
+
+async def test_other_spellings_of_a_command_do_not_grow_the_journal(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        let_in(site)
+        raw = command(site, job_id=(await site.submit()).job_id)
+        assert (await site.intake.take(raw, "mqtt")).accepted
+        for number in range(1, 20):
+            assert (await site.intake.take(raw + b" " * number, "mqtt")).reason == "replayed"
+        assert len(site.events("command_refused")) == 1

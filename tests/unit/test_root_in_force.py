@@ -12,15 +12,18 @@ import pytest
 
 from edge.authority import Authority
 from edge.clock import SystemClock
+from edge.driver import At
 from edge.errors import ConfigError
 from edge.journal import Journal
 from edge.planner import Code
+from edge.recovery import left_runs
 from edge.schema import FILE_NAME
 from edge.timefloor import Source
 from edge.trust import PayloadType
 from tests.helpers.rig import Rig, rig
 from tests.helpers.trust import ISSUER, keyid, root_document, signed_root
 from tests.unit.test_dispatch import code, dispatching
+from tests.unit.test_runner_left import left_rig
 
 LOST = {"compromise": False, "reason": "lost"}
 STOLEN = {"compromise": True, "reason": "stolen"}
@@ -93,11 +96,13 @@ async def test_what_root_keys_signed_and_does_not_follow_is_one_event(tmp_path, 
         for repeated in (False, True, True):
             verdict = await site.intake.take(raw, "user:ada")
             assert (verdict.accepted, verdict.reason, verdict.repeated) == (False, reason, repeated)
+        for number in range(1, 20):
+            assert (await site.intake.take(raw + b" " * number, "mqtt")).repeated
         (event,) = site.events("root_refused")
         assert (event["body"]["reason"], event["body"]["signers"]) == (reason, ["root-1"])
         assert in_force(site) == site.authority.root.version == 2
-        (notice,) = site.ask(lambda snapshot: snapshot.notices())
-        assert notice["text"].startswith(f"a trust root was refused, {reason}: ")
+        notices = [notice["text"] for notice in site.ask(lambda snapshot: snapshot.notices())]
+        assert notices[0].startswith(f"a trust root was refused, {reason}: ")
 
 
 @pytest.mark.parametrize("raw", [version(3, ("stranger",)), version(3, ()), version(2, ("stranger",), name="Other")])
@@ -277,6 +282,30 @@ async def test_work_that_runs_under_a_compromised_key_is_stopped(tmp_path, gone)
         assert (asked["actor"], asked["job_id"]) == ("site", running.job_id)
         assert asked["body"]["reason"].endswith("is compromised: stolen")
         assert site.step(running.job_id)["state"] == "ABORTED"
+
+
+@pytest.mark.parametrize(
+    ("raw", "forbidden"),
+    [
+        (revoking(2, LOST), ""),
+        (version(2, issuers=("new@acme",)), ""),
+        (
+            revoking(2, STOLEN),
+            f"the order does not count any more: revoked_key: the key {ISSUER} is compromised: stolen",
+        ),
+    ],
+)
+async def test_a_run_that_a_dead_daemon_left_goes_on_under_the_root_it_began_with(tmp_path, raw, forbidden) -> None:
+    async with left_rig(tmp_path, At({"after": 1}), "resume") as site:
+        await begin_with(site, version(1), tmp_path)
+        assert (await site.intake.take(raw, "user:ada")).accepted
+        left = await left_runs(site.journal, site.artifacts, site.authority, {"prn-1"})
+        assert left["prn-1"].forbids == forbidden
+        await site.journal.transact(
+            lambda t: t.connection.execute("UPDATE orders SET payload = replace(payload, 'resume', 'abort')")
+        )
+        left = await left_runs(site.journal, site.artifacts, site.authority, {"prn-1"})
+        assert left["prn-1"].refusal != "", "what was altered goes on under no root"
 
 
 async def test_work_that_another_issuer_answers_for_goes_on_without_the_compromised_key(tmp_path) -> None:

@@ -144,3 +144,12 @@ def test_the_file_is_looked_for_in_order(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("EDGE_CONFIG", "other.toml")
     assert sitefile.find(None) == Path("other.toml")
     assert sitefile.find(Path("given.toml")) == Path("given.toml")
+
+
+def test_what_the_centre_may_do_is_off_unless_the_site_says_otherwise(tmp_path) -> None:
+    off = load(tmp_path, SITE + MACHINE).remote
+    assert (off.allow_clear, off.allow_release) == (False, False)
+    some = load(tmp_path, SITE + "[remote]\nallow_clear = true\n" + MACHINE).remote
+    assert (some.allow_clear, some.allow_release) == (True, False)
+    told = complaint(tmp_path, SITE + "[remote]\nallow_start = true\n" + MACHINE)
+    assert told == "remote.allow_start: unknown key; known here: allow_clear, allow_release"
