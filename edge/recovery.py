@@ -16,6 +16,7 @@ from edge.driver import Program, Run
 from edge.jobstate import Requested
 from edge.journal import Journal, OpenRun, Transaction
 from edge.logs import log_bug
+from edge.make_safe import made_safe
 from edge.model.event import Draft
 from edge.model.order import OnRestart, parse_order
 from edge.work import work_of
@@ -33,6 +34,7 @@ class LeftRun:
 
     `stop_requested`: somebody had asked for its end before the daemon died. `refusal`: why the order is no longer what
     was signed, or by nobody who may; empty if it is. It does not depend on the time: a print may outlast a root.
+    `made_safe`: who switched the machine off while no daemon ran; empty if nobody has.
     """
 
     run: Run
@@ -41,6 +43,7 @@ class LeftRun:
     on_restart: OnRestart
     stop_requested: bool
     refusal: str = ""
+    made_safe: str = ""
 
     @property
     def forbids(self) -> str:
@@ -49,6 +52,8 @@ class LeftRun:
             return STOP_REQUESTED
         if self.refusal:
             return f"the order does not count any more: {self.refusal}"
+        if self.made_safe:
+            return self.made_safe
         return "" if self.on_restart is OnRestart.RESUME else f"the order says: {self.on_restart} after a restart"
 
     def unless_asked_to_end(self, resumed: Draft) -> Callable[[Transaction], bool]:
@@ -82,15 +87,16 @@ async def left_runs(
 
 
 async def _left_run(journal: Journal, artifacts: Artifacts, authority: Authority, left: OpenRun) -> LeftRun:
-    def read(transaction: Transaction) -> tuple[bytes, bytes, Requested]:
+    def read(transaction: Transaction) -> tuple[bytes, bytes, Requested, str]:
         requested = transaction.requested_of(left.job_id, left.part, left.step)
-        return transaction.payload_of(left.job_id), transaction.envelope_of(left.job_id), requested
+        safe = made_safe(transaction, left.machine, left.run_id)
+        return transaction.payload_of(left.job_id), transaction.envelope_of(left.job_id), requested, safe
 
-    payload, envelope, requested = await journal.transact(read)
+    payload, envelope, requested, safe = await journal.transact(read)
     order = parse_order(payload)
     step, program = work_of(order, left.step, artifacts)
     checkpoint = await journal.checkpoint_of(left.run_id)
     run = Run(left.run_id, left.job_id, left.part, step, left.attempt, checkpoint)
     (on_restart,) = [ordered.on_restart for ordered in order.steps if ordered.id == left.step]
     asked = requested is not Requested.NONE
-    return LeftRun(run, program, left.machine, on_restart, asked, authority.refusal(envelope, order))
+    return LeftRun(run, program, left.machine, on_restart, asked, authority.refusal(envelope, order), safe)

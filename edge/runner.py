@@ -22,7 +22,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -63,6 +63,7 @@ from edge.errors import (
 )
 from edge.journal import Journal
 from edge.logs import log_bug
+from edge.make_safe import Made
 from edge.model.event import Draft, EventKind
 from edge.model.order import JobOrder, OnRestart
 from edge.observed import Observed
@@ -168,6 +169,7 @@ class Runner:
         self._detaching: asyncio.Task[None] | None = None
         self._stop_failure = ""
         self._left_standing = False
+        self._safe_by = ""  # who has the machine made safe
         self._online: bool | None = None
         self._closing = asyncio.Event()
         self._connection: asyncio.Task[str] | None = None
@@ -208,6 +210,32 @@ class Runner:
             return
         work = self._stop(self._driver, self._executing)
         self._stopping = asyncio.create_task(work, name=f"stop {self.machine.id}")
+
+    async def make_safe(self, actor: str, deadline_s: float) -> Made:
+        """Stop whatever goes on, and abort if that is not confirmed in time. A run's step is then held for a person."""
+        driver = self._driver
+        if driver is None:
+            return Made(self.machine.id, problem=f"nobody can be asked: {self.observed.state.detail}")
+        self._safe_by = actor
+        try:
+            if self.run_id is not None:
+                self.stop(self.run_id)
+            failure = await self._made_safe(driver, deadline_s)
+            if not failure:
+                return Made(self.machine.id, "stopped and switched off")
+            return Made(self.machine.id, problem=f"not stopped: {failure}; {await self._aborted(driver)}")
+        finally:
+            if self._executing is None:
+                self._safe_by = ""
+
+    async def _aborted(self, driver: Driver) -> str:
+        try:
+            await driver.abort()
+        except DriverError as error:
+            return f"and not aborted: {error}"
+        except Exception as error:  # noqa: BLE001 - as in _outcome
+            return f"and not aborted: internal error in the driver {self.machine.driver} ({log_bug(log, error)})"
+        return "it was told to abort, and nobody knows whether it has"
 
     def close(self, *, leave: bool = False) -> None:
         """Stop what is going on and let go of the machine; `serve` returns when the end of the run is recorded.
@@ -321,6 +349,8 @@ class Runner:
             case Finished(outcome=ended):
                 outcome: Outcome | None = ended
             case Lost():
+                if left.made_safe:
+                    recovery = replace(recovery, reason=f"{left.made_safe}; {recovery.reason}")
                 outcome = await self._lost(driver, recovery)
             case At() | StillRunning():
                 outcome = await self._go_on(driver, left, recovery)
@@ -378,10 +408,10 @@ class Runner:
         evidence: dict[str, Json] = {"stop_confirmed": not failure}
         return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, f"{lost.reason}; {done}", evidence)
 
-    async def _made_safe(self, driver: Driver) -> str:
+    async def _made_safe(self, driver: Driver, deadline_s: float | None = None) -> str:
         """Stop the machine; why it has not confirmed, empty if it has."""
         try:
-            await driver.stop(self._clock.mono_s() + STOP_S)
+            await driver.stop(self._clock.mono_s() + STOP_S if deadline_s is None else deadline_s)
         except DriverError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - as in _outcome
@@ -480,13 +510,15 @@ class Runner:
         finally:
             self._executing.cancel()
             self._executing = self._stopping = None
-            self._stop_failure = ""
+            self._stop_failure = self._safe_by = ""
 
     def _outcome(self, done: asyncio.Task[Outcome]) -> Outcome:
         """What the end of a driver's `execute` means."""
         try:
             outcome = done.result()
             json.dumps(_body(outcome), allow_nan=False)  # what the journal would refuse is the driver's bug, too
+            if self._safe_by and outcome.kind is OutcomeKind.STOPPED:
+                return replace(outcome, reason=f"{self._safe_by} had the machine made safe")
             return outcome
         except NotConfirmedError as error:
             return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, str(error))

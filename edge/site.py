@@ -17,6 +17,7 @@ from edge.errors import StaleRevisionError, UsageError
 from edge.intake import Intake
 from edge.jobstate import StepState
 from edge.journal import Journal
+from edge.make_safe import event_of, noted
 from edge.model.event import Draft, EventKind
 from edge.model.order import OnRestart
 from edge.plugins import Equipment
@@ -55,6 +56,7 @@ class Site:
         self._dispatcher = dispatcher
         self._equipment = equipment
         self._runners = runners
+        self._clock = clock
         self._daemon = {"pid": os.getpid(), "version": version, "since": clock.stamp().at_wall}
 
     # Questions
@@ -119,6 +121,22 @@ class Site:
         draft = Draft(EventKind.MACHINE_CLEARED, actor, {"run_id": run_id}, machine=machine)
         await self._journal.record([draft])
         return {"machine": machine, "cleared": run_id, "actor": actor}
+
+    async def make_safe(self, machines: Sequence[str], within_s: float, actor: str) -> list[dict[str, str]]:
+        """Stop machines, all that are configured if none is named, and say what each has confirmed in so many seconds.
+
+        The machines come first: what came of them is recorded afterwards.
+        """
+        for name in machines:
+            if name not in self._runners:
+                raise UsageError(f"there is no machine {name}; there are: {', '.join(self._runners) or 'none'}")
+        log.warning("%s has machines made safe: %s", actor, ", ".join(machines) or "all")
+        deadline_s = self._clock.mono_s() + within_s
+        runners = [self._runners[name] for name in machines or self._runners]
+        made = await asyncio.gather(*(runner.make_safe(actor, deadline_s) for runner in runners))
+        if made:
+            await self._journal.record([event_of(noted(one, actor)) for one in made])
+        return [{"id": one.machine, "confirmed": one.confirmed, "problem": one.problem} for one in made]
 
     async def restart(self, actor: str, *, force: bool = False) -> dict[str, Any]:
         """Stop the daemon and start it again; runs that can be found again are left standing.

@@ -130,7 +130,7 @@ class Snapshot:
     def open_runs(self) -> list[Row]:
         """Every run without an end, with what its order says of a restart of the daemon."""
         rows = self._rows(
-            "SELECT r.job_id, r.step, r.machine, o.payload FROM runs r JOIN orders o USING (job_id)"
+            "SELECT r.run_id, r.job_id, r.part, r.step, r.machine, o.payload FROM runs r JOIN orders o USING (job_id)"
             " WHERE r.ended_at IS NULL ORDER BY r.began_at"
         )
         return [{**row, "on_restart": _on_restart(row["step"], json.loads(row.pop("payload")))} for row in rows]

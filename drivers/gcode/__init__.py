@@ -41,5 +41,10 @@ class GcodePlugin(DriverPlugin[Connection, Limits]):
 
         return open_printer(machine, context)
 
+    def make_safe(self, machine: Printer, deadline_s: float) -> str:
+        from drivers.gcode.safe import make_safe
+
+        return make_safe(machine, deadline_s)
+
 
 PLUGIN = GcodePlugin()

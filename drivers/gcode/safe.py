@@ -1,0 +1,68 @@
+"""Heaters, fans and spindle off while no daemon runs: one short connection of its own, without a journal.
+
+The port is opened as always, so the board is not reset, and what it still has in its buffer is carried out first. Then
+the profile's `make_safe` goes out, numbered and counted like a program. Nothing is lifted: nobody here knows where the
+tool stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import tempfile
+import time
+from pathlib import Path
+
+from drivers.gcode.config import Printer
+from drivers.gcode.driver import open_printer
+from edge.driver import Json, NotConfirmedError, Observation, Temperature
+
+
+class _Clock:
+    def mono_s(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> datetime.datetime:
+        return datetime.datetime.now(datetime.UTC)
+
+
+class _Context:
+    """A `DriverContext` that keeps the latest temperatures and nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = _Clock()
+        self.state_dir = self.runtime_dir = folder
+        self.heaters: dict[str, Temperature] = {}
+
+    def emit(self, observation: Observation) -> None:
+        if isinstance(observation, Temperature):
+            self.heaters[observation.name] = observation
+
+    async def checkpoint(self, value: Json) -> None:
+        raise RuntimeError("no run is going on: there is nothing to keep")
+
+    def record_bytes(self, direction: str, data: bytes) -> None:
+        """Nobody records the wire here."""
+
+
+def make_safe(machine: Printer, deadline_s: float) -> str:
+    """Carry out `macro.make_safe`; what the printer then says of its heaters.
+
+    Raises `ConnectError`, `IdentityError`, or `NotConfirmedError` after `deadline_s` (monotonic clock).
+    """
+    with tempfile.TemporaryDirectory(prefix="make-safe-") as folder:
+        return asyncio.run(_make_safe(machine, _Context(Path(folder)), deadline_s))
+
+
+async def _make_safe(machine: Printer, context: _Context, deadline_s: float) -> str:
+    place = machine.connection.place
+    try:
+        async with asyncio.timeout(deadline_s - time.monotonic()):
+            async with open_printer(machine, context) as printer:
+                await printer.stop(deadline_s)
+    except TimeoutError as error:
+        raise NotConfirmedError(f"{place} has not confirmed in time") from error
+    if hot := sorted(name for name, heater in context.heaters.items() if heater.target_degc > 0):
+        raise NotConfirmedError(f"{place} still heats {', '.join(hot)}")
+    now = ", ".join(f"{name} at {heater.actual_degc:.0f} degC" for name, heater in sorted(context.heaters.items()))
+    return f"heaters and fans off{f', {now}' if now else '; it tells no temperature'}"
