@@ -94,11 +94,11 @@ class Guard:
             return
         lock = lock_of(self._config.site.state_dir / FILE_NAME)
         path = [str(Path(place).absolute()) for place in sys.path]
-        waits = [sys.executable, "-I", "-S", guard_wait.__file__, str(after_s), lock, self._token_file, self._token]
+        waits = [sys.executable, "-I", "-S", guard_wait.__file__, str(after_s)]
         reading, writing = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [*waits, sys.executable, "-c", ACT.format(path=path)],
+                [*waits, lock, self._token_file, self._token, sys.executable, "-c", ACT.format(path=path)],
                 stdin=reading,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -171,5 +171,10 @@ async def _see_off(pipe: int, pid: int) -> None:
     finally:
         loop.remove_reader(watch)
         os.close(watch)
+    _reap(pid)
+
+
+def _reap(pid: int) -> None:
+    """It has ended already."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
