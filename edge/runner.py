@@ -506,19 +506,27 @@ class Runner:
                 await asyncio.wait([self._stopping])
             if self._left_standing and self._executing.cancelled():
                 return None
-            return self._outcome(self._executing)  # also of one that ended by itself just before it was let go
+            # Also of one that ended by itself just before it was let go.
+            return self._held_if_made_safe(self._outcome(self._executing))
         finally:
             self._executing.cancel()
             self._executing = self._stopping = None
             self._stop_failure = self._safe_by = ""
+
+    def _held_if_made_safe(self, outcome: Outcome) -> Outcome:
+        """Whoever made the machine safe wants no new attempt by the order's policy, and no end: a person is to look."""
+        said = f"{self._safe_by} had the machine made safe"
+        if self._safe_by and outcome.kind is OutcomeKind.STOPPED:
+            return replace(outcome, reason=said)
+        if self._safe_by and outcome.kind is OutcomeKind.FAILED:
+            return replace(outcome, kind=OutcomeKind.UNKNOWN, reason=f"{said}: {outcome.reason}")
+        return outcome
 
     def _outcome(self, done: asyncio.Task[Outcome]) -> Outcome:
         """What the end of a driver's `execute` means."""
         try:
             outcome = done.result()
             json.dumps(_body(outcome), allow_nan=False)  # what the journal would refuse is the driver's bug, too
-            if self._safe_by and outcome.kind is OutcomeKind.STOPPED:
-                return replace(outcome, reason=f"{self._safe_by} had the machine made safe")
             return outcome
         except NotConfirmedError as error:
             return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, str(error))

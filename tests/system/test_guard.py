@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -12,11 +13,16 @@ import pytest
 
 from drivers.analysis import commands
 from edge.cli.client import call
+from edge.schema import FILE_NAME
+from edge.store import lock_of
 from tests.helpers.sim import SimPrinter
 from tests.helpers.site import DEADLINE_S, SiteFolder, site_with_printer, until
 
 TINY = (Path(__file__).parent.parent.parent / "edge" / "demo" / "tiny.gcode").read_bytes()
 SOON_S = 0.5
+IN_TIME_S = 8.0
+"""A daemon is back before."""
+
 NOT_YET_S = 600.0
 """A guard that acts after this long has not acted in a test."""
 
@@ -63,6 +69,16 @@ def kill(site: SiteFolder) -> None:
     site.daemon.end(signal.SIGKILL)
 
 
+def is_free(lock: Path) -> bool:
+    """Whether a daemon could have the lock now."""
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def texts(printer: SimPrinter) -> list[str]:
     return [text for _, text in printer.commands()]
 
@@ -97,7 +113,7 @@ def test_no_daemon_comes_back_and_the_guard_switches_the_heaters_off(tmp_path: P
 
 
 def test_a_daemon_that_comes_back_in_time_relieves_the_guard_and_prints_on(tmp_path: Path, guards: Guards) -> None:
-    with site_with_printer(tmp_path, speed=60, guard_after_s=4.0) as (site, printer):
+    with site_with_printer(tmp_path, speed=60, guard_after_s=IN_TIME_S) as (site, printer):
         job_id = site.begun(commands=100, program=TINY, on_restart="resume")
         first = guards.of(site)
         kill(site)
@@ -171,7 +187,7 @@ def test_a_guard_that_is_killed_is_replaced(tmp_path: Path, guards: Guards) -> N
 
 
 def test_two_guards_of_dead_daemons_do_not_fight(tmp_path: Path, guards: Guards) -> None:
-    with site_with_printer(tmp_path, speed=50, guard_after_s=2.0) as (site, printer):
+    with site_with_printer(tmp_path, speed=50, guard_after_s=IN_TIME_S) as (site, printer):
         site.begun(on_restart="resume")
         first = guards.of(site)
         kill(site)
@@ -190,6 +206,7 @@ def test_between_two_attempts_a_daemon_may_take_over(tmp_path: Path, guards: Gua
         (tmp_path / "printer").rename(tmp_path / "unplugged")
         kill(site)
         until(lambda: list((site.state_dir / "made-safe").glob("*.json")))
+        until(lambda: is_free(lock_of(site.state_dir / FILE_NAME)))
         assert guards.is_there(guard)
         (tmp_path / "unplugged").rename(tmp_path / "printer")
         site.start()
