@@ -65,6 +65,8 @@ def attempt(state_dir: Path, equipment: list[Equipment]) -> bool:
             log.error("%s is not made safe: %s", one.machine, one.problem)
         else:
             log.warning("no daemon came back; %s is made safe: %s", one.machine, one.confirmed or "nothing to do")
+            if not one.confirmed:
+                continue
         try:
             leave_note(state_dir, one, GUARD, runs[one.machine])
         except OSError as error:

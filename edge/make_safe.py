@@ -6,6 +6,7 @@ Who does it holds the journal's lock, so that no daemon starts meanwhile, and le
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
@@ -94,6 +95,10 @@ def leave_note(state_dir: Path, made: Made, actor: str, run: dict[str, Any] | No
         json.dump(asdict(note), file)
         file.flush()
         os.fsync(file.fileno())
+    for path in (folder, half):  # root may do this; who reads and removes it is the daemon
+        owner = state_dir.stat()
+        with contextlib.suppress(PermissionError):
+            os.chown(path, owner.st_uid, owner.st_gid)
     half.replace(folder / f"{made.machine}-{note.run_id or ident}.json")
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -112,6 +117,8 @@ def notes(state_dir: Path) -> dict[Path, Note]:
         except (ValueError, TypeError) as error:
             log.error("%s cannot be understood, and is set aside: %s", path, error)
             path.rename(path.with_suffix(".unread"))
+        except OSError as error:
+            log.error("%s cannot be read: %s", path, error.strerror)
     return dict(sorted(found.items(), key=lambda item: item[1].at_wall))
 
 
@@ -123,7 +130,10 @@ async def record_notes(journal: Journal, state_dir: Path) -> None:
     for path, note in notes(state_dir).items():
         await journal.transact(_recording(note))
         log.warning("%s: %s", note.machine, told(note))
-        path.unlink()
+        try:
+            path.unlink()
+        except OSError as error:
+            log.error("%s is in the journal now, and cannot be removed: %s", path, error.strerror)
 
 
 def event_of(note: Note) -> Draft:

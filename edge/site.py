@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 from edge import status, views
 from edge.clock import SystemClock
 from edge.dispatch import Dispatcher
-from edge.errors import StaleRevisionError, UsageError
+from edge.errors import JournalError, StaleRevisionError, UsageError
 from edge.intake import Intake
 from edge.jobstate import StepState
 from edge.journal import Journal
-from edge.make_safe import event_of, noted
+from edge.make_safe import event_of, leave_note, noted
 from edge.model.event import Draft, EventKind
 from edge.model.order import OnRestart
 from edge.plugins import Equipment
@@ -134,8 +134,13 @@ class Site:
         deadline_s = self._clock.mono_s() + within_s
         runners = [self._runners[name] for name in machines or self._runners]
         made = await asyncio.gather(*(runner.make_safe(actor, deadline_s) for runner in runners))
-        if made:
-            await self._journal.record([event_of(noted(one, actor)) for one in made])
+        try:
+            if made:
+                await self._journal.record([event_of(noted(one, actor)) for one in made])
+        except JournalError as error:
+            log.error("left for the next daemon to write down, since the journal cannot be written: %s", error)
+            for one in made:
+                await asyncio.to_thread(leave_note, self._state_dir, one, actor, None)
         return [{"id": one.machine, "confirmed": one.confirmed, "problem": one.problem} for one in made]
 
     async def restart(self, actor: str, *, force: bool = False) -> dict[str, Any]:

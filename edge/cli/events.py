@@ -52,7 +52,9 @@ def line(event: Mapping[str, Any], *, job: bool = True) -> str:
     """One event on one line of the terminal; without `job` on a page that is about one job anyway."""
     about = [event[key] for key in ("machine", "job_id") if event.get(key) and (job or key != "job_id")]
     body = event["body"]
-    said = next((str(body[key]) for key in ("outcome", "reason", "firmware") if body.get(key)), "")
+    said = next(
+        (str(body[key]) for key in ("outcome", "reason", "firmware", "problem", "confirmed") if body.get(key)), ""
+    )
     when, who = text.clock_time(event["at_wall"]), f"({event['actor']})"
     parts = [f"{event['seq']:>5}", when, event["kind"], *about, who, said]
     return text.clip("  ".join(part for part in parts if part), text.WIDTH)

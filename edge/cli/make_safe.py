@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from edge import folders, logs, plugins, sitefile, views
+from edge import folders, plugins, sitefile, views
 from edge.cli import text
 from edge.cli.client import call
+from edge.cli.crash import log_to_file
 from edge.errors import ConfigError, EdgeError, NoJournalError, NotRunningError, UsageError
 from edge.make_safe import HELD, Made, all_safe, leave_note
 from edge.model.site import SiteConfig, validate
@@ -20,6 +22,7 @@ from edge.status import FINE, UNSAFE
 from edge.store import locked
 
 WITHIN_MAX_S = 120.0
+NOTHING = "its driver has nothing to switch off"
 MARGIN_S = 15.0
 """What a daemon that works may take beyond that: an abort, and writing it down."""
 
@@ -45,7 +48,7 @@ def make_safe(args: argparse.Namespace) -> int:
         text.print_json({"daemon": alive, "level": level, "machines": machines})
         return level
     for one in made:
-        said = f"NOT CONFIRMED: {one.problem}" if one.problem else one.confirmed or "has nothing to switch off"
+        said = f"NOT CONFIRMED: {one.problem}" if one.problem else one.confirmed or NOTHING
         print("\n".join(text.wrap(f"{one.machine}: {said}", "", "  ")))
     if not made:
         print("no machine is configured")
@@ -54,6 +57,7 @@ def make_safe(args: argparse.Namespace) -> int:
 
 def _without_daemon(config: SiteConfig, path: Path, names: list[str], within_s: float) -> list[Made]:
     """By the plug-ins, while no daemon can start; a note for the next daemon about each."""
+    log_to_file()
     state_dir = config.site.state_dir
     equipment = plugins.load(config, path)
     known = [item.machine.id for item in equipment]
@@ -61,14 +65,16 @@ def _without_daemon(config: SiteConfig, path: Path, names: list[str], within_s: 
         if name not in known:
             raise UsageError(f"there is no machine {name}; there are: {', '.join(known) or 'none'}")
     try:
+        os.umask(folders.UMASK)
         folders.make_state_dir(state_dir)
-        logs.set_up(state_dir, screen=False)
         with locked(state_dir / FILE_NAME, HELD):
             chosen = [item for item in equipment if not names or item.machine.id in names]
             made = all_safe(chosen, time.monotonic() + within_s)
             _leave_notes(state_dir, made)
     except OSError as error:
-        raise ConfigError(path, "site.state_dir", f"{state_dir}: {error.strerror}") from error
+        expected = "run this as the daemon's user"
+        problem = f"{error.filename or state_dir}: {error.strerror}"
+        raise ConfigError(path, "site.state_dir", problem, expected) from error
     return made
 
 
@@ -83,6 +89,8 @@ def _leave_notes(state_dir: Path, made: list[Made]) -> None:
     except EdgeError as error:
         print(f"edge: {error}", file=sys.stderr)
     for one in made:
+        if not (one.confirmed or one.problem):
+            continue
         try:
             leave_note(state_dir, one, f"user:{getpass.getuser()}", runs.get(one.machine))
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import signal
 import time
@@ -33,6 +34,15 @@ def test_it_switches_off_without_a_move_and_without_a_reset(tmp_path: Path, tcp:
         assert make_safe(printer) == said, "again, from where the counter stands now"
         assert printer.macros() == OFF + OFF
         assert not any(text.startswith(("G0", "G1", "G28")) for _, text in printer.commands())
+
+
+def test_a_printer_that_waits_until_it_is_hot_is_switched_off_as_soon_as_it_listens(tmp_path: Path) -> None:
+    with sim_printer(tmp_path, speed=100) as printer:
+        port = os.open(printer.place, os.O_RDWR | os.O_NOCTTY)
+        os.write(port, b"M104 S200\nM190 S60\n")
+        os.close(port)
+        assert "T at 2" in make_safe(printer), "hot, and with a target of 0"
+        assert printer.macros() == OFF
 
 
 def test_another_machine_is_left_alone(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ import pytest
 
 from edge import runner as runner_module
 from edge.driver import ConnectError, MachineError, Motion, NotConfirmedError, Outcome, OutcomeKind, Run
-from edge.errors import ConfigError
+from edge.errors import ConfigError, JournalError
 from edge.make_safe import FOLDER, Made, all_safe, leave_note, made_safe, notes, record_notes
 from edge.model.event import EventKind
 from edge.plugins import Equipment
 from edge.recovery import LeftRun
+from edge.site import Site
 from tests.helpers.fake_driver import FakePlugin, Script
 from tests.helpers.rig import Rig, rig, working_rig
 from tests.unit.test_site_config import SITE, complaint, load
@@ -219,3 +220,21 @@ async def test_a_machine_that_is_away_says_why(tmp_path: Path) -> None:
     async with rig(tmp_path) as site:
         made = await site.runner.make_safe("user:ada", site.clock.mono_s() + 10)
         assert made == Made("prn-1", problem="nobody can be asked: not connected yet")
+
+
+async def test_a_journal_that_takes_nothing_does_not_hide_what_was_done(tmp_path: Path) -> None:
+    async with working_rig(tmp_path) as rigged:
+        await rigged.until(lambda: rigged.runner.identity)
+        runners = {"prn-1": rigged.runner}
+        site = Site(FullJournal(), tmp_path, None, None, [], runners, rigged.clock, "", int, int)  # type: ignore[arg-type]
+        (said,) = await site.make_safe([], 10.0, "user:ada")
+        assert said == {"id": "prn-1", "confirmed": "stopped and switched off", "problem": ""}
+        (note,) = notes(tmp_path).values()
+        assert (note.machine, note.actor, note.confirmed) == ("prn-1", "user:ada", "stopped and switched off")
+
+
+class FullJournal:
+    """Of a site whose disk is full."""
+
+    async def record(self, drafts: object) -> None:
+        raise JournalError("the disk is full")
