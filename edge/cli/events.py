@@ -19,6 +19,9 @@ from edge.views import open_readonly
 FOLLOW_WAIT_S = 30
 PAGE = 1000
 
+SAID = ("outcome", "reason", "firmware", "problem", "confirmed")
+"""Of an event's body, what is shown of it: the first that is there."""
+
 
 def events(args: argparse.Namespace) -> int:
     """Print the last events; with --follow also each one that comes."""
