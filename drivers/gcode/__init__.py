@@ -44,7 +44,7 @@ class GcodePlugin(DriverPlugin[Connection, Limits]):
     def make_safe(self, machine: Printer, deadline_s: float) -> str:
         from drivers.gcode.safe import make_safe
 
-        return make_safe(machine, deadline_s)
+        return make_safe(self.open, machine, deadline_s)
 
 
 PLUGIN = GcodePlugin()

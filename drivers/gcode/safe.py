@@ -11,11 +11,16 @@ import asyncio
 import datetime
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import TypeAlias
 
 from drivers.gcode.config import Printer
-from drivers.gcode.driver import open_printer
-from edge.driver import Json, NotConfirmedError, Observation, Temperature
+from edge.driver import Driver, DriverContext, Json, NotConfirmedError, Observation, Temperature
+
+Opens: TypeAlias = Callable[[Printer, DriverContext], AbstractAsyncContextManager[Driver]]
+"""The plug-in's `open`: it knows which dialect the machine speaks."""
 
 
 class _Clock:
@@ -45,24 +50,24 @@ class _Context:
         """Nobody records the wire here."""
 
 
-def make_safe(machine: Printer, deadline_s: float) -> str:
-    """Carry out `macro.make_safe`; what the printer then says of its heaters.
+def make_safe(opens: Opens, machine: Printer, deadline_s: float) -> str:
+    """Have a driver that has just been opened carry out `macro.make_safe`; what the machine then says of its heaters.
 
     Raises `ConnectError`, `IdentityError`, or `NotConfirmedError` after `deadline_s` (monotonic clock).
     """
     with tempfile.TemporaryDirectory(prefix="make-safe-") as folder:
-        return asyncio.run(_make_safe(machine, _Context(Path(folder)), deadline_s))
+        return asyncio.run(_make_safe(opens, machine, _Context(Path(folder)), deadline_s))
 
 
-async def _make_safe(machine: Printer, context: _Context, deadline_s: float) -> str:
+async def _make_safe(opens: Opens, machine: Printer, context: _Context, deadline_s: float) -> str:
     place = machine.connection.place
     try:
         async with asyncio.timeout(deadline_s - time.monotonic()):
-            async with open_printer(machine, context) as printer:
+            async with opens(machine, context) as printer:
                 await printer.stop(deadline_s)
     except TimeoutError as error:
         raise NotConfirmedError(f"{place} has not confirmed in time") from error
     if hot := sorted(name for name, heater in context.heaters.items() if heater.target_degc > 0):
         raise NotConfirmedError(f"{place} still heats {', '.join(hot)}")
     now = ", ".join(f"{name} at {heater.actual_degc:.0f} degC" for name, heater in sorted(context.heaters.items()))
-    return f"heaters and fans off{f', {now}' if now else '; it tells no temperature'}"
+    return f"heaters and fans off, {now}" if now else "switched off; it tells no temperature"
