@@ -32,6 +32,7 @@ from edge.errors import (
 )
 from edge.folders import no_socket
 from edge.intake import RESERVE_BYTES, Receipt
+from edge.jobstate import Resolution
 from edge.logs import log_bug
 from edge.site import Site
 
@@ -124,7 +125,28 @@ def application(site: Site) -> web.Application:
 
     async def cancel(request: web.Request) -> web.Response:
         body = await _body(request)
-        return web.json_response(await site.cancel(request.match_info["job"], actor_of(request), _reason(body)))
+        job_id, steering = request.match_info["job"], site.steering
+        return web.json_response(await steering.cancel(job_id, actor_of(request), _reason(body)))
+
+    async def hold(request: web.Request) -> web.Response:
+        body, wait_s = await _body(request), min(_whole(request, "wait", 0), FOLLOW_MAX_S)
+        job_id, steering = request.match_info["job"], site.steering
+        return web.json_response(await steering.hold(job_id, actor_of(request), _reason(body), wait_s))
+
+    async def release(request: web.Request) -> web.Response:
+        body, wait_s = await _body(request), min(_whole(request, "wait", 0), FOLLOW_MAX_S)
+        job_id, steering = request.match_info["job"], site.steering
+        return web.json_response(await steering.release(job_id, actor_of(request), _reason(body), wait_s))
+
+    async def resolve(request: web.Request) -> web.Response:
+        body = await _body(request)
+        word, part, step = (body.get(key) for key in ("resolution", "part", "step"))
+        if word not in list(Resolution):
+            raise UsageError(f"resolution is {word!r}; one of {', '.join(Resolution)} is needed")
+        if not (part is None or type(part) is int) or not (step is None or isinstance(step, str)):
+            raise UsageError("part is to be a number and step a name, or both left out")
+        job_id, steering, who = request.match_info["job"], site.steering, actor_of(request)
+        return web.json_response(await steering.resolve(job_id, Resolution(word), part, step, who, _reason(body)))
 
     async def clear(request: web.Request) -> web.Response:
         body = await _body(request)
@@ -157,6 +179,9 @@ def application(site: Site) -> web.Application:
             web.post("/v1/jobs", submit),
             web.get("/v1/jobs/{job}", job),
             web.post("/v1/jobs/{job}/cancel", cancel),
+            web.post("/v1/jobs/{job}/hold", hold),
+            web.post("/v1/jobs/{job}/release", release),
+            web.post("/v1/jobs/{job}/resolve", resolve),
             web.post("/v1/machines/{machine}/clear", clear),
             web.get("/v1/events", events),
             web.post("/v1/make-safe", make_safe),

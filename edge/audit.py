@@ -64,6 +64,8 @@ def audit(connection: sqlite3.Connection) -> Report:
 
 def _audit(connection: sqlite3.Connection) -> Report:
     meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    if problem := schema.problem(meta.get("format")):
+        raise JournalError(f"the journal {problem}")
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     problems = [] if found == "ok" else [f"the file is damaged: {found}"]
     verdict = chain.verify(_rows(connection))

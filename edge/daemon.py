@@ -26,8 +26,9 @@ from edge.model.event import Draft, EventKind
 from edge.model.site import SiteConfig
 from edge.plugins import Equipment
 from edge.recovery import REASON, left_runs
-from edge.runner import ACTOR, Runner
+from edge.runner import Runner
 from edge.schema import FILE_NAME
+from edge.scribe import ACTOR
 from edge.site import Site
 
 log = logging.getLogger("edge.daemon")

@@ -1,7 +1,7 @@
 """Looks at the journal whenever something changed, plans, and hands the plan to the machines.
 
 The journal is the only memory: every round reads what is open, so nothing is lost when the daemon restarts, and what
-was requested there (a stop) is acted on here.
+was requested there (a stop, a pause, a resume) is acted on here.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from edge.checker import Checker
 from edge.clock import SystemClock
 from edge.driver import Program, Step
 from edge.errors import ArtifactError, EdgeError
+from edge.jobstate import Requested
 from edge.journal import Journal
 from edge.model.order import JobOrder, parse_order
 from edge.planner import Blocker, Code, OpenStep, StepKey, plan
 from edge.plugins import Equipment
 from edge.quarantine import set_aside
-from edge.runner import ACTOR, Assignment, Runner
+from edge.runner import Assignment, Runner
+from edge.scribe import ACTOR
 from edge.work import work_of
 
 LOOK_AGAIN_S = 30.0
@@ -106,10 +108,12 @@ class Dispatcher:
             await asyncio.wait([recorded, woken])  # not one by one: that would take our own cancellation for theirs
 
     async def _round(self) -> None:
-        rows, stops, clearing = await asyncio.to_thread(self._read)
-        for run_id, machine in stops:
-            if machine in self._runners:
+        rows, asked, clearing = await asyncio.to_thread(self._read)
+        for run_id, machine, requested in asked:
+            if machine in self._runners and requested.ends_the_run:
                 self._runners[machine].stop(run_id)
+            elif machine in self._runners:
+                self._runners[machine].look(run_id)
         await self._set_damaged_aside()
         claimed = {runner.claimed for runner in self._runners.values()}
         self._orders = {row["job_id"]: self._orders[row["job_id"]] for row in rows if row["job_id"] in self._orders}
@@ -131,9 +135,9 @@ class Dispatcher:
         for key, machine in made.assignments.items():
             self._runners[machine].offer(steps[key].assignment)
 
-    def _read(self) -> tuple[list[views.Row], list[tuple[str, str]], dict[str, str | None]]:
+    def _read(self) -> tuple[list[views.Row], list[tuple[str, str, Requested]], dict[str, str | None]]:
         with views.open_readonly(self._state_dir) as snapshot:
-            return snapshot.startable(), snapshot.stop_requests(), snapshot.clearing()
+            return snapshot.startable(), snapshot.requests(), snapshot.clearing()
 
     async def _set_damaged_aside(self) -> None:
         """What the checker found to be damaged must come anew."""
@@ -161,6 +165,7 @@ class Dispatcher:
                 not_before=order.not_before,
                 expires_at=order.expires_at,
                 accepted_seq=row["accepted_seq"],
+                held=views.held_in_words(row["held"]),
                 refusal=self._authority.known_refusal(row["digest"], row["envelope"], order, self._clock.wall()),
             ),
             Assignment(key, row["attempt"] + 1, row["revision"], order, row["envelope"]),

@@ -347,14 +347,17 @@ class Driver(ABC):
     async def pause(self, deadline_s: float) -> None:
         """Hold the run, and return when it is confirmed. Only where `Capability.PAUSE` is there.
 
-        Raises `NotConfirmedError`.
+        Raises `NotConfirmedError`, and `NotAcceptableError` where nothing can be paused now, in words for the person
+        who asked. Neither ends the run. A `stop` meanwhile is not kept waiting. A machine that holds by itself (a
+        prompt, no filament) is told as ``StateSeen(MachineState.HELD, text)`` while `execute` goes on, with the text
+        that a person needs, and as ``StateSeen(MachineState.EXECUTE)`` when it goes on. Each new text is written down.
         """
         raise NotAcceptableError("pause", "asked", f"{self.identity.firmware} cannot be paused by this driver")
 
     async def resume(self, deadline_s: float) -> None:
         """Go on with a held run, and return when it is confirmed. Only where `Capability.PAUSE` is there.
 
-        Raises `NotConfirmedError`.
+        It also answers a machine that holds by itself. Raises as `pause`.
         """
         raise NotAcceptableError("resume", "asked", f"{self.identity.firmware} cannot be resumed by this driver")
 

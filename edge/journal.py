@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -25,12 +26,14 @@ from typing import Any, Self, TypeVar
 from edge import chain, projection, schema
 from edge.audit import Report, audit_file
 from edge.errors import IllegalTransitionError, JournalError, StaleRevisionError
-from edge.jobstate import Requested
+from edge.jobstate import Requested, StepState
 from edge.model.event import Draft, Event, Stamp
 from edge.replay import ReplayWindow
 from edge.store import Store
 
 T = TypeVar("T")
+
+log = logging.getLogger("edge.journal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,22 @@ class OpenRun:
     attempt: int
     machine: str
     began_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a step stands, what was asked of it and is not confirmed, and why asking has failed, if it has."""
+
+    state: StepState
+    requested: Requested
+    failure: str | None
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether a person's release is missing for the machine to go on."""
+        if self.requested is Requested.PAUSE:
+            return True
+        return self.state is StepState.SUSPENDED and self.requested is not Requested.RESUME
 
 
 class Transaction:
@@ -112,14 +131,15 @@ class Transaction:
             raise IllegalTransitionError(f"job {job_id} is not known here")
         return bytes(row[0])
 
-    def requested_of(self, job_id: str, part: int, step: str) -> Requested:
-        """What was asked of a step and is not confirmed yet. Raises `IllegalTransitionError` if there is none."""
+    def standing_of(self, job_id: str, part: int, step: str) -> Standing:
+        """Where a step stands. Raises `IllegalTransitionError` if there is none."""
         row = self.connection.execute(
-            "SELECT requested FROM steps WHERE (job_id, part, step) = (?, ?, ?)", (job_id, part, step)
+            "SELECT state, requested, request_failure FROM steps WHERE (job_id, part, step) = (?, ?, ?)",
+            (job_id, part, step),
         ).fetchone()
         if row is None:
             raise IllegalTransitionError(f"step {job_id}/{part}/{step} is not known here")
-        return Requested(row[0])
+        return Standing(StepState(row[0]), Requested(row[1]), row[2])
 
     def digest_of(self, job_id: str) -> str | None:
         """The digest of the accepted order with this id."""
@@ -296,7 +316,7 @@ def head(connection: sqlite3.Connection) -> chain.Head:
 def _identify(connection: sqlite3.Connection, path: Path, site: str) -> tuple[str, int]:
     """The journal's id, given when the file is made, and its newest seq."""
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
-        for statement in schema.TABLES.split(";\n"):
+        for statement in schema.statements(schema.TABLES):
             connection.execute(statement)
         fresh = {"format": schema.FORMAT, "site": site, "journal": secrets.token_hex(16)}
         connection.executemany("INSERT INTO meta VALUES (?, ?)", fresh.items())
@@ -304,8 +324,26 @@ def _identify(connection: sqlite3.Connection, path: Path, site: str) -> tuple[st
         meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
     except sqlite3.OperationalError:
         raise JournalError(f"{path} is a database, but no journal") from None
-    if meta.get("format") != schema.FORMAT:
-        raise JournalError(f"{path} has format {meta.get('format')}; this edge reads format {schema.FORMAT}")
+    anew = meta.get("format") in schema.FOLDED_ANEW
+    if not anew and (problem := schema.problem(meta.get("format"))):
+        raise JournalError(f"{path} {problem}")
     if meta["site"] != site:
         raise JournalError(f"{path} is the journal of site '{meta['site']}', not of '{site}'")
+    if anew:
+        _fold_anew(connection)
+        log.info("%s had format %s; its tables are made anew from its events", path, meta["format"])
     return meta["journal"], head(connection).seq
+
+
+def _fold_anew(connection: sqlite3.Connection) -> None:
+    """Make every folded table again, as this edge has them; what is kept stays as it is."""
+    checkpoints = connection.execute("SELECT run_id, value FROM checkpoints").fetchall()
+    connection.execute("DELETE FROM checkpoints")  # they refer to runs
+    for table in ("runs", "steps", *(name for name in schema.DERIVED if name not in ("runs", "steps"))):
+        connection.execute(f"DROP TABLE {table}")
+    for statement in schema.statements(schema.FOLDED_TABLES):
+        connection.execute(statement)
+    for (raw,) in connection.execute("SELECT raw FROM events ORDER BY seq"):
+        projection.apply(connection, chain.decode(raw))
+    connection.executemany("INSERT INTO checkpoints VALUES (?, ?)", checkpoints)
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (schema.FORMAT,))

@@ -44,6 +44,7 @@ class OpenStep:
     expires_at: datetime
     accepted_seq: int
     refusal: str = ""  # why the order's signature counts no longer; empty while it does
+    held: str = ""  # who holds the job, and why; empty while nobody does
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Code(enum.StrEnum):
     """Why a step waits."""
 
     UNREADABLE = "unreadable"
+    HELD = "held"
     EXPIRED = "expired"
     NOT_BEFORE = "not_before"
     UNSIGNED = "unsigned"
@@ -146,6 +148,8 @@ def _urgency(step: OpenStep) -> tuple[int, bool, float, int, StepKey]:
 def _order_blockers(step: OpenStep, now: datetime) -> list[Blocker]:
     cancel = f"edge job cancel {step.key.job_id}"
     found = []
+    if step.held:
+        found.append(Blocker(Code.HELD, f"the job is {step.held}", f"edge job release {step.key.job_id}"))
     if step.refusal:
         found.append(Blocker(Code.UNSIGNED, step.refusal, cancel))
     if now >= step.expires_at:

@@ -69,11 +69,20 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             connection.execute("DELETE FROM artifacts WHERE sha256 = ?", (event.body["sha256"],))
         case EventKind.CANCEL_REQUESTED:
             _cancel_requested(connection, event)
+        case EventKind.HOLD_REQUESTED:
+            _hold_requested(connection, event)
+        case EventKind.RELEASE_REQUESTED:
+            _release_requested(connection, event)
+        case EventKind.REQUEST_FAILED:
+            _request_failed(connection, event)
         case EventKind.RUN_BEGAN:
             _run_began(connection, event)
         case EventKind.RUN_RESUMED:
-            step = _step_of_run(connection, event)
-            _move(connection, event, step["part"], step["step"], Fact.RUN_RESUMED, event.body.get("detail"))
+            _run_resumed(connection, event)
+        case EventKind.RUN_SUSPENDED:
+            _run_suspended(connection, event)
+        case EventKind.RUN_RELEASED:
+            _run_released(connection, event)
         case EventKind.RUN_ENDED:
             _run_ended(connection, event)
         case EventKind.RUN_RESOLVED:
@@ -131,11 +140,14 @@ def _job_accepted(connection: sqlite3.Connection, event: Event) -> None:
         "accepted_seq": event.seq,
         "accepted_at": event.at_wall,
         "revision": event.seq,
+        "held_by": None,
+        "held_since": None,
+        "held_reason": None,
     }
     connection.execute(f"INSERT INTO orders VALUES ({', '.join(f':{column}' for column in row)})", row)
     _mark_window(connection, order["issuer"], order["series"], order["sequence"])
     connection.executemany(
-        "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, NULL, NULL, NULL, ?)",
+        "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, NULL, NULL, NULL, ?, NULL, NULL)",
         (
             (
                 event.job_id,
@@ -162,14 +174,44 @@ def _mark_window(connection: sqlite3.Connection, issuer: str, series: str, seque
 
 
 def _cancel_requested(connection: sqlite3.Connection, event: Event) -> None:
-    found = connection.execute("SELECT part, step, state FROM steps WHERE job_id = ?", (event.job_id,)).fetchall()
+    for part, step, _, _ in _open_steps(connection, event, "cancel"):  # each of them: nobody is left to follow
+        _move_alone(connection, event, part, step, Fact.CANCELLED, event.body.get("reason", "cancelled"))
+
+
+def _hold_requested(connection: sqlite3.Connection, event: Event) -> None:
+    found = _open_steps(connection, event, "hold")
+    connection.execute(
+        "UPDATE orders SET held_by = ?, held_since = ?, held_reason = ? WHERE job_id = ? AND held_by IS NULL",
+        (event.actor, event.at_wall, event.body.get("reason", ""), event.job_id),
+    )
+    for part, step, state, reason in found:
+        if state.at_a_machine:
+            _move_alone(connection, event, part, step, Fact.PAUSE_ASKED, reason)
+
+
+def _release_requested(connection: sqlite3.Connection, event: Event) -> None:
+    found = _open_steps(connection, event, "release")
+    connection.execute(
+        "UPDATE orders SET held_by = NULL, held_since = NULL, held_reason = NULL WHERE job_id = ?", (event.job_id,)
+    )
+    for part, step, state, reason in found:
+        if state.at_a_machine:
+            _move_alone(connection, event, part, step, Fact.RESUME_ASKED, reason)
+
+
+def _open_steps(
+    connection: sqlite3.Connection, event: Event, verb: str
+) -> list[tuple[int, str, StepState, str | None]]:
+    """Part, step, state and reason of every step of the job that has not ended, at least one."""
+    found = connection.execute(
+        "SELECT part, step, state, reason FROM steps WHERE job_id = ?", (event.job_id,)
+    ).fetchall()
     if not found:
         raise IllegalTransitionError(f"job {event.job_id} is not known here")
-    still_open = [(part, step) for part, step, state in found if not StepState(state).ended]
+    still_open = [(part, step, StepState(state), why) for part, step, state, why in found if not StepState(state).ended]
     if not still_open:
-        raise IllegalTransitionError(f"job {event.job_id} has ended: nothing is left to cancel")
-    for part, step in still_open:  # each of them: nobody is left to follow
-        _move_alone(connection, event, part, step, Fact.CANCELLED, event.body.get("reason", "cancelled"))
+        raise IllegalTransitionError(f"job {event.job_id} has ended: nothing is left to {verb}")
+    return still_open
 
 
 # Runs
@@ -182,6 +224,9 @@ def _run_began(connection: sqlite3.Connection, event: Event) -> None:
         raise IllegalTransitionError(
             f"attempt {attempt} of {_name(event)} does not follow attempt {step['attempt']} of {step['max_attempts']}"
         )
+    (held_by,) = connection.execute("SELECT held_by FROM orders WHERE job_id = ?", (event.job_id,)).fetchone()
+    if held_by is not None:
+        raise IllegalTransitionError(f"job {event.job_id} is held by {held_by}: nothing of it begins")
     found = connection.execute("SELECT needs_clearing FROM machines WHERE machine = ?", (event.machine,)).fetchone()
     if found is not None and found[0] is not None:
         raise IllegalTransitionError(f"{event.machine} needs clearing by run {found[0]} before another run begins")
@@ -197,6 +242,42 @@ def _run_began(connection: sqlite3.Connection, event: Event) -> None:
     connection.execute(
         "INSERT INTO machines VALUES (?, ?, 0, ?) ON CONFLICT DO UPDATE SET needs_clearing = excluded.needs_clearing",
         (event.machine, event.run_id, event.at_wall),
+    )
+
+
+def _run_resumed(connection: sqlite3.Connection, event: Event) -> None:
+    step = _step_of_run(connection, event)
+    # What a suspended step waits for is still what its reason says.
+    reason = step["reason"] if StepState(step["state"]) is StepState.SUSPENDED else event.body.get("detail")
+    _move(connection, event, step["part"], step["step"], Fact.RUN_RESUMED, reason)
+
+
+def _run_suspended(connection: sqlite3.Connection, event: Event) -> None:
+    step = _step_of_run(connection, event)
+    fact = {"request": Fact.SUSPENDED_AS_ASKED, "machine": Fact.SUSPENDED_BY_MACHINE}[event.body["by"]]
+    _move(connection, event, step["part"], step["step"], fact, event.body.get("reason", ""))
+    connection.execute(
+        "UPDATE steps SET suspended_by = ? WHERE (job_id, part, step) = (?, ?, ?)",
+        (event.body["by"], event.job_id, event.part, event.step),
+    )
+
+
+def _run_released(connection: sqlite3.Connection, event: Event) -> None:
+    step = _step_of_run(connection, event)
+    _move(connection, event, step["part"], step["step"], Fact.RELEASED, None)
+
+
+def _request_failed(connection: sqlite3.Connection, event: Event) -> None:
+    """The machine has not confirmed what stands requested, or refuses it; anything else was overtaken."""
+    step = _step_of_run(connection, event)
+    requested, withdrawn = Requested(event.body["requested"]), event.body["withdrawn"]
+    if requested is not Requested(step["requested"]) or requested.ends_the_run:
+        return
+    if withdrawn:
+        _move(connection, event, step["part"], step["step"], Fact.REQUEST_WITHDRAWN, step["reason"])
+    connection.execute(
+        "UPDATE steps SET request_failure = ? WHERE (job_id, part, step) = (?, ?, ?)",
+        (event.body["reason"], event.job_id, event.part, event.step),
     )
 
 
@@ -240,7 +321,8 @@ def _move_alone(
     except IllegalTransitionError as error:
         raise IllegalTransitionError(f"step {event.job_id}/{part}/{step}: {error}") from None
     connection.execute(
-        "UPDATE steps SET state = :state, requested = :requested, reason = :reason,"
+        "UPDATE steps SET state = :state, requested = :requested, reason = :reason, request_failure = NULL,"
+        " suspended_by = iif(:state = 'SUSPENDED', suspended_by, NULL),"
         f" since = iif(state = :state, since, :at) {here}",
         {
             **key,
@@ -277,7 +359,7 @@ def _after(connection: sqlite3.Connection, job_id: str | None) -> dict[str, list
 def _step(connection: sqlite3.Connection, event: Event) -> dict[str, Any]:
     found = _one(
         connection,
-        "SELECT part, step, state, requested, attempt, max_attempts, on_failure, run_id FROM steps"
+        "SELECT part, step, state, requested, attempt, max_attempts, on_failure, run_id, reason FROM steps"
         " WHERE (job_id, part, step) = (?, ?, ?)",
         (event.job_id, event.part, event.step),
     )

@@ -1,24 +1,54 @@
-"""Runs that the last daemon left open, and what may become of them.
+"""Runs that the last daemon left open: the machine is asked, and what the order says follows from the answer.
 
-Nothing is decided here about hardware: the driver asks the machine (`Driver.recover`), and the order's `on_restart`
-says what is to follow from the answer. What cannot be asked in time is UNKNOWN, and held for a person.
+Nothing is guessed about hardware: the driver asks the machine (`Driver.recover`), and the order's `on_restart` says
+what is to follow. What cannot be asked in time is UNKNOWN, and held for a person.
+
+Rules
+
+1. A run goes on only if nobody asked for its end, and only while this daemon goes on, too.
+2. One that a person holds, or that waits for one, does not go on from here: only a person releases it. Where the
+   machine carries it on by itself, it is found again as it is, and stays suspended.
+3. A run that does not go on is stopped, and so is a machine that answers and cannot say what became of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any, assert_never
 
 from edge.artifacts import Artifacts
 from edge.authority import Authority
-from edge.driver import Program, Run
-from edge.jobstate import Requested
-from edge.journal import Journal, OpenRun, Transaction
+from edge.clock import SystemClock
+from edge.driver import (
+    At,
+    Driver,
+    DriverError,
+    Finished,
+    IdentityError,
+    Json,
+    Lost,
+    Machine,
+    Motion,
+    Outcome,
+    OutcomeKind,
+    Program,
+    Recovery,
+    Resume,
+    Run,
+    StillRunning,
+)
+from edge.errors import ArtifactError
+from edge.execution import STOP_S, stop_machine, told, unknown
+from edge.jobstate import StepState
+from edge.journal import Journal, OpenRun, Standing, Transaction
 from edge.logs import log_bug
 from edge.make_safe import made_safe
-from edge.model.event import Draft
+from edge.model.event import Draft, EventKind
 from edge.model.order import OnRestart, parse_order
+from edge.scribe import ACTOR, Scribe
 from edge.work import work_of
 
 log = logging.getLogger("edge.recovery")
@@ -56,20 +86,31 @@ class LeftRun:
             return self.made_safe
         return "" if self.on_restart is OnRestart.RESUME else f"the order says: {self.on_restart} after a restart"
 
-    def unless_asked_to_end(self, resumed: Draft) -> Callable[[Transaction], bool]:
-        """For `Journal.transact`: record that the run goes on, unless its end was asked for; whether it was recorded.
+    def go_on(self, resumed: Draft, resume: Resume) -> Callable[[Transaction], GoesOn]:
+        """For `Journal.transact`: record that the run goes on, unless something was asked that forbids it.
 
         In one transaction: a request that comes later finds the run going on.
         """
 
-        def write(transaction: Transaction) -> bool:
+        def write(transaction: Transaction) -> GoesOn:
             run = self.run
-            if transaction.requested_of(run.job_id, run.part, run.step.id) is not Requested.NONE:
-                return False
+            standing = transaction.standing_of(run.job_id, run.part, run.step.id)
+            if standing.requested.ends_the_run:
+                return GoesOn(STOP_REQUESTED)
+            if isinstance(resume, At) and standing.is_held_back:
+                return GoesOn("it was held, and only a person lets it go on")
             transaction.record(resumed)
-            return True
+            return GoesOn("", suspended=standing.state is StepState.SUSPENDED)
 
         return write
+
+
+@dataclass(frozen=True, slots=True)
+class GoesOn:
+    """Why a run does not go on, empty if it does; and whether the machine waits in it."""
+
+    forbidden: str
+    suspended: bool = False
 
 
 async def left_runs(
@@ -87,16 +128,105 @@ async def left_runs(
 
 
 async def _left_run(journal: Journal, artifacts: Artifacts, authority: Authority, left: OpenRun) -> LeftRun:
-    def read(transaction: Transaction) -> tuple[bytes, bytes, Requested, str]:
-        requested = transaction.requested_of(left.job_id, left.part, left.step)
+    def read(transaction: Transaction) -> tuple[bytes, bytes, Standing, str]:
+        standing = transaction.standing_of(left.job_id, left.part, left.step)
         safe = made_safe(transaction, left.machine, left.run_id)
-        return transaction.payload_of(left.job_id), transaction.envelope_of(left.job_id), requested, safe
+        return transaction.payload_of(left.job_id), transaction.envelope_of(left.job_id), standing, safe
 
-    payload, envelope, requested, safe = await journal.transact(read)
+    payload, envelope, standing, safe = await journal.transact(read)
     order = parse_order(payload)
     step, program = work_of(order, left.step, artifacts)
     checkpoint = await journal.checkpoint_of(left.run_id)
     run = Run(left.run_id, left.job_id, left.part, step, left.attempt, checkpoint)
     (on_restart,) = [ordered.on_restart for ordered in order.steps if ordered.id == left.step]
-    asked = requested is not Requested.NONE
+    asked = standing.requested.ends_the_run
     return LeftRun(run, program, left.machine, on_restart, asked, authority.refusal(envelope, order), safe)
+
+
+class Recoverer:
+    """Asks one machine about the run that was left on it. `execute` lets a driver go on with it."""
+
+    def __init__(
+        self,
+        machine: Machine[Any, Any],
+        artifacts: Artifacts,
+        journal: Journal,
+        scribe: Scribe,
+        clock: SystemClock,
+        closing: asyncio.Event,
+        leaves: Callable[[], bool],
+        execute: Callable[[Driver, LeftRun, Resume, bool], Awaitable[Outcome | None]],
+    ) -> None:
+        self._machine = machine
+        self._artifacts = artifacts
+        self._journal = journal
+        self._scribe = scribe
+        self._clock = clock
+        self._closing = closing
+        self._leaves = leaves
+        self._execute = execute
+
+    async def recover(self, driver: Driver, left: LeftRun) -> Outcome | None:
+        """What became of the run, after it went on if it does; None if it stays open for the next daemon."""
+        recovery = await self._recovery(driver, left)
+        match recovery:
+            case Finished(outcome=ended):
+                return ended
+            case Lost():
+                if left.made_safe:
+                    recovery = replace(recovery, reason=f"{left.made_safe}; {recovery.reason}")
+                return await self._lost(driver, recovery)
+            case At() | StillRunning():
+                return await self._go_on(driver, left, recovery)
+            case _ as never:
+                assert_never(never)
+
+    async def _recovery(self, driver: Driver, left: LeftRun) -> Recovery:
+        try:
+            await asyncio.to_thread(self._artifacts.verify, left.program.sha256)
+            return await driver.recover(left.run, left.program)
+        except IdentityError as error:
+            return Lost(f"{REASON}: {error}", same_machine=False)
+        except (ArtifactError, DriverError) as error:
+            return Lost(f"{REASON}: {error}")
+        except Exception as error:  # noqa: BLE001 - a driver's bug: nobody knows what the machine does now
+            return Lost(f"{REASON}; {told(error, self._machine.driver)}")
+
+    async def _go_on(self, driver: Driver, left: LeftRun, resume: Resume) -> Outcome | None:
+        """The machine could go on: let it, or stop it."""
+        if reason := left.forbids:
+            return await self._stop(driver, left, reason)
+        if self._closing.is_set():
+            return await self._not_now(driver, left)
+        detail = resume.detail if isinstance(resume, At) else "the machine carries it on by itself"
+        resumed = self._scribe.draft(EventKind.RUN_RESUMED, left.run, {"detail": detail})
+        write = left.go_on(resumed, resume)
+        goes_on = await self._scribe.durable(lambda: self._journal.transact(write), resumed.kind)
+        if goes_on.forbidden:
+            return await self._stop(driver, left, goes_on.forbidden)
+        if self._closing.is_set():
+            return await self._not_now(driver, left)
+        log.info("%s goes on with job %s: %s", self._machine.id, left.run.job_id, detail)
+        return await self._execute(driver, left, resume, goes_on.suspended)
+
+    async def _not_now(self, driver: Driver, left: LeftRun) -> Outcome | None:
+        """The daemon ends before the run could go on: leave it as it stands, or stop it."""
+        return None if self._leaves() else await self._stop(driver, left, "the daemon is being stopped")
+
+    async def _stop(self, driver: Driver, left: LeftRun, why: str) -> Outcome:
+        """The run could go on, and must not: make the machine safe."""
+        if left.on_restart is OnRestart.ABORT and not left.stop_requested:
+            body = {"reason": "the order says: abort after a restart"}
+            await self._scribe.record(Draft(EventKind.CANCEL_REQUESTED, ACTOR, body, job_id=left.run.job_id))
+        if failure := await stop_machine(driver, self._machine.driver, self._clock.mono_s() + STOP_S):
+            return unknown(f"{REASON}; {why}, and a stop was not confirmed: {failure}")
+        return Outcome(OutcomeKind.STOPPED, Motion.POSSIBLE, f"{REASON}; {why}")
+
+    async def _lost(self, driver: Driver, lost: Lost) -> Outcome:
+        """Nobody knows what became of the run. The machine that answers is made safe; that proves nothing else."""
+        if not lost.same_machine:
+            return unknown(lost.reason)
+        failure = await stop_machine(driver, self._machine.driver, self._clock.mono_s() + STOP_S)
+        done = f"its stop was not confirmed: {failure}" if failure else "it was stopped, heaters off, and confirmed it"
+        evidence: dict[str, Json] = {"stop_confirmed": not failure}
+        return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, f"{lost.reason}; {done}", evidence)

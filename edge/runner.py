@@ -8,51 +8,41 @@ Rules
 3. Whatever a driver returns or raises becomes an outcome in the journal; while the journal cannot take it, it is tried
    again, and the machine gets no other work. Only a daemon that is asked to stop gives up: its successor finds the run
    open, and holds it.
-4. A stop that is not confirmed ends the run as UNKNOWN. So does one after which the driver's run goes on.
-5. A driver's bug ends its run as UNKNOWN and closes the connection; it never stops the daemon.
-6. A run that the last daemon left goes on only if nobody asked for its end, and only while this daemon goes on, too.
-   One that does not go on is stopped, and so is a machine that answers and cannot say what became of it.
+4. A driver's bug ends its run as UNKNOWN and closes the connection; it never stops the daemon.
+
+What may be asked of a run that goes on is in `edge.execution`, what becomes of one that the last daemon left in
+`edge.recovery`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import secrets
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from edge.artifacts import Artifacts
 from edge.authority import NOT_AS_SIGNED, Authority
 from edge.clock import SystemClock
 from edge.driver import (
-    At,
     Capability,
     Driver,
     DriverError,
-    Finished,
     Identity,
-    IdentityError,
     Json,
-    Lost,
-    MachineError,
     MachineState,
     Motion,
-    NotAcceptableError,
-    NotConfirmedError,
     Observation,
     Outcome,
     OutcomeKind,
     Program,
-    Recovery,
     Resume,
     Run,
     StateSeen,
-    StillRunning,
 )
 from edge.errors import (
     ArtifactError,
@@ -61,28 +51,19 @@ from edge.errors import (
     StaleRevisionError,
     TrustError,
 )
+from edge.execution import Execution, body_of, stop_machine, told, unknown
 from edge.journal import Journal
 from edge.logs import log_bug
 from edge.make_safe import Made
 from edge.model.event import Draft, EventKind
-from edge.model.order import JobOrder, OnRestart
+from edge.model.order import JobOrder
 from edge.observed import Observed
 from edge.planner import MachineView, StepKey
 from edge.plugins import Equipment
 from edge.quarantine import set_aside
-from edge.recovery import REASON, STOP_REQUESTED, LeftRun
-from edge.scribe import Scribe
+from edge.recovery import REASON, LeftRun, Recoverer
+from edge.scribe import ACTOR, Scribe
 from edge.work import work_of
-
-ACTOR = "site"
-STOP_S = 120.0
-"""How long a machine may take to confirm a stop: the move in its queue, and a lift of the tool."""
-
-AFTER_STOP_S = 10.0
-"""How long a driver's `execute` may go on after its `stop` has confirmed."""
-
-DETACH_S = 30.0
-"""How long a machine may take to acknowledge what is under way, before a run is left as it stands."""
 
 RECOVER_S = 60.0
 """How long a machine may take to be reached again before a run that was left open is UNKNOWN."""
@@ -122,7 +103,7 @@ class _Context:
         self.runtime_dir = runtime_dir
 
     def emit(self, observation: Observation) -> None:
-        self._runner.observed.add(observation)
+        self._runner.emitted(observation)
 
     async def checkpoint(self, value: Json) -> None:
         await self._runner.checkpoint(value)
@@ -164,16 +145,14 @@ class Runner:
         self.run_id = left.run.run_id if left else None  # from `run_began` until the run's end is durable
         self._offer: asyncio.Future[Assignment] | None = None
         self._driver: Driver | None = None
-        self._executing: asyncio.Task[Outcome] | None = None
-        self._stopping: asyncio.Task[None] | None = None
-        self._detaching: asyncio.Task[None] | None = None
-        self._stop_failure = ""
-        self._left_standing = False
-        self._safe_by = ""  # who has the machine made safe
+        self._execution: Execution | None = None
         self._online: bool | None = None
         self._closing = asyncio.Event()
         self._connection: asyncio.Task[str] | None = None
         self._scribe = Scribe(self.machine.id, journal, clock, self._closing, on_change)
+        self._recoverer = Recoverer(
+            self.machine, artifacts, journal, self._scribe, clock, self._closing, lambda: self._leaves, self._go_on
+        )
 
     @property
     def seen(self) -> StateSeen:
@@ -185,6 +164,11 @@ class Runner:
     def can_leave(self) -> bool:
         """Whether a run here can be left as it stands and be found again; also while nobody can be asked."""
         return self._driver is None or Capability.DETACH in self._driver.capabilities
+
+    @property
+    def can_pause(self) -> bool:
+        """Whether a run here can be paused; also while nobody can be asked."""
+        return self._driver is None or Capability.PAUSE in self._driver.capabilities
 
     def view(self, needs_clearing: str | None) -> MachineView:
         """The machine as the planner sees it."""
@@ -206,27 +190,26 @@ class Runner:
 
     def stop(self, run_id: str) -> None:
         """Stop this run, if it is going on. Idempotent; what comes of it is recorded as the run's end."""
-        if self.run_id != run_id or self._driver is None or self._executing is None or self._stopping is not None:
-            return
-        work = self._stop(self._driver, self._executing)
-        self._stopping = asyncio.create_task(work, name=f"stop {self.machine.id}")
+        if self.run_id == run_id and self._execution is not None:
+            self._execution.stop()
+
+    def look(self, run_id: str) -> None:
+        """Something was asked of this run, a pause or a resume: if it is going on, do what the journal says."""
+        if self.run_id == run_id and self._execution is not None:
+            self._execution.look()
 
     async def make_safe(self, actor: str, deadline_s: float) -> Made:
         """Stop whatever goes on, and abort if that is not confirmed in time. A run's step is then held for a person."""
         driver = self._driver
         if driver is None:
             return Made(self.machine.id, problem=f"nobody can be asked: {self.observed.state.detail}")
-        self._safe_by = actor
-        try:
-            if self.run_id is not None:
-                self.stop(self.run_id)
-            failure = await self._made_safe(driver, deadline_s)
-            if not failure:
-                return Made(self.machine.id, "stopped and switched off")
-            return Made(self.machine.id, problem=f"not stopped: {failure}; {await self._aborted(driver)}")
-        finally:
-            if self._executing is None:
-                self._safe_by = ""
+        if self._execution is not None:
+            self._execution.safe_by = actor
+            self._execution.stop()
+        failure = await stop_machine(driver, self.machine.driver, deadline_s)
+        if not failure:
+            return Made(self.machine.id, "stopped and switched off")
+        return Made(self.machine.id, problem=f"not stopped: {failure}; {await self._aborted(driver)}")
 
     async def _aborted(self, driver: Driver) -> str:
         try:
@@ -234,7 +217,7 @@ class Runner:
         except DriverError as error:
             return f"and not aborted: {error}"
         except Exception as error:  # noqa: BLE001 - as in _outcome
-            return f"and not aborted: internal error in the driver {self.machine.driver} ({log_bug(log, error)})"
+            return f"and not aborted: {told(error, self.machine.driver)}"
         return "it was told to abort, and nobody knows whether it has"
 
     def close(self, *, leave: bool = False) -> None:
@@ -245,13 +228,20 @@ class Runner:
         """
         self._leaves = leave
         self._closing.set()
-        if self._detaching is not None and not leave:
-            self._detaching.cancel()
-        if self._driver is None:
-            if self._connection is not None:
-                self._connection.cancel()  # nobody has answered yet, so there is nothing to stop
-        elif self.run_id is not None:
-            self.stop(self.run_id)
+        if self._execution is not None:
+            if not leave:
+                self._execution.stop_after_all()
+            self._execution.stop(leave=leave)
+        elif self._driver is None and self._connection is not None:
+            self._connection.cancel()  # nobody has answered yet, so there is nothing to stop
+
+    # Called by the driver, through its context
+
+    def emitted(self, observation: Observation) -> None:
+        """What the driver tells."""
+        self.observed.add(observation)
+        if isinstance(observation, StateSeen) and self._execution is not None:
+            self._execution.seen(observation)
 
     async def checkpoint(self, value: Json) -> None:
         """Keep `value` for the run that is going on, however long the journal takes."""
@@ -277,7 +267,7 @@ class Runner:
             await self._disconnected(reason)
             too_late = self._clock.mono_s() >= self._recover_until_s and not self._closing.is_set()
             if self._left is not None and too_late:
-                await self._end_left(self._left, _unknown(f"{REASON}, and the machine could not be asked: {reason}"))
+                await self._end_left(self._left, unknown(f"{REASON}, and the machine could not be asked: {reason}"))
             if self._clock.mono_s() - began_s >= RECONNECT_S[-1]:
                 failures = 0
             pause_s = RECONNECT_S[min(failures, len(RECONNECT_S) - 1)]
@@ -294,8 +284,10 @@ class Runner:
             context = _Context(self, self._clock, self._state_dir, self._runtime_dir)
             async with self._plugin.open(self.machine, context) as driver:
                 await self._connected(driver)
-                if self._left is not None:
-                    await self._recover(driver, self._left)
+                if (left := self._left) is not None:
+                    outcome = await self._recoverer.recover(driver, left)
+                    if outcome is not None:
+                        await self._end_left(left, outcome)
                 return await self._work(driver)
         except (DriverError, JournalError, OSError) as error:
             return str(error)
@@ -342,82 +334,6 @@ class Runner:
                 task.cancel()
             await asyncio.wait([lost, closing])
 
-    async def _recover(self, driver: Driver, left: LeftRun) -> None:
-        """Ask the machine what became of the run that the last daemon left open, and go on as its order says."""
-        recovery = await self._recovery(driver, left)
-        match recovery:
-            case Finished(outcome=ended):
-                outcome: Outcome | None = ended
-            case Lost():
-                if left.made_safe:
-                    recovery = replace(recovery, reason=f"{left.made_safe}; {recovery.reason}")
-                outcome = await self._lost(driver, recovery)
-            case At() | StillRunning():
-                outcome = await self._go_on(driver, left, recovery)
-            case _ as never:
-                assert_never(never)
-        if outcome is not None:
-            await self._end_left(left, outcome)
-
-    async def _go_on(self, driver: Driver, left: LeftRun, resume: Resume) -> Outcome | None:
-        """The machine could go on: let it, or stop it. None if the run stays open for the next daemon."""
-        if reason := left.forbids:
-            return await self._stop_left(driver, left, reason)
-        if self._closing.is_set():
-            return await self._not_now(driver, left)
-        detail = resume.detail if isinstance(resume, At) else "the machine carries it on by itself"
-        resumed = self._draft(EventKind.RUN_RESUMED, left.run, {"detail": detail})
-        write = left.unless_asked_to_end(resumed)
-        if not await self._scribe.durable(lambda: self._journal.transact(write), resumed.kind):
-            return await self._stop_left(driver, left, STOP_REQUESTED)
-        if self._closing.is_set():
-            return await self._not_now(driver, left)
-        log.info("%s goes on with job %s: %s", self.machine.id, left.run.job_id, detail)
-        return await self._execute(driver, left.run, left.program, resume)
-
-    async def _not_now(self, driver: Driver, left: LeftRun) -> Outcome | None:
-        """The daemon ends before the run could go on: leave it as it stands, or stop it."""
-        return None if self._leaves else await self._stop_left(driver, left, "the daemon is being stopped")
-
-    async def _recovery(self, driver: Driver, left: LeftRun) -> Recovery:
-        try:
-            await asyncio.to_thread(self._artifacts.verify, left.program.sha256)
-            return await driver.recover(left.run, left.program)
-        except IdentityError as error:
-            return Lost(f"{REASON}: {error}", same_machine=False)
-        except (ArtifactError, DriverError) as error:
-            return Lost(f"{REASON}: {error}")
-        except Exception as error:  # noqa: BLE001 - a driver's bug: nobody knows what the machine does now
-            return Lost(f"{REASON}; internal error in the driver {self.machine.driver} ({log_bug(log, error)})")
-
-    async def _stop_left(self, driver: Driver, left: LeftRun, why: str) -> Outcome:
-        """The run could go on, and must not: make the machine safe."""
-        if left.on_restart is OnRestart.ABORT and not left.stop_requested:
-            body = {"reason": "the order says: abort after a restart"}
-            await self._scribe.record(Draft(EventKind.CANCEL_REQUESTED, ACTOR, body, job_id=left.run.job_id))
-        if failure := await self._made_safe(driver):
-            return _unknown(f"{REASON}; {why}, and a stop was not confirmed: {failure}")
-        return Outcome(OutcomeKind.STOPPED, Motion.POSSIBLE, f"{REASON}; {why}")
-
-    async def _lost(self, driver: Driver, lost: Lost) -> Outcome:
-        """Nobody knows what became of the run. The machine that answers is made safe; that proves nothing else."""
-        if not lost.same_machine:
-            return _unknown(lost.reason)
-        failure = await self._made_safe(driver)
-        done = f"its stop was not confirmed: {failure}" if failure else "it was stopped, heaters off, and confirmed it"
-        evidence: dict[str, Json] = {"stop_confirmed": not failure}
-        return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, f"{lost.reason}; {done}", evidence)
-
-    async def _made_safe(self, driver: Driver, deadline_s: float | None = None) -> str:
-        """Stop the machine; why it has not confirmed, empty if it has."""
-        try:
-            await driver.stop(self._clock.mono_s() + STOP_S if deadline_s is None else deadline_s)
-        except DriverError as error:
-            return str(error)
-        except Exception as error:  # noqa: BLE001 - as in _outcome
-            return f"internal error in the driver {self.machine.driver} ({log_bug(log, error)})"
-        return ""
-
     async def _end_left(self, left: LeftRun, outcome: Outcome) -> None:
         await self._end(left.run, outcome)
         self._left = self.run_id = None  # not before its end is durable: until then the machine takes no work
@@ -457,7 +373,7 @@ class Runner:
             await self._set_aside(program.sha256, str(error), run.job_id)
             return False
         claim: dict[str, Json] = {"attempt": run.attempt, "sha256": program.sha256}
-        if not await self._recorded_in_time(self._draft(EventKind.RUN_BEGAN, run, claim), assignment):
+        if not await self._recorded_in_time(self._scribe.draft(EventKind.RUN_BEGAN, run, claim), assignment):
             return False
         self.run_id = run.run_id
         log.info("%s begins job %s (run %s)", self.machine.id, run.job_id, run.run_id[:8])
@@ -493,127 +409,26 @@ class Runner:
         else:
             await self._scribe.record(lost)
 
+    async def _go_on(self, driver: Driver, left: LeftRun, resume: Resume, suspended: bool) -> Outcome | None:
+        return await self._execute(driver, left.run, left.program, resume, suspended=suspended)
+
     async def _execute(
-        self, driver: Driver, run: Run, program: Program, resume: Resume | None = None
+        self, driver: Driver, run: Run, program: Program, resume: Resume | None = None, *, suspended: bool = False
     ) -> Outcome | None:
         """Let the driver work; None if the run was left standing and stays open."""
-        work: Coroutine[None, None, Outcome] = driver.execute(run, program, resume)
-        self._executing = asyncio.create_task(work, name=f"run {run.run_id}")
-        self._on_change()  # a stop may have been requested between `run_began` and now
+        execution = Execution(self.machine, driver, run, self._journal, self._scribe, self._clock, suspended=suspended)
+        if resume is not None:
+            execution.seen(self.observed.state)  # what the machine has said since it was asked
+        self._execution = execution
         try:
-            await asyncio.wait([self._executing])
-            if self._stopping is not None:
-                await asyncio.wait([self._stopping])
-            if self._left_standing and self._executing.cancelled():
-                return None
-            # Also of one that ended by itself just before it was let go.
-            return self._held_if_made_safe(self._outcome(self._executing))
+            # Something may have been asked of it between `run_began` and now.
+            return await execution.carry_out(program, resume, begun=self._on_change)
         finally:
-            self._executing.cancel()
-            self._executing = self._stopping = None
-            self._stop_failure = self._safe_by = ""
-
-    def _held_if_made_safe(self, outcome: Outcome) -> Outcome:
-        """Whoever made the machine safe wants no new attempt by the order's policy, and no end: a person is to look."""
-        said = f"{self._safe_by} had the machine made safe"
-        if self._safe_by and outcome.kind is OutcomeKind.STOPPED:
-            return replace(outcome, reason=said)
-        if self._safe_by and outcome.kind is OutcomeKind.FAILED:
-            return replace(outcome, kind=OutcomeKind.UNKNOWN, reason=f"{said}: {outcome.reason}")
-        return outcome
-
-    def _outcome(self, done: asyncio.Task[Outcome]) -> Outcome:
-        """What the end of a driver's `execute` means."""
-        try:
-            outcome = done.result()
-            json.dumps(_body(outcome), allow_nan=False)  # what the journal would refuse is the driver's bug, too
-            return outcome
-        except NotConfirmedError as error:
-            return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, str(error))
-        except NotAcceptableError as error:
-            return Outcome(OutcomeKind.FAILED, Motion.NONE, str(error))
-        except MachineError as error:
-            return Outcome(OutcomeKind.FAILED, error.motion, str(error))
-        except JournalError as error:  # from a checkpoint: the driver had to give up, wherever it was
-            return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, f"the journal failed: {error}")
-        except asyncio.CancelledError:
-            return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, self._stop_failure or "the run was given up")
-        except Exception as error:  # noqa: BLE001 - a driver's bug: nobody knows what the machine does now
-            reason = f"internal error in the driver {self.machine.driver} ({log_bug(log, error)})"
-            return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, reason)
-
-    async def _stop(self, driver: Driver, executing: asyncio.Task[Outcome]) -> None:
-        if self._leaves and Capability.DETACH in driver.capabilities and await self._let_go(driver, executing):
-            return
-        if failure := await self._made_safe(driver):
-            self._give_up(failure)
-            return
-        await asyncio.wait([executing], timeout=AFTER_STOP_S)
-        if not executing.done():
-            self._give_up("the machine confirmed the stop, and yet the run went on")
-
-    async def _let_go(self, driver: Driver, executing: asyncio.Task[Outcome]) -> bool:
-        """Leave the run as it stands, or let it end by itself meanwhile; False if it is to be stopped after all."""
-        self._detaching = detaching = asyncio.create_task(driver.detach(), name=f"detach {self.machine.id}")
-        try:
-            first: list[asyncio.Task[Any]] = [detaching, executing]
-            await asyncio.wait(first, timeout=DETACH_S, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._detaching = None
-            in_time = detaching.done()
-            detaching.cancel()
-            await asyncio.wait([detaching], timeout=AFTER_STOP_S)
-        if not self._leaves:
-            return False
-        if executing.done():
-            return True
-        error = detaching.exception() if in_time and not detaching.cancelled() else None
-        if error is not None:
-            log.warning("%s is left as it stands, without its word: %s", self.machine.id, _told(error))
-        elif not in_time:
-            log.warning("%s is left as it stands: it has not acknowledged within %g s", self.machine.id, DETACH_S)
-        self._left_standing = True
-        executing.cancel()
-        return True
-
-    def _give_up(self, reason: str) -> None:
-        self._stop_failure = reason
-        if self._executing is not None:
-            self._executing.cancel()
+            self._execution = None
 
     async def _end(self, run: Run, outcome: Outcome) -> None:
-        await self._scribe.record(self._draft(EventKind.RUN_ENDED, run, _body(outcome)))
+        await self._scribe.record(self._scribe.draft(EventKind.RUN_ENDED, run, body_of(outcome)))
         calm = outcome.kind in (OutcomeKind.SUCCEEDED, OutcomeKind.STOPPED)
         because = f", {outcome.reason}" if outcome.reason else ""
         level = logging.INFO if calm else logging.WARNING
         log.log(level, "%s ends job %s: %s%s", self.machine.id, run.job_id, outcome.kind, because)
-
-    def _draft(self, kind: EventKind, run: Run, body: dict[str, Json]) -> Draft:
-        return Draft(
-            kind,
-            ACTOR,
-            body,
-            job_id=run.job_id,
-            part=run.part,
-            step=run.step.id,
-            run_id=run.run_id,
-            machine=self.machine.id,
-        )
-
-
-def _told(error: BaseException) -> str:
-    return str(error) if isinstance(error, DriverError) else f"internal error in the driver ({log_bug(log, error)})"
-
-
-def _unknown(reason: str) -> Outcome:
-    return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, reason)
-
-
-def _body(outcome: Outcome) -> dict[str, Json]:
-    """What the journal keeps of the end of a run."""
-    return {
-        "outcome": str(outcome.kind),
-        "motion": str(outcome.motion),
-        "reason": outcome.reason,
-        "evidence": dict(outcome.evidence),
-    }

@@ -2,17 +2,25 @@
 
 `events` is the truth; every table of `DERIVED` is a fold over it. `refusals` counts what was not worth an event (bytes
 without a valid signature), `checkpoints` is what a driver wants back after a restart: both are overwritten in place.
+
+When a folded table changes, `FORMAT` goes up and the old number joins `FOLDED_ANEW`: the daemon that opens such a file
+makes the folded tables anew from its events. When a kept table changes, that is not enough.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 #: The journal's file in the site's `state_dir`.
 FILE_NAME = "journal.sqlite"
 
 #: Raised when a table changes its meaning; an older or newer edge then refuses the file instead of misreading it.
-FORMAT = "1"
+FORMAT = "2"
 
-TABLES = """
+#: Formats whose kept tables are those of today.
+FOLDED_ANEW = frozenset({"1"})
+
+KEPT_TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
 CREATE TABLE events (
@@ -27,6 +35,18 @@ CREATE TABLE events (
 CREATE INDEX events_of_job ON events (job_id, seq) WHERE job_id IS NOT NULL;
 CREATE INDEX events_of_machine ON events (machine, seq) WHERE machine IS NOT NULL;
 
+CREATE TABLE checkpoints (run_id TEXT PRIMARY KEY REFERENCES runs (run_id), value TEXT NOT NULL) STRICT;
+
+-- minute: RFC 3339 in UTC, cut after the minute.
+CREATE TABLE refusals (
+    minute TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (minute, reason)
+) STRICT, WITHOUT ROWID;
+"""
+
+FOLDED_TABLES = """
 -- digest: of the signed bytes. The same bytes again get the same verdict again.
 CREATE TABLE verdicts (
     digest TEXT PRIMARY KEY,
@@ -37,7 +57,8 @@ CREATE TABLE verdicts (
     seq INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- payload: the order as JSON text. revision: the seq of the newest event about the job.
+-- payload: the order as JSON text. revision: the seq of the newest event about the job. held_by: who holds the job,
+-- since when and why; null while nobody does.
 CREATE TABLE orders (
     job_id TEXT PRIMARY KEY,
     digest TEXT NOT NULL UNIQUE,
@@ -55,7 +76,10 @@ CREATE TABLE orders (
     expires_at TEXT NOT NULL,
     accepted_seq INTEGER NOT NULL,
     accepted_at TEXT NOT NULL,
-    revision INTEGER NOT NULL
+    revision INTEGER NOT NULL,
+    held_by TEXT,
+    held_since TEXT,
+    held_reason TEXT
 ) STRICT;
 
 -- used: which sequence numbers of an issuer's series were accepted, as `edge.replay` writes it.
@@ -67,6 +91,7 @@ CREATE TABLE windows (
 ) STRICT, WITHOUT ROWID;
 
 -- machine, run_id: of the newest run. reason: why it stands where it stands. since: when it came to its state.
+-- request_failure: why the machine did not do what was asked of it last. suspended_by: `request` or `machine`.
 CREATE TABLE steps (
     job_id TEXT NOT NULL REFERENCES orders (job_id),
     part INTEGER NOT NULL,
@@ -81,6 +106,8 @@ CREATE TABLE steps (
     run_id TEXT,
     reason TEXT,
     since TEXT NOT NULL,
+    request_failure TEXT,
+    suspended_by TEXT,
     PRIMARY KEY (job_id, part, step)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX steps_open ON steps (state) WHERE state NOT IN ('COMPLETED', 'ABORTED');
@@ -102,8 +129,6 @@ CREATE TABLE runs (
 CREATE INDEX runs_of_step ON runs (job_id, part, step);
 CREATE INDEX runs_open ON runs (run_id) WHERE ended_at IS NULL;
 
-CREATE TABLE checkpoints (run_id TEXT PRIMARY KEY REFERENCES runs (run_id), value TEXT NOT NULL) STRICT;
-
 -- needs_clearing: the run that may have left something on the machine. since: when `online` last changed.
 CREATE TABLE machines (
     machine TEXT PRIMARY KEY,
@@ -117,15 +142,9 @@ CREATE TABLE artifacts (
     size_bytes INTEGER NOT NULL,
     stored_seq INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-
--- minute: RFC 3339 in UTC, cut after the minute.
-CREATE TABLE refusals (
-    minute TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    count INTEGER NOT NULL,
-    PRIMARY KEY (minute, reason)
-) STRICT, WITHOUT ROWID;
 """
+
+TABLES = KEPT_TABLES + FOLDED_TABLES
 
 #: Each table that is a fold over the events, with the columns that order it.
 DERIVED = {
@@ -137,3 +156,15 @@ DERIVED = {
     "machines": "machine",
     "artifacts": "sha256",
 }
+
+
+def statements(tables: str) -> Iterator[str]:
+    """One by one, for a transaction that must not end."""
+    yield from tables.split(";\n")
+
+
+def problem(found: str | None) -> str:
+    """What is wrong with a file of format `found`, for those who only read; empty if nothing is."""
+    if found in FOLDED_ANEW:
+        return "was written by an older edge; `edge run` brings it up to date and loses nothing"
+    return "" if found == FORMAT else f"has format {found}; this edge reads format {FORMAT}"

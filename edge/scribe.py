@@ -12,9 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from edge.clock import SystemClock
+from edge.driver import Run
 from edge.errors import IllegalTransitionError, JournalError, StoreClosedError
 from edge.journal import Journal
-from edge.model.event import Draft
+from edge.model.event import Draft, EventKind, JsonObject
+
+ACTOR = "site"
+"""Who says so, where no person does."""
 
 RETRY_S = 1.0
 
@@ -43,6 +47,10 @@ class Scribe:
         self._closing = closing
         self._on_change = on_change
         self.waits = ""  # why a fact cannot be written down; empty while none waits
+
+    def draft(self, kind: EventKind, run: Run, body: JsonObject) -> Draft:
+        """A fact about a run on this machine."""
+        return Draft(kind, ACTOR, body, run.job_id, run.part, run.step.id, run.run_id, self._machine)
 
     async def record(self, draft: Draft) -> None:
         """Record a fact, however long the journal takes.

@@ -13,22 +13,20 @@ from typing import Any, TypeVar
 from edge import status, views
 from edge.clock import SystemClock
 from edge.dispatch import Dispatcher
-from edge.errors import JournalError, StaleRevisionError, UsageError
+from edge.errors import JournalError, UsageError
 from edge.intake import Intake
-from edge.jobstate import StepState
+from edge.jobstate import Requested, StepState
 from edge.journal import Journal
 from edge.make_safe import event_of, leave_note, noted
 from edge.model.event import Draft, EventKind
 from edge.model.order import OnRestart
 from edge.plugins import Equipment
 from edge.runner import Runner
+from edge.steering import Steering
 
 T = TypeVar("T")
 
 log = logging.getLogger("edge.site")
-
-LOOKS = 10
-"""How often a decision is made anew because the job has changed meanwhile."""
 
 
 class Site:
@@ -57,6 +55,7 @@ class Site:
         self._equipment = equipment
         self._runners = runners
         self._clock = clock
+        self.steering = Steering(journal, runners, self.job)
         self._daemon = {"pid": os.getpid(), "version": version, "since": clock.stamp().at_wall}
 
     # Questions
@@ -96,21 +95,6 @@ class Site:
             await self._journal.wait_beyond(seen, deadline_s)
 
     # Requests
-
-    async def cancel(self, job_id: str, actor: str, reason: str) -> dict[str, Any]:
-        """Ask for the end of a job. Idempotent: one that has ended, or is being stopped, stays as it is."""
-        body = {"reason": reason} if reason else {}
-        draft = Draft(EventKind.CANCEL_REQUESTED, actor, body, job_id)
-        for _ in range(LOOKS):
-            found = await self.job(job_id)
-            if all(StepState(s["state"]).ended or s["requested"] != "none" for s in found["steps"]):
-                return found
-            try:
-                await self._journal.record([draft], expected_revision=found["revision"])
-            except StaleRevisionError:
-                continue  # it began or ended meanwhile: look again
-            return await self.job(job_id)
-        raise UsageError(f"job {job_id} changes faster than it can be cancelled; try again")
 
     async def clear(self, machine: str, run_id: str, actor: str) -> dict[str, Any]:
         """A person says that what `run_id` left on the machine has been taken off."""
@@ -161,6 +145,8 @@ class Site:
         return {"restarting": True, "pid": self._daemon["pid"], "since": self._daemon["since"]}
 
     def _not_left_standing(self, run: views.Row) -> str:
+        if run["state"] == StepState.SUSPENDED or run["requested"] == Requested.PAUSE:
+            return "it is paused, and nobody could prove afterwards where it stands"
         runner = self._runners.get(run["machine"])
         if run["on_restart"] != OnRestart.RESUME:
             return f'its order says on_restart = "{run["on_restart"]}"'

@@ -5,7 +5,7 @@ Light: imports neither pydantic nor asyncio. The shape is in docs/json.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from edge.jobstate import JobState
@@ -16,7 +16,7 @@ FINE, ATTENTION, UNSAFE = 0, 1, 2
 UNSAFE_KINDS = frozenset({"unknown_run", "unwatched_run", "not_planning"})
 """A machine may be doing something that nobody knows of, or a stop that was asked for may not reach it."""
 
-PATIENT = frozenset({"busy", "checking", "not_before", "needs_clearing", "offline", "no_daemon"})
+PATIENT = frozenset({"busy", "checking", "not_before", "needs_clearing", "offline", "no_daemon", "held"})
 """Codes of blockers that need nobody's hand, or that are told of the machine or the site already."""
 
 STUCK = frozenset({"unreadable", "unsigned", "expired", "no_program", "no_machine"})
@@ -51,7 +51,7 @@ def document(
         *snapshot.attention(),
         *_no_daemon(daemon),
         *_hot(machines),
-        *_unfit(machines, daemon),
+        *_unfit(machines, daemon, snapshot.suspended()),
         *_stuck(jobs),
     ]
     summary = snapshot.summary()
@@ -144,8 +144,11 @@ def _hot(machines: Sequence[Row]) -> list[Row]:
     return found
 
 
-def _unfit(machines: Sequence[Row], daemon: Mapping[str, Any] | None) -> list[Row]:
-    """Machines that take no work, and do not come round by themselves or by clearing."""
+def _unfit(machines: Sequence[Row], daemon: Mapping[str, Any] | None, suspended: Collection[str]) -> list[Row]:
+    """Machines that take no work, and do not come round by themselves or by clearing.
+
+    One that is held in a run that is `suspended` is told with its job.
+    """
     return [
         {
             "kind": "offline" if m["state"] == "OFFLINE" else "machine",
@@ -155,6 +158,7 @@ def _unfit(machines: Sequence[Row], daemon: Mapping[str, Any] | None) -> list[Ro
         }
         for m in machines
         if daemon is not None and m["state"] not in ("IDLE", "EXECUTE")
+        if m["state"] != "HELD" or m["id"] not in suspended
     ]
 
 

@@ -69,9 +69,10 @@ class Snapshot:
         states = self._states_by_part(chosen)
         rows = self._rows(
             "SELECT job_id, issuer, product, reference, quantity, priority, due_at, not_before, expires_at,"
-            f" accepted_at, revision FROM orders {chosen} ORDER BY priority DESC, due_at IS NULL, due_at, accepted_seq"
+            " accepted_at, revision, held_by, held_since, held_reason"
+            f" FROM orders {chosen} ORDER BY priority DESC, due_at IS NULL, due_at, accepted_seq"
         )
-        return [{**row, **_progress(states[row["job_id"]])} for row in rows]
+        return [{**_with_held(row), **_progress(states[row["job_id"]])} for row in rows]
 
     def job(self, job_id: str) -> Row | None:
         """One job with all that is known of it; None if no such order was accepted."""
@@ -82,7 +83,7 @@ class Snapshot:
         envelope, payload = order.pop("envelope"), json.loads(order.pop("payload"))
         accepted = self._rows("SELECT raw FROM events WHERE seq = ?", order["accepted_seq"])[0]
         return {
-            **order,
+            **_with_held(order),
             **_progress(self._states_by_part("WHERE job_id = ?", job_id)[job_id]),
             "order": payload,
             "envelope_bytes": len(envelope),
@@ -121,26 +122,39 @@ class Snapshot:
 
     def startable(self) -> list[Row]:
         """Every step that is allowed to start, with its order."""
-        return self._rows(
-            "SELECT s.job_id, s.part, s.step, s.attempt, o.payload, o.envelope, o.digest, o.accepted_seq, o.revision"
+        rows = self._rows(
+            "SELECT s.job_id, s.part, s.step, s.attempt, o.payload, o.envelope, o.digest, o.accepted_seq, o.revision,"
+            " o.held_by, o.held_since, o.held_reason"
             " FROM steps s JOIN orders o USING (job_id) WHERE s.state = ? ORDER BY o.accepted_seq, s.part, s.step",
             StepState.ALLOWED_TO_START,
         )
+        return [_with_held(row) for row in rows]
 
     def open_runs(self) -> list[Row]:
-        """Every run without an end, with what its order says of a restart of the daemon."""
+        """Every run without an end, its step's state, and what its order says of a restart of the daemon."""
         rows = self._rows(
-            "SELECT r.run_id, r.job_id, r.part, r.step, r.machine, o.payload FROM runs r JOIN orders o USING (job_id)"
+            "SELECT r.run_id, r.job_id, r.part, r.step, r.machine, s.state, s.requested, o.payload"
+            " FROM runs r JOIN orders o USING (job_id)"
+            " JOIN steps s ON (s.job_id, s.part, s.step) = (r.job_id, r.part, r.step)"
             " WHERE r.ended_at IS NULL ORDER BY r.began_at"
         )
         return [{**row, "on_restart": _on_restart(row["step"], json.loads(row.pop("payload")))} for row in rows]
 
-    def stop_requests(self) -> list[tuple[str, str]]:
-        """Run and machine of each step that runs and was asked to stop."""
+    def requests(self) -> list[tuple[str, str, Requested]]:
+        """Run, machine and what was asked of it; without what has failed and is not asked again."""
         rows = self._rows(
-            "SELECT run_id, machine FROM steps WHERE state = ? AND requested = ?", StepState.RUNNING, Requested.STOP
+            "SELECT run_id, machine, requested FROM steps WHERE state NOT IN ('COMPLETED', 'ABORTED')"  # the index
+            " AND requested != ? AND request_failure IS NULL",
+            Requested.NONE,
         )
-        return [(row["run_id"], row["machine"]) for row in rows]
+        return [(row["run_id"], row["machine"], Requested(row["requested"])) for row in rows]
+
+    def suspended(self) -> set[str]:
+        """The machines that wait in a run."""
+        rows = self._rows(
+            "SELECT machine FROM steps WHERE state NOT IN ('COMPLETED', 'ABORTED') AND state = ?", StepState.SUSPENDED
+        )
+        return {row["machine"] for row in rows}
 
     def clearing(self) -> dict[str, str | None]:
         """The run that each machine needs clearing by."""
@@ -153,21 +167,21 @@ class Snapshot:
 
         Each has a `kind`, a `text` for people, the `command` that answers it, and what it is about.
         """
-        found = []
-        for row in self._rows(
+        open_steps = self._rows(
             "SELECT s.*, r.outcome FROM steps s LEFT JOIN runs r ON r.run_id = s.run_id"
-            " WHERE s.state NOT IN ('COMPLETED', 'ABORTED') AND s.state = 'HELD'"  # the first half names the index
-            " ORDER BY r.outcome = 'UNKNOWN' DESC, s.since",
+            " WHERE s.state NOT IN ('COMPLETED', 'ABORTED') AND s.state IN ('RUNNING', 'SUSPENDED', 'HELD')"
+            " ORDER BY s.state = 'HELD' DESC, r.outcome = 'UNKNOWN' DESC, s.since"
+        )
+        found = [item for row in open_steps for item in _of_step(row)]
+        for row in self._rows(
+            "SELECT o.job_id, o.held_by, o.held_since, o.held_reason FROM orders o WHERE o.held_by IS NOT NULL"
+            " AND EXISTS (SELECT 1 FROM steps s WHERE s.job_id = o.job_id AND s.state NOT IN ('COMPLETED', 'ABORTED'))"
+            " ORDER BY o.held_since"
         ):
-            where = f"job {row['job_id']}, part {row['part']}, step {row['step']}"
-            about = {key: row[key] for key in ("job_id", "part", "step", "run_id", "machine", "reason", "since")}
-            because = f": {row['reason']}" if row["reason"] else ""
-            if row["outcome"] == "UNKNOWN":
-                text = f"{where}: nobody knows what became of its run on {row['machine']}{because}"
-                kind = "unknown_run"
-            else:
-                text, kind = f"{where} is held{because}", "held"
-            found.append({"kind": kind, "text": text, "command": f"edge job cancel {row['job_id']}", **about})
+            held = _with_held(row)["held"]
+            text, command = f"job {row['job_id']} is {held_in_words(held)}", f"edge job release {row['job_id']}"
+            about = {"job_id": row["job_id"], "held": held, "since": held["since"]}
+            found.append({"kind": "held_job", "text": text, "command": command, **about})
         for row in self._rows(
             "SELECT m.machine, m.needs_clearing AS run_id, r.job_id, r.ended_at AS since FROM machines m"
             " JOIN runs r ON r.run_id = m.needs_clearing WHERE r.ended_at IS NOT NULL ORDER BY m.machine"
@@ -248,7 +262,10 @@ def _open(path: Path, stack: contextlib.ExitStack, mode: str = "ro") -> sqlite3.
     address = f"{path.absolute().as_uri()}?mode={mode}"
     connection = stack.enter_context(contextlib.closing(sqlite3.connect(address, uri=True, isolation_level=None)))
     connection.execute("BEGIN")
-    connection.execute("SELECT count(*) FROM meta").fetchone()  # the snapshot begins with the first thing read
+    # The snapshot begins with the first thing read.
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    if problem := schema.problem(meta.get("format")):
+        raise JournalError(f"{path} {problem}")
     return connection
 
 
@@ -300,6 +317,46 @@ def _check_readable(path: Path) -> None:
         raise EdgeError(f"permission to enter {path.parent} is missing") from None
     if not os.access(path, os.R_OK):
         raise EdgeError(f"permission to read {path} is missing; members of its group have it")
+
+
+def held_in_words(held: Row | None) -> str:
+    """Who holds a job, since when and why; empty if nobody does."""
+    if held is None:
+        return ""
+    because = f": {held['reason']}" if held["reason"] else ""
+    at = datetime.datetime.fromisoformat(held["since"])
+    return f"held by {held['by'].removeprefix('user:')} since {at:%Y-%m-%d %H:%M} UTC{because}"
+
+
+def _with_held(row: Row) -> Row:
+    """An order's row with its columns about a hold as one value."""
+    by, since, reason = (row.pop(f"held_{key}") for key in ("by", "since", "reason"))
+    return {**row, "held": None if by is None else {"by": by, "since": since, "reason": reason}}
+
+
+def _of_step(row: Row) -> Iterator[Row]:
+    """What a step whose run is open or in doubt wants of a person."""
+    job_id, machine = row["job_id"], row["machine"]
+    where = f"job {job_id}, part {row['part']}, step {row['step']}"
+    about = {key: row[key] for key in ("job_id", "part", "step", "run_id", "machine", "reason", "since")}
+    because = f": {row['reason']}" if row["reason"] else ""
+    if row["state"] == StepState.HELD:
+        unknown = row["outcome"] == "UNKNOWN"
+        text = f"nobody knows what became of its run on {machine}" if unknown else "is held"
+        kind, colon = ("unknown_run", ":") if unknown else ("held", "")
+        yield {"kind": kind, "text": f"{where}{colon} {text}{because}", "command": f"edge why {job_id}", **about}
+    elif row["suspended_by"] == "machine":
+        text = f"{where}: {machine} waits for a person{because}"
+        yield {"kind": "suspended", "text": text, "command": f"edge job release {job_id}", **about}
+    if row["request_failure"]:
+        running = row["state"] == StepState.RUNNING
+        if row["requested"] == Requested.NONE:  # withdrawn
+            text, verb = f"{where} {'goes on' if running else 'stays suspended'}", "hold" if running else "release"
+        else:
+            text = f"{where} was asked to {row['requested']}, not confirmed"
+            verb = "hold" if row["requested"] == Requested.PAUSE else "release"
+        text += f": {row['request_failure']}"
+        yield {"kind": "request_failed", "text": text, "command": f"edge job {verb} {job_id}", **about}
 
 
 def _readable(raw: bytes, digest: str) -> Row:

@@ -92,6 +92,30 @@ def cancelled(job_id: str = JOB) -> Draft:
     return Draft(EventKind.CANCEL_REQUESTED, "user:ada", {"reason": "not wanted"}, job_id=job_id)
 
 
+def hold(job_id: str = JOB, reason: str = "the spool looks wrong") -> Draft:
+    return Draft(EventKind.HOLD_REQUESTED, "user:ada", {"reason": reason}, job_id=job_id)
+
+
+def release(job_id: str = JOB) -> Draft:
+    return Draft(EventKind.RELEASE_REQUESTED, "user:ada", {}, job_id=job_id)
+
+
+def suspended(run_id: str = "run-1", by: str = "request", reason: str = "paused as asked", **where: Any) -> Draft:
+    place = {"job_id": JOB, "part": 1, "step": "print", "machine": "prn-1", **where}
+    return Draft(EventKind.RUN_SUSPENDED, "site", {"reason": reason, "by": by}, run_id=run_id, **place)
+
+
+def released(run_id: str = "run-1", by: str = "request", **where: Any) -> Draft:
+    place = {"job_id": JOB, "part": 1, "step": "print", "machine": "prn-1", **where}
+    return Draft(EventKind.RUN_RELEASED, "site", {"by": by}, run_id=run_id, **place)
+
+
+def request_failed(run_id: str = "run-1", requested: str = "pause", withdrawn: bool = False, **where: Any) -> Draft:
+    place = {"job_id": JOB, "part": 1, "step": "print", "machine": "prn-1", **where}
+    body = {"requested": requested, "reason": "no answer", "withdrawn": withdrawn}
+    return Draft(EventKind.REQUEST_FAILED, "site", body, run_id=run_id, **place)
+
+
 def refused(digest: str, reason: str = "expired", job_id: str | None = JOB) -> Draft:
     body = {"digest": digest, "reason": reason, "detail": "too late"}
     return Draft(EventKind.JOB_REFUSED, "intake", body, job_id=job_id)

@@ -56,7 +56,12 @@ def line(event: Mapping[str, Any], *, job: bool = True) -> str:
     about = [event[key] for key in ("machine", "job_id") if event.get(key) and (job or key != "job_id")]
     body = event["body"]
     said = next(
-        (str(body[key]) for key in ("outcome", "reason", "firmware", "problem", "confirmed") if body.get(key)), ""
+        (
+            str(body[key])
+            for key in ("outcome", "resolution", "reason", "firmware", "problem", "confirmed")
+            if body.get(key)
+        ),
+        "",
     )
     when, who = text.clock_time(event["at_wall"]), f"({event['actor']})"
     parts = [f"{event['seq']:>5}", when, event["kind"], *about, who, said]

@@ -14,9 +14,10 @@ from edge.cli.client import call
 from edge.cli.events import line as event_line
 from edge.cli.status import job_lines
 from edge.errors import NoJournalError, NotRunningError, RefusedError, UsageError
+from edge.jobstate import JobState
 from edge.sitefile import SiteFile
 from edge.status import ATTENTION, FINE, NO_DAEMON, UNSAFE
-from edge.views import Snapshot, open_readonly
+from edge.views import Snapshot, held_in_words, open_readonly
 
 SHORTEST_ID = 4
 
@@ -51,31 +52,62 @@ def _without_daemon(job: dict[str, Any]) -> dict[str, Any]:
 def why(args: argparse.Namespace) -> int:
     """Print why a job waits: the first reason first, each with the command that clears it."""
     file = sitefile.read(sitefile.find(args.config))
-    found = _job(file, args.job)
+    found = job_of(file, args.job)
     if args.json:
-        text.print_json({"job_id": found["job_id"], "state": found["state"], "waits": found["waits"]})
+        text.print_json({key: found[key] for key in ("job_id", "state", "held", "waits")})
         return FINE
     print(f"job {found['job_id']} is {found['state']}")
-    print("\n".join(_reasons(found)))
+    print("\n".join(reasons(found)))
     return FINE
 
 
-def _reasons(found: Mapping[str, Any]) -> list[str]:
+def reasons(found: Mapping[str, Any]) -> list[str]:
+    """Why a job stands where it stands, and the commands that move it."""
     lines = []
-    for step in found["steps"]:
-        if step["state"] == "RUNNING":
-            asked = f", asked to {step['requested']}" if step["requested"] != "none" else ""
-            lines.append(f"  step {step['step']} runs on {step['machine']}{asked}")
-        elif step["reason"]:
-            lines += text.wrap(f"step {step['step']} is {step['state']}: {step['reason']}", "  ", "    ")
-        if step["state"] == "HELD":
-            lines += ["    a person decides; to end the job:", f"      edge job cancel {found['job_id']}"]
-    for index, wait in enumerate(found["waits"]):
+    waits = found["waits"]
+    if found["held"] and not JobState(found["state"]).ended and not any(w["code"] == "held" for w in waits):
+        lines += text.wrap(f"it is {held_in_words(found['held'])}; to let it go on:", "  ", "    ")
+        lines.append(f"      edge job release {found['job_id']}")
+    lines += step_lines(found)
+    for index, wait in enumerate(waits):
         lines += text.wrap(f"{'first: ' if index == 0 else 'then:  '}{wait['text']}", "  ", " " * 9)
         if wait["command"]:
             lines.append(f"         {wait['command']}")
     if not lines:
         lines.append("  it is about to start" if found["state"] == "ALLOWED_TO_START" else "  it has ended")
+    return lines
+
+
+def step_lines(found: Mapping[str, Any]) -> list[str]:
+    """How each step stands, as far as there is something to say."""
+    return [line for step in found["steps"] for line in _of_step(found, step)]
+
+
+def _of_step(found: Mapping[str, Any], step: Mapping[str, Any]) -> list[str]:
+    job_id, state = found["job_id"], step["state"]
+    name = f"step {step['step']}" + (f" of part {step['part']}" if found["quantity"] > 1 else "")
+    asked = f", asked to {step['requested']}" if step["requested"] != "none" else ""
+    lines: list[str] = []
+    if state == "RUNNING":
+        lines.append(f"  {name} runs on {step['machine']}{asked}")
+    elif state == "SUSPENDED":
+        says = f"it says: {step['reason'] or 'nothing'}" if step["suspended_by"] == "machine" else step["reason"]
+        since = text.clock_time(step["since"])
+        lines += text.wrap(f"{name} is suspended on {step['machine']} since {since}{asked}; {says}", "  ", "    ")
+        if not found["held"]:
+            lines += ["    when that is done:", f"      edge job release {job_id}"]
+    elif step["reason"]:
+        lines += text.wrap(f"{name} is {state}: {step['reason']}", "  ", "    ")
+    if step["request_failure"]:
+        lines += text.wrap(f"! {step['request_failure']}", "    ", "      ")
+    if state == "HELD":
+        several = sum(other["state"] == "HELD" for other in found["steps"]) > 1
+        which = f"{job_id} --part {step['part']} --step {step['step']}" if several else job_id
+        left = step["max_attempts"] - step["attempt"]
+        lines.append("    a person decides: the part is good, it is scrap, or all is ended")
+        lines += [f"      edge job good {which}", f"      edge job scrap {which}", f"      edge job cancel {job_id}"]
+        if left > 0:
+            lines += [f"    or the step is tried once more (attempts left: {left})", f"      edge job retry {which}"]
     return lines
 
 
@@ -114,7 +146,7 @@ def receipt_lines(file: Path, receipt: Mapping[str, Any]) -> list[str]:
 def show(args: argparse.Namespace) -> int:
     """Print all that is known of a job."""
     file = sitefile.read(sitefile.find(args.config))
-    found = _job(file, args.job)
+    found = job_of(file, args.job)
     if args.json:
         text.print_json(found)
         return FINE
@@ -138,7 +170,7 @@ def job_page(found: Mapping[str, Any]) -> list[str]:
     lines = [f"job {found['job_id']}: {found['state']}"]
     for label, value in facts:
         lines += text.wrap(value, f"  {label:<10} ", " " * 13) if value else []
-    lines += ["", text.colour("NOW", "bold"), *_reasons(found)]
+    lines += ["", text.colour("NOW", "bold"), *reasons(found)]
     if found["runs"]:
         rows = [[f"{r['step']} #{r['attempt']}", r["machine"], r["outcome"] or "running"] for r in found["runs"]]
         header, *shown = text.table(["RUN", "MACHINE", "OUTCOME"], rows)
@@ -152,18 +184,18 @@ def job_page(found: Mapping[str, Any]) -> list[str]:
 def cancel(args: argparse.Namespace) -> int:
     """Ask for the end of a job."""
     file = sitefile.read(sitefile.find(args.config))
-    job_id = _job(file, args.job)["job_id"]
+    job_id = job_of(file, args.job)["job_id"]
     found = call(file.socket, "POST", f"/v1/jobs/{quote(job_id)}/cancel", {"reason": args.reason})
     if args.json:
         text.print_json(found)
-    elif found["state"] == "RUNNING":
+    elif any(step["requested"] == "stop" for step in found["steps"]):
         print(f"job {job_id} is being stopped; how it goes:\n  edge why {job_id}")
     else:
         print(f"job {job_id} is {found['state']}")
     return FINE
 
 
-def _job(file: SiteFile, wanted: str) -> dict[str, Any]:
+def job_of(file: SiteFile, wanted: str) -> dict[str, Any]:
     """The job whose id is, begins or ends with `wanted`. Raises `UsageError`."""
     with open_readonly(file.state_dir) as snapshot:
         job_id = _full_id(snapshot, wanted)

@@ -44,7 +44,7 @@ def add_site_commands(commands: Commands) -> None:
 
 
 def add_job_commands(job_commands: Commands) -> None:
-    """`job submit`, `job show` and `job cancel`."""
+    """`job submit`, `job show`, `job cancel`, and those of `_add_steering_commands`."""
     submit = command(job_commands, "submit", "hand a signed bundle to the site", _job_submit)
     submit.add_argument("file", type=Path, metavar="FILE.mfjob")
     show = command(job_commands, "show", "all that is known of a job", _job_show)
@@ -52,6 +52,29 @@ def add_job_commands(job_commands: Commands) -> None:
     cancel = command(job_commands, "cancel", "end a job; a running machine is stopped", _job_cancel)
     cancel.add_argument("job", metavar="JOB", help="its id, or enough of it")
     cancel.add_argument("--reason", default="", metavar="TEXT", help="recorded with your name")
+    _add_steering_commands(job_commands)
+
+
+def _add_steering_commands(job_commands: Commands) -> None:
+    """`job hold`, `job release`, `job good`, `job scrap` and `job retry`."""
+    hold = command(job_commands, "hold", "let nothing of a job start, and pause what runs", _job_hold)
+    summary = "let a held job go on, and answer a machine that waits for somebody"
+    release = command(job_commands, "release", summary, _job_release)
+    words = {
+        "good": ("good", "say that the part of a held step is good"),
+        "scrap": ("scrapped", "say that the part of a held step is scrap"),
+        "retry": ("retry", "try a held step once more, if its order allows it"),
+    }
+    resolving = []
+    for name, (resolution, summary) in words.items():
+        parser = command(job_commands, name, summary, _job_resolve)
+        parser.set_defaults(resolution=resolution)
+        parser.add_argument("--part", type=int, metavar="N", help="which part, if steps of several are held")
+        parser.add_argument("--step", metavar="STEP", help="which step, if several are held")
+        resolving.append(parser)
+    for parser in (hold, release, *resolving):
+        parser.add_argument("job", metavar="JOB", help="its id, or enough of it")
+        parser.add_argument("--reason", default="", metavar="TEXT", help="recorded with your name")
 
 
 def add_machine_commands(machine_commands: Commands) -> None:
@@ -144,6 +167,24 @@ def _job_cancel(args: argparse.Namespace) -> int:
     from edge.cli import jobs
 
     return jobs.cancel(args)
+
+
+def _job_hold(args: argparse.Namespace) -> int:
+    from edge.cli import steer
+
+    return steer.hold(args)
+
+
+def _job_release(args: argparse.Namespace) -> int:
+    from edge.cli import steer
+
+    return steer.release(args)
+
+
+def _job_resolve(args: argparse.Namespace) -> int:
+    from edge.cli import steer
+
+    return steer.resolve(args)
 
 
 def _machine_profiles(args: argparse.Namespace) -> int:

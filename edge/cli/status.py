@@ -17,7 +17,7 @@ from edge.cli.client import call
 from edge.errors import NoJournalError, NotRunningError
 from edge.sitefile import SiteFile
 from edge.status import ATTENTION, FINE, NO_DAEMON, UNSAFE, document, without_journal
-from edge.views import open_readonly
+from edge.views import held_in_words, open_readonly
 
 WATCH_S = 2.0
 
@@ -145,6 +145,8 @@ def job_lines(jobs: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str,
         shown.append(line)
         if job["job_id"] in running:
             shown.append(f"    on {running[job['job_id']]}")
-        elif job["waits"]:
+        if job["held"]:
+            shown += text.wrap(held_in_words(job["held"]), "    ", "      ")
+        elif job["job_id"] not in running and job["waits"]:
             shown += text.wrap(f"waits: {job['waits'][0]['text']}", "    ", "      ")
     return shown

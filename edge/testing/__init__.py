@@ -6,7 +6,8 @@ pytest collects with `asyncio_mode = "auto"`. `docs/drivers.md` shows how.
 
 from __future__ import annotations
 
+from edge.testing.bench import Bench
 from edge.testing.context import HostClock, RecordingContext
-from edge.testing.contract import Bench, DriverContract
+from edge.testing.contract import DriverContract
 
 __all__ = ["Bench", "DriverContract", "HostClock", "RecordingContext"]

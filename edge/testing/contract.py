@@ -9,80 +9,29 @@ from __future__ import annotations
 import asyncio
 import pickle
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from edge.driver import (
     At,
-    Driver,
-    DriverPlugin,
     Finished,
     Lost,
-    Machine,
     MachineError,
     Motion,
     NotAcceptableError,
     NotConfirmedError,
-    Outcome,
     OutcomeKind,
-    Program,
     Progress,
-    Run,
-    Step,
     StillRunning,
 )
-from edge.testing.context import RecordingContext
-
-T = TypeVar("T")
-ErrorT = TypeVar("ErrorT", bound=Exception)
+from edge.testing.bench import Bench, raises
+from edge.testing.pausing import PauseContract
 
 _POOL_THREAD = "asyncio_"
 """Threads of the event loop's own pool (`asyncio.to_thread`) stay until the loop is closed; they are no leak."""
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A fresh machine, and what a test must know of it.
-
-    `good` is carried out in seconds and makes progress; `long` makes progress at once and goes on until it is stopped;
-    `bad` asks for what `machine.limits` forbid. `carried_out` tells what the machine itself says it has done of the
-    last program, in order; `expected` is what that must be after `good`. `acts` counts whatever the machine has done
-    that could move it. `unplug` breaks the connection for good.
-    """
-
-    plugin: DriverPlugin[Any, Any]
-    machine: Machine[Any, Any]
-    good: Program
-    long: Program
-    bad: Program
-    expected: Sequence[str]
-    carried_out: Callable[[], Sequence[str]]
-    acts: Callable[[], int]
-    unplug: Callable[[], None]
-    process: str = "fdm"
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An open driver and what it has told."""
-
-    driver: Driver
-    context: RecordingContext
-
-
-class DriverContract(ABC):
+class DriverContract(PauseContract):
     """Subclass it, give `bench`, and name the subclass ``Test…``."""
-
-    patience_s: float = 20.0
-    """How long anything that must happen may take, in real time."""
-
-    @abstractmethod
-    def bench(self, folder: Path) -> AbstractAsyncContextManager[Bench]:
-        """A fresh machine for one test; `folder` is empty and its own."""
 
     # Identity
 
@@ -128,7 +77,7 @@ class DriverContract(ABC):
             self._open(bench, tmp_path) as opened,
             self._running(bench, opened) as running,
         ):
-            with _raises(NotAcceptableError):
+            with raises(NotAcceptableError):
                 await self._in_time(opened.driver.execute(self._run("run-2"), bench.good))
             await self._in_time(opened.driver.stop(self._deadline_s(opened)))
             assert (await self._in_time(running)).kind is OutcomeKind.STOPPED
@@ -183,7 +132,7 @@ class DriverContract(ABC):
             self._open(bench, tmp_path) as opened,
             self._running(bench, opened) as running,
         ):
-            with _raises(NotConfirmedError) as caught:
+            with raises(NotConfirmedError) as caught:
                 await self._in_time(opened.driver.stop(opened.context.clock.mono_s()))
             assert caught[0].motion is Motion.POSSIBLE
             await self._in_time(opened.driver.stop(self._deadline_s(opened)))
@@ -250,15 +199,15 @@ class DriverContract(ABC):
                 bench.unplug()
                 await self._ends_badly(running)
             assert isinstance(await self._in_time(lost), MachineError)
-            with _raises(NotConfirmedError):
+            with raises(NotConfirmedError):
                 await self._in_time(opened.driver.stop(self._deadline_s(opened)))
-            with _raises(MachineError):
+            with raises(MachineError):
                 await self._in_time(opened.driver.execute(self._run("run-2"), bench.good))
 
     async def test_a_machine_that_is_not_there_is_refused_in_words(self, tmp_path: Path) -> None:
         async with self.bench(tmp_path) as bench:
             bench.unplug()
-            with _raises(MachineError) as caught:
+            with raises(MachineError) as caught:
                 async with self._open(bench, tmp_path):
                     pass
             assert caught[0].motion is Motion.NONE
@@ -282,7 +231,7 @@ class DriverContract(ABC):
 
     async def test_a_program_out_of_limits_is_refused_with_value_limit_and_unit(self, tmp_path: Path) -> None:
         async with self.bench(tmp_path) as bench:
-            with _raises(NotAcceptableError) as caught:
+            with raises(NotAcceptableError) as caught:
                 bench.plugin.check(bench.machine, self._step(bench), bench.bad)
             refusal = caught[0]
             assert all((refusal.what, str(refusal.value), str(refusal.limit), refusal.unit))
@@ -306,71 +255,6 @@ class DriverContract(ABC):
                 assert shape.model_config.get("extra") == "forbid"
             bench.plugin.preflight(bench.machine)
             assert bench.acts() == 0
-
-    # What the tests share
-
-    @asynccontextmanager
-    async def _open(self, bench: Bench, folder: Path) -> AsyncIterator[Opened]:
-        context = RecordingContext(folder)
-        async with asyncio.timeout(self.patience_s):
-            way = bench.plugin.open(bench.machine, context)
-            driver = await way.__aenter__()
-        try:
-            yield Opened(driver, context)
-        finally:
-            await self._in_time(way.__aexit__(None, None, None))
-
-    @asynccontextmanager
-    async def _running(self, bench: Bench, opened: Opened) -> AsyncIterator[asyncio.Task[Outcome]]:
-        """The long program under way: the machine has begun to carry it out."""
-        task = asyncio.create_task(opened.driver.execute(self._run(), bench.long), name="run")
-        try:
-            await opened.context.seen(Progress, lambda progress: progress.done > 0, self.patience_s)
-            yield task
-        finally:
-            if not task.done():
-                task.cancel()
-                await self._in_time(asyncio.wait([task]))
-
-    async def _ends_badly(self, running: asyncio.Task[Outcome]) -> None:
-        await self._in_time(asyncio.wait([running]))
-        error = running.exception()
-        if error is None:
-            outcome = running.result()
-            assert outcome.kind in (OutcomeKind.FAILED, OutcomeKind.UNKNOWN, OutcomeKind.STOPPED)
-            assert outcome.motion is Motion.POSSIBLE
-        else:
-            assert isinstance(error, MachineError)
-            assert error.motion is Motion.POSSIBLE
-
-    async def _in_time(self, work: Awaitable[T]) -> T:
-        async with asyncio.timeout(self.patience_s):
-            return await work
-
-    async def _at_once(self, work: Awaitable[None]) -> None:
-        """A second is far more than any code needs that does not wait for the machine."""
-        async with asyncio.timeout(1.0):
-            await work
-
-    def _deadline_s(self, opened: Opened) -> float:
-        return opened.context.clock.mono_s() + self.patience_s
-
-    def _run(self, run_id: str = "run-1") -> Run:
-        return Run(run_id, "job-1", 1, Step("step-1", "any"), 1)
-
-    def _step(self, bench: Bench) -> Step:
-        return Step("step-1", bench.process)
-
-
-@contextmanager
-def _raises(kind: type[ErrorT]) -> Iterator[list[ErrorT]]:
-    """The block must raise this; what it raised is in the list afterwards."""
-    caught: list[ErrorT] = []
-    try:
-        yield caught
-    except kind as error:
-        caught.append(error)
-    assert caught, f"{kind.__name__} was not raised"
 
 
 def _resources() -> tuple[int, frozenset[str], frozenset[str]]:

@@ -83,6 +83,8 @@ class Script:
     execute: Callable[[Run], Awaitable[Outcome]] = succeed
     recover: Callable[[Run], Awaitable[Recovery]] = forget
     detach: Callable[[], Awaitable[None]] | None = None  # None: it cannot
+    pause: Callable[[], Awaitable[None]] | None = None  # None: it cannot
+    resume: Callable[[], Awaitable[None]] = confirm
     stop: Callable[[], Awaitable[None]] = confirm
     open: Callable[[], Awaitable[None]] = confirm
     context: DriverContext | None = None
@@ -91,6 +93,7 @@ class Script:
     make_safe: Callable[[float], str] = nothing
     stops: int = 0
     aborts: int = 0
+    asked: list[str] = field(default_factory=list)  # "pause" and "resume", as they came
     opened: int = 0
     closed: int = 0
     lost: asyncio.Future[MachineError] | None = None
@@ -110,6 +113,11 @@ class Script:
         self.execute, self.stop = execute, stop
         return begun
 
+    def say(self, state: MachineState, detail: str = "") -> None:
+        """The machine says by itself how it is."""
+        assert self.context is not None
+        self.context.emit(StateSeen(state, detail))
+
     def lose(self, reason: str) -> None:
         """The connection breaks."""
         assert self.lost is not None
@@ -128,7 +136,8 @@ class FakeDriver(Driver):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset({Capability.DETACH} if self._script.detach is not None else ())
+        able = {Capability.DETACH: self._script.detach, Capability.PAUSE: self._script.pause}
+        return frozenset(capability for capability, work in able.items() if work is not None)
 
     async def execute(self, run: Run, program: Program, resume: Resume | None = None) -> Outcome:
         self._script.executed.append(run)
@@ -140,6 +149,15 @@ class FakeDriver(Driver):
     async def detach(self) -> None:
         assert self._script.detach is not None
         await self._script.detach()
+
+    async def pause(self, deadline_s: float) -> None:
+        assert self._script.pause is not None
+        self._script.asked.append("pause")
+        await self._script.pause()
+
+    async def resume(self, deadline_s: float) -> None:
+        self._script.asked.append("resume")
+        await self._script.resume()
 
     async def stop(self, deadline_s: float) -> None:
         self._script.stops += 1

@@ -23,9 +23,10 @@ from edge.planner import StepKey
 from edge.plugins import Equipment
 from edge.runner import Assignment, Runner
 from edge.schema import FILE_NAME
+from edge.steering import Steering
 from edge.trust import new_job_id, write_bundle
 from edge.work import work_of
-from tests.helpers.fake_driver import Connection, FakePlugin, Limits, Script
+from tests.helpers.fake_driver import Connection, FakePlugin, Limits, Script, confirm
 from tests.helpers.trust import PROGRAM, Ceremony, order_document
 
 DEADLINE_S = 10.0
@@ -173,3 +174,72 @@ async def working_rig(folder: Path) -> AsyncIterator[Rig]:
             made.runner.close()
             async with asyncio.timeout(DEADLINE_S):
                 await serving
+
+
+@contextlib.asynccontextmanager
+async def steered_rig(folder: Path, steps: list[dict[str, Any]] | None = None) -> AsyncIterator[SteeredRig]:
+    """A job whose run has begun and goes on until it is stopped, on a machine that can be paused."""
+    async with working_rig(folder) as made:
+        site = SteeredRig(made)
+        begun = made.script.work_until_stopped()
+        made.script.pause = confirm
+        assignment = await made.assignment(**({"steps": steps} if steps else {}))
+        site.job_id = assignment.key.job_id
+        passing = asyncio.create_task(site.pass_on(), name="requests")
+        try:
+            await made.offer(assignment)
+            await begun.wait()
+            yield site
+        finally:
+            passing.cancel()
+            await asyncio.wait([passing])
+
+
+class SteeredRig:
+    """A rig whose job is held, released and cancelled as over the socket, as user ada."""
+
+    job_id: str
+
+    def __init__(self, site: Rig) -> None:
+        self.site = site
+        self.script = site.script
+        self.steering = Steering(site.journal, {"prn-1": site.runner}, self._look)
+
+    async def _look(self, job_id: str) -> dict[str, Any]:
+        found = self.site.ask(lambda snapshot: snapshot.job(job_id))
+        assert found is not None
+        return dict(found)
+
+    async def pass_on(self) -> None:
+        """What the dispatcher does with requests, after every event."""
+        site, seen = self.site, -1
+        while True:
+            seen = site.journal.last_seq
+            for run_id, _, requested in site.ask(lambda snapshot: snapshot.requests()):
+                (site.runner.stop if requested.ends_the_run else site.runner.look)(run_id)
+            await site.journal.wait_beyond(seen)
+
+    async def hold(self, wait_s: float = DEADLINE_S) -> dict[str, Any]:
+        """The step, after the machine has answered."""
+        await self.steering.hold(self.job_id, "user:ada", "the spool looks wrong", wait_s)
+        return self.site.step(self.job_id)
+
+    async def release(self, wait_s: float = DEADLINE_S) -> dict[str, Any]:
+        """The step, after the machine has answered."""
+        await self.steering.release(self.job_id, "user:ada", "", wait_s)
+        return self.site.step(self.job_id)
+
+    async def cancel(self) -> dict[str, Any]:
+        """The step, once the run has ended."""
+        await self.steering.cancel(self.job_id, "user:ada", "")
+        await self.site.ended()
+        return self.site.step(self.job_id)
+
+    async def until_step(self, **fields: Any) -> None:
+        """Wait until the step has these values."""
+        await self.site.until(lambda: fields.items() <= self.site.step(self.job_id).items())
+
+    def kinds(self) -> list[str]:
+        """What was recorded of the job since its run began."""
+        found = [e["kind"] for e in self.site.ask(lambda snapshot: snapshot.events(job_id=self.job_id))]
+        return found[found.index("run_began") + 1 :]

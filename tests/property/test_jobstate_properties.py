@@ -35,23 +35,28 @@ def test_any_facts_lead_only_where_the_table_says(state: StepState, sequence: li
             assert (before, fact) not in TABLE
             continue
         assert not before.ended, "nothing leaves an ended state"
-        if state is StepState.RUNNING and before is not StepState.RUNNING:
+        if state.at_a_machine and not before.at_a_machine:
             assert (before, fact) == (StepState.ALLOWED_TO_START, Fact.RUN_BEGAN)
-        asked = requested_after(before, fact, asked)
-        assert asked is Requested.NONE or state is StepState.RUNNING, "only what runs can be asked for something"
+        if state is StepState.RUNNING and before is StepState.SUSPENDED:
+            assert fact is Fact.RELEASED, "only the machine's own word that it goes on ends a suspension"
+        standing, asked = asked, requested_after(before, fact, asked)
+        if standing.ends_the_run and state.at_a_machine:
+            assert asked.ends_the_run, "a stop that was asked for is never forgotten"
+        assert asked is Requested.NONE or state.at_a_machine, "only an open run can be asked for something"
 
 
 @given(
+    st.sampled_from([StepState.RUNNING, StepState.SUSPENDED]),
     st.sampled_from(RunOutcome),
     st.sampled_from(Motion),
     st.sampled_from(Requested),
     st.builds(Policy, st.sampled_from(OnFailure), st.integers(1, 10), st.integers(1, 10)),
 )
-def test_every_end_of_a_run_moves_a_running_step(
-    outcome: RunOutcome, motion: Motion, requested: Requested, policy: Policy
+def test_every_end_of_a_run_moves_its_step(
+    before: StepState, outcome: RunOutcome, motion: Motion, requested: Requested, policy: Policy
 ) -> None:
-    after = advance(StepState.RUNNING, fact_of_run(outcome, motion, requested, policy))
-    assert after is not StepState.RUNNING
+    after = advance(before, fact_of_run(outcome, motion, requested, policy))
+    assert not after.at_a_machine
     if after is StepState.COMPLETED:
         assert outcome is RunOutcome.SUCCEEDED
     if after is StepState.ALLOWED_TO_START:

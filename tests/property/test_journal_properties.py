@@ -22,11 +22,16 @@ from tests.journal_kit import (
     cancelled,
     cleared,
     ended,
+    hold,
     offline,
     online,
     order,
+    release,
+    released,
+    request_failed,
     resolved,
     step,
+    suspended,
     ticking,
 )
 
@@ -63,6 +68,17 @@ drafts = st.one_of(
         lambda run, word, at: resolved(run, word, **at), runs, st.sampled_from(("good", "scrapped", "retry")), where
     ),
     st.builds(cleared, runs, machines),
+    st.builds(hold, st.sampled_from(JOBS)),
+    st.builds(release, st.sampled_from(JOBS)),
+    st.builds(lambda run, by, at: suspended(run, by, **at), runs, st.sampled_from(("request", "machine")), where),
+    st.builds(lambda run, at: released(run, **at), runs, where),
+    st.builds(
+        lambda run, what, final, at: request_failed(run, what, final, **at),
+        runs,
+        st.sampled_from(("pause", "resume", "stop")),
+        st.booleans(),
+        where,
+    ),
     st.builds(cancelled, st.sampled_from(JOBS)),
     st.builds(online, machines),
     st.builds(offline, machines),
@@ -103,13 +119,15 @@ def _check_promises(transaction: Transaction) -> None:
     none("SELECT * FROM runs r JOIN machines m USING (machine) WHERE r.ended_at IS NULL AND m.needs_clearing IS NULL")
     none("SELECT machine FROM runs WHERE ended_at IS NULL GROUP BY machine HAVING count(*) > 1")
     none("SELECT * FROM steps WHERE attempt > max_attempts")
-    none("SELECT * FROM steps WHERE requested != 'none' AND state != 'RUNNING'")
+    none("SELECT * FROM steps WHERE requested != 'none' AND state NOT IN ('RUNNING', 'SUSPENDED')")
+    none("SELECT * FROM steps WHERE (suspended_by IS NOT NULL) != (state = 'SUSPENDED')")
+    none("SELECT * FROM steps WHERE request_failure IS NOT NULL AND state NOT IN ('RUNNING', 'SUSPENDED')")
     none(
-        "SELECT * FROM steps s WHERE state = 'RUNNING' AND NOT EXISTS"
+        "SELECT * FROM steps s WHERE state IN ('RUNNING', 'SUSPENDED') AND NOT EXISTS"
         " (SELECT 1 FROM runs r WHERE r.run_id = s.run_id AND r.ended_at IS NULL)"
     )
     none(
         "SELECT * FROM steps f JOIN steps p ON p.job_id = f.job_id AND p.part = f.part AND p.step = 'print'"
-        " WHERE f.step = 'face' AND f.state IN ('ALLOWED_TO_START', 'RUNNING', 'HELD', 'COMPLETED')"
+        " WHERE f.step = 'face' AND f.state IN ('ALLOWED_TO_START', 'RUNNING', 'SUSPENDED', 'HELD', 'COMPLETED')"
         " AND p.state != 'COMPLETED'"
     )

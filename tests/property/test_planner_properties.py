@@ -31,6 +31,7 @@ steps = st.lists(
         expires_at=times,
         accepted_seq=st.integers(1, 9),
         refusal=st.sampled_from(["", "", "", "revoked"]),
+        held=st.sampled_from(["", "", "", "held by ada"]),
     ),
     max_size=8,
     unique_by=lambda step: step.key,
@@ -79,6 +80,7 @@ def test_no_machine_gets_two_steps_and_none_that_it_cannot_take_now(steps, machi
         assert checks[step.program, name].state is CheckState.SUITS
         assert step.program_here
         assert not step.refusal
+        assert not step.held
         assert (step.not_before or NOW) <= NOW < step.expires_at
 
 

@@ -35,7 +35,7 @@ def test_killed_in_mid_print_the_run_is_unknown_and_held_and_nothing_starts_by_i
         site.wait_event("run_ended", job_id)
         status = site.json("status", code=2)
         assert status["attention"][0]["kind"] == "unknown_run"
-        assert status["attention"][0]["command"] == f"edge job cancel {job_id}"
+        assert status["attention"][0]["command"] == f"edge why {job_id}"
         (job,) = status["jobs"]
         assert job["state"] == "INTERRUPTED"
         assert "nobody knows what became of its run on prn-1" in " ".join(site.edge("status").stdout.split())

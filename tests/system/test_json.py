@@ -16,7 +16,7 @@ SHAPE = re.compile(r"<!-- shape: ([a-z ]+) -->\n```json\n(.*?)\n```", re.DOTALL)
 
 def documented() -> dict[str, Any]:
     shapes = {name: json.loads(text) for name, text in SHAPE.findall(DOCS.read_text())}
-    return shapes | {"cancel": shapes["job show"]}
+    return shapes | dict.fromkeys(("cancel", "hold", "release"), shapes["job show"])
 
 
 def differences(wanted: Any, found: Any, where: str) -> list[str]:
@@ -43,10 +43,14 @@ def real(site: SiteFolder) -> dict[str, Any]:
     running = site.begun()
     waiting = site.submit(site.bundle(SHORT + b";\n", files=False), code=1)["job_id"]
     site.submit(site.bundle(site="berlin-2"), code=2)
+    found["hold"] = site.json("job", "hold", waiting, "--reason", "the spool looks wrong")
+    assert site.json("job", "hold", waiting)["held"] == found["hold"]["held"]
+    found["jobs"] = site.json("jobs", "--all")
+    assert any(job["held"] for job in found["jobs"])
+    found["release"] = site.json("job", "release", waiting)
     found["why"] = site.json("why", waiting)
     found["status"] = site.json("status", code=1)
     found["machines"] = site.json("machines")
-    found["jobs"] = site.json("jobs", "--all")
     found["job show"] = site.json("job", "show", job_id)
     found["cancel"] = site.json("job", "cancel", running)
     found["verify"] = site.json("verify")

@@ -25,7 +25,7 @@ from edge.jobstate import (
 )
 from tests.journal_kit import root_of_project
 
-WAITING, ALLOWED, RUNNING, HELD, COMPLETED, ABORTED = StepState
+WAITING, ALLOWED, RUNNING, SUSPENDED, HELD, COMPLETED, ABORTED = StepState
 
 HOLD = Policy(OnFailure.HOLD, attempt=1, max_attempts=3)
 ABORT = Policy(OnFailure.ABORT, attempt=1, max_attempts=3)
@@ -111,6 +111,34 @@ def test_cancelling_asks_a_running_step_to_stop_and_ends_any_other_at_once() -> 
     assert requested_after(RUNNING, Fact.RUN_RESUMED, Requested.STOP) is Requested.STOP
 
 
+@pytest.mark.parametrize(
+    ("state", "fact", "standing", "after"),
+    [
+        (RUNNING, Fact.PAUSE_ASKED, Requested.NONE, Requested.PAUSE),
+        (RUNNING, Fact.PAUSE_ASKED, Requested.RESUME, Requested.PAUSE),
+        (RUNNING, Fact.RESUME_ASKED, Requested.PAUSE, Requested.RESUME),
+        (RUNNING, Fact.RESUME_ASKED, Requested.NONE, Requested.NONE),  # it goes on already
+        (RUNNING, Fact.SUSPENDED_AS_ASKED, Requested.PAUSE, Requested.NONE),
+        (RUNNING, Fact.SUSPENDED_AS_ASKED, Requested.RESUME, Requested.RESUME),  # taken back meanwhile
+        (RUNNING, Fact.SUSPENDED_BY_MACHINE, Requested.PAUSE, Requested.NONE),
+        (RUNNING, Fact.SUSPENDED_BY_MACHINE, Requested.RESUME, Requested.NONE),  # nobody has seen what it asks
+        (RUNNING, Fact.REQUEST_WITHDRAWN, Requested.PAUSE, Requested.NONE),
+        (SUSPENDED, Fact.PAUSE_ASKED, Requested.NONE, Requested.NONE),  # it waits already
+        (SUSPENDED, Fact.PAUSE_ASKED, Requested.RESUME, Requested.PAUSE),
+        (SUSPENDED, Fact.RESUME_ASKED, Requested.NONE, Requested.RESUME),
+        (SUSPENDED, Fact.RELEASED, Requested.RESUME, Requested.NONE),
+        (SUSPENDED, Fact.RELEASED, Requested.PAUSE, Requested.PAUSE),
+        (SUSPENDED, Fact.RUN_RESUMED, Requested.RESUME, Requested.RESUME),
+        (SUSPENDED, Fact.CANCELLED, Requested.RESUME, Requested.STOP),
+        (SUSPENDED, Fact.RELEASED, Requested.STOP, Requested.STOP),
+        (RUNNING, Fact.PAUSE_ASKED, Requested.STOP, Requested.STOP),
+        (SUSPENDED, Fact.RUN_ABORTED, Requested.STOP, Requested.NONE),
+    ],
+)
+def test_what_stands_requested(state: StepState, fact: Fact, standing: Requested, after: Requested) -> None:
+    assert requested_after(state, fact, standing) is after
+
+
 def test_a_held_step_goes_where_a_person_says() -> None:
     assert advance(HELD, resolution(Resolution.GOOD, RETRY_LAST)) is COMPLETED
     assert advance(HELD, resolution(Resolution.SCRAPPED, RETRY_LAST)) is ABORTED
@@ -142,6 +170,7 @@ def test_a_step_waits_for_all_of_its_predecessors(predecessors: list[StepState],
         ([ABORTED, ABORTED], JobState.ABORTED),
         ([COMPLETED, ABORTED], JobState.CLOSED),
         ([COMPLETED, HELD, RUNNING], JobState.INTERRUPTED),
+        ([COMPLETED, SUSPENDED, RUNNING], JobState.INTERRUPTED),
         ([RUNNING, ALLOWED], JobState.RUNNING),
         ([COMPLETED, ALLOWED], JobState.RUNNING),
         ([ABORTED, WAITING], JobState.RUNNING),

@@ -16,6 +16,7 @@ from edge.errors import IllegalTransitionError, JournalError, StaleRevisionError
 from edge.journal import Journal, KnownVerdict, OpenRun, Transaction
 from edge.model.event import Draft, EventKind
 from edge.replay import ReplayWindow
+from edge.views import open_readonly
 from tests import second_verifier
 from tests.journal_kit import (
     JOB,
@@ -27,12 +28,14 @@ from tests.journal_kit import (
     cleared,
     ended,
     envelope,
+    hold,
     offline,
     online,
     order,
     refused,
     resolved,
     step,
+    suspended,
     ticking,
 )
 
@@ -399,3 +402,37 @@ async def test_verifying_finds_events_that_cannot_have_happened(path: Path) -> N
         await journal.transact(forge)
         report = await journal.verify()
         assert any("event 4 cannot have happened" in problem for problem in report.problems)
+
+
+# An older journal
+
+
+async def test_a_journal_of_an_older_format_is_folded_anew_and_loses_nothing(path: Path) -> None:
+    async with Journal.open(path, SITE, ticking()) as journal:
+        await journal.record([accepted(), began()])
+        await journal.checkpoint("run-1", {"line": 7})
+        await journal.transact(lambda transaction: transaction.count_refusal("malformed", MINUTE))
+        before = await journal.transact(lambda t: t.connection.execute("SELECT seq, hash, raw FROM events").fetchall())
+    connection = sqlite3.connect(path)
+    for table, columns in {"orders": ("held_by", "held_since", "held_reason"), "steps": ("suspended_by",)}.items():
+        for column in columns:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    connection.execute("UPDATE meta SET value = '1' WHERE key = 'format'")
+    connection.commit()
+    connection.close()
+
+    with (
+        pytest.raises(JournalError, match="by an older edge; `edge run` brings it up to date"),
+        open_readonly(path.parent),
+    ):
+        pass
+    with pytest.raises(JournalError, match="by an older edge"):
+        audit_file(path)
+    async with Journal.open(path, SITE, ticking()) as journal:
+        assert await journal.checkpoint_of("run-1") == {"line": 7}
+        assert [run.run_id for run in await journal.open_runs()] == ["run-1"]
+        after = await journal.transact(lambda t: t.connection.execute("SELECT seq, hash, raw FROM events").fetchall())
+        counted = await journal.transact(lambda t: t.connection.execute("SELECT count FROM refusals").fetchall())
+        assert (after, counted) == (before, [(1,)])
+        await journal.record([hold(), suspended()])
+        assert (await journal.verify()).problems == ()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edge import execution
 from edge import runner as runner_module
 from edge.driver import ConnectError, MachineError, Motion, NotConfirmedError, Outcome, OutcomeKind, Run
 from edge.errors import ConfigError, JournalError
@@ -28,7 +29,7 @@ RUN = {"run_id": "r" * 32, "job_id": "j", "part": 1, "step": "print", "machine":
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch) -> None:
     monkeypatch.setattr(runner_module, "RECONNECT_S", (0.01,))
-    monkeypatch.setattr(runner_module, "AFTER_STOP_S", 0.05)
+    monkeypatch.setattr(execution, "AFTER_STOP_S", 0.05)
 
 
 def machine(site: Rig, name: str, script: Script) -> Equipment:

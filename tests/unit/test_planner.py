@@ -74,6 +74,10 @@ def test_a_machine_takes_one_step_and_the_next_waits_for_it() -> None:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
+        (
+            {"held": "held by ada: the spool looks wrong"},
+            (Code.HELD, "the job is held by ada: the spool looks wrong", "edge job release job-1"),
+        ),
         ({"refusal": "its key is revoked"}, (Code.UNSIGNED, "its key is revoked", "edge job cancel job-1")),
         (
             {"expires_at": NOW},

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from edge import execution, scribe
 from edge import runner as runner_module
-from edge import scribe
 from edge.driver import (
     ConnectError,
     IdentityError,
@@ -39,7 +39,7 @@ def _no_long_pauses(monkeypatch) -> None:
     monkeypatch.setattr(scribe, "RETRY_S", 0.01)
     monkeypatch.setattr(runner_module, "CLAIM_RETRY_S", 0.01)
     monkeypatch.setattr(scribe, "LAST_WORDS_S", 0.1)
-    monkeypatch.setattr(runner_module, "AFTER_STOP_S", 0.05)
+    monkeypatch.setattr(execution, "AFTER_STOP_S", 0.05)
 
 
 async def test_run_began_is_durable_before_the_driver_is_called(tmp_path) -> None:
@@ -180,8 +180,8 @@ async def test_a_stop_requested_between_the_claim_and_the_drivers_start_reaches_
         site.script.work_until_stopped()
 
         def as_the_dispatcher() -> None:
-            for run_id, _ in site.ask(lambda snapshot: snapshot.stop_requests()):
-                site.runner.stop(run_id)
+            for run_id, _, requested in site.ask(lambda snapshot: snapshot.requests()):
+                (site.runner.stop if requested.ends_the_run else site.runner.look)(run_id)
 
         record = site.journal.record
 

@@ -10,10 +10,21 @@ from typing import Any
 
 import pytest
 
+from edge import execution, scribe
 from edge import runner as runner_module
-from edge import scribe
 from edge.clock import SystemClock
-from edge.driver import At, Finished, Lost, NotConfirmedError, Outcome, OutcomeKind, Recovery, Run, StillRunning
+from edge.driver import (
+    At,
+    Finished,
+    Lost,
+    MachineState,
+    NotConfirmedError,
+    Outcome,
+    OutcomeKind,
+    Recovery,
+    Run,
+    StillRunning,
+)
 from edge.errors import JournalError
 from edge.journal import Journal
 from edge.model.event import Draft, EventKind
@@ -32,8 +43,8 @@ def _no_long_pauses(monkeypatch) -> None:
     monkeypatch.setattr(runner_module, "RECONNECT_S", (0.01,))
     monkeypatch.setattr(scribe, "RETRY_S", 0.01)
     monkeypatch.setattr(scribe, "LAST_WORDS_S", 0.1)
-    monkeypatch.setattr(runner_module, "AFTER_STOP_S", 0.05)
-    monkeypatch.setattr(runner_module, "DETACH_S", 0.2)
+    monkeypatch.setattr(execution, "AFTER_STOP_S", 0.05)
+    monkeypatch.setattr(execution, "DETACH_S", 0.2)
 
 
 class LeftRig(Rig):
@@ -77,8 +88,8 @@ async def left_rig(
             return site.recovery
 
         def pass_stops_on() -> None:
-            for run_id, _ in site.ask(lambda snapshot: snapshot.stop_requests()):
-                site.runner.stop(run_id)
+            for run_id, _, requested in site.ask(lambda snapshot: snapshot.requests()):
+                (site.runner.stop if requested.ends_the_run else site.runner.look)(run_id)
 
         site.script.recover = recover
         site.on_change = pass_stops_on
@@ -341,3 +352,72 @@ async def test_a_stop_of_the_daemon_while_a_run_is_let_go_of_stops_it_after_all(
         site.runner.close()
         await serving
         assert ((await site.ended())["outcome"], site.script.stops) == ("STOPPED", 1)
+
+
+# A run that was suspended
+
+
+async def suspend(site: LeftRig, by: str = "request") -> None:
+    about = (site.job_id, 1, "print", "r1", "prn-1")
+    await site.journal.record(
+        [
+            Draft(EventKind.HOLD_REQUESTED, "user:ada", {}, site.job_id),
+            Draft(EventKind.RUN_SUSPENDED, "site", {"reason": "insert filament", "by": by}, *about),
+        ]
+    )
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+async def test_a_run_that_is_held_does_not_go_on_from_where_it_stood(tmp_path, confirmed) -> None:
+    async with left_rig(tmp_path, At({"after": 1}), "resume") as site:
+        if confirmed:
+            await suspend(site)
+        else:
+            await site.journal.record([Draft(EventKind.HOLD_REQUESTED, "user:ada", {}, site.job_id)])
+        async with at_work(site):
+            ended = await site.ended()
+        assert (ended["outcome"], site.script.stops, site.script.executed) == ("STOPPED", 1, [])
+        assert "only a person lets it go on" in ended["reason"]
+        assert (site.step(site.job_id)["state"], site.events("run_resumed")) == ("HELD", [])
+
+
+async def test_a_suspended_run_that_the_machine_keeps_is_found_again_suspended(tmp_path) -> None:
+    async with left_rig(tmp_path, StillRunning(), "resume") as site:
+        await suspend(site, by="machine")
+        begun = site.script.work_until_stopped()
+        async with at_work(site):
+            await begun.wait()
+            step = site.step(site.job_id)
+            assert (step["state"], step["reason"]) == ("SUSPENDED", "insert filament")
+            assert len(site.events("run_resumed")) == 1
+            await site.journal.record([Draft(EventKind.RELEASE_REQUESTED, "user:ada", {}, site.job_id)])
+            site.runner.look("r1")
+            await site.until(lambda: site.step(site.job_id)["state"] == "RUNNING")
+            assert site.script.asked == ["resume"]
+
+
+async def test_a_machine_that_was_released_while_nobody_looked_is_written_down(tmp_path) -> None:
+    async with left_rig(tmp_path, StillRunning(), "resume") as site:
+        await suspend(site)
+        begun = site.script.work_until_stopped()
+
+        async def recover(run: Run) -> Recovery:
+            site.script.say(MachineState.EXECUTE)
+            return site.recovery
+
+        site.script.recover = recover
+        async with at_work(site):
+            await begun.wait()
+            await site.until(lambda: site.events("run_released"))
+        assert site.events("run_released")[0]["body"] == {"by": "machine"}
+
+
+async def test_a_run_that_a_person_released_before_the_daemon_died_goes_on(tmp_path) -> None:
+    async with left_rig(tmp_path, At({"after": 1}), "resume") as site:
+        await suspend(site)
+        await site.journal.record([Draft(EventKind.RELEASE_REQUESTED, "user:ada", {}, site.job_id)])
+        begun = site.script.work_until_stopped()
+        async with at_work(site):
+            await begun.wait()
+            await site.until(lambda: site.step(site.job_id)["state"] == "RUNNING")
+        assert site.script.asked == ["resume"]

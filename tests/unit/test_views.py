@@ -130,7 +130,7 @@ async def test_what_waits_for_a_person_comes_the_most_urgent_first(tmp_path: Pat
         assert found[0]["text"] == (
             f"job {SECOND}, part 1, step print: nobody knows what became of its run on prn-2: because UNKNOWN"
         )
-        assert found[0]["command"] == f"edge job cancel {SECOND}"
+        assert found[0]["command"] == f"edge why {SECOND}"
         assert "is held: because FAILED" in found[1]["text"]
         assert found[2]["text"] == f"prn-1 needs clearing: what job {JOB} made is still on it"
         assert found[2]["command"] == "edge machine clear prn-1"
