@@ -132,8 +132,10 @@ class Holding:
             raise NotAcceptableError(what, "asked", "not while the printer is being stopped")
 
     def _ask(self, *, by_printer: bool) -> None:
+        # What was held from here is released from here.
+        self._by_printer = by_printer and (self._by_printer or not self._asked)
         if not self._asked:
-            self._asked, self._by_printer = True, by_printer
+            self._asked = True
             if self._phase is _Phase.GOING:
                 self._device.session.cut()
             self.wake()
