@@ -69,7 +69,8 @@ class Holding:
     def begin_run(self) -> None:
         """A run begins."""
         self._running, self._phase, self._over = True, _Phase.GOING, None
-        self._asked = self._by_printer = self._leaving = self._answered = False
+        self._asked = self._by_printer = self._leaving = self._answered = self._shown = False
+        self._prompts.forget()
         self.stopping.begin_run()
 
     def end_run(self, failure: BaseException | None) -> None:
@@ -284,7 +285,7 @@ class Holding:
         # Standing aside, the printer has nothing to wait for: what it still shows is of before.
         held = self._prompts.held and self._phase is _Phase.GOING
         profile = self._device.profile
-        self._device.session.patient = held and profile is not None and not profile.wire.busy_interval_s
+        self._device.session.be_patient(held and profile is not None and not profile.wire.busy_interval_s)
         if held:
             self._device.see(MachineState.HELD, self._prompts.words)
         elif self._shown and self._running and self._phase is _Phase.GOING:

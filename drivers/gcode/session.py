@@ -34,7 +34,7 @@ class Session:
         self.failure: MachineError | None = None
         self.restarted = False  # the failure is that the board has just booted
         self.gone = False  # nothing can be heard over this link any more
-        self.patient = False  # a person is awaited by a firmware that says nothing meanwhile: silence is no sign
+        self._patient = False
         self.overhear: Callable[[bytes], None] = lambda data: None  # what comes, whatever has latched
 
     # Connection
@@ -126,6 +126,12 @@ class Session:
             self._context.record_bytes(">", data)
             self._link.write(data)
 
+    def be_patient(self, patient: bool) -> None:
+        """Whether the firmware waits for a person and says nothing meanwhile: then silence is no sign of anything."""
+        if self._patient and not patient:
+            self.stream.excuse(self._clock.mono_s())
+        self._patient = patient
+
     async def pulse_dtr(self, down_s: float) -> bool:
         """Drop DTR for so long; False where the link has none. Resets most boards with a USB bridge."""
         if self._link is None or not self._link.set_dtr(False):
@@ -174,7 +180,7 @@ class Session:
 
     def _tick(self) -> None:
         self._timer = None
-        if self.patient:
+        if self._patient:
             return
         now_s = self._clock.mono_s()
         data, events = self.stream.tick(now_s)
@@ -205,7 +211,7 @@ class Session:
         if self._drained is not None and not self._drained.done() and self.stream.drained:
             self._drained.set_result(None)
         deadline_s = self.stream.deadline_s()
-        if deadline_s is None or self.patient:
+        if deadline_s is None or self._patient:
             return
         at_s = self._loop.time() + max(0.0, deadline_s - now_s)
         # A timer that is early finds nothing to do and is set anew; one for each line would cost more than the line.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
-from test_pause import PATIENCE_S, printing
+from test_pause import PATIENCE_S, SPEED, printing
 
+from drivers.gcode import PLUGIN
 from edge.driver import MachineState, Message, NotAcceptableError, NotConfirmedError, OutcomeKind, StateSeen
-from tests.helpers.printing import program_of
+from edge.testing.context import RecordingContext
+from tests.helpers.printing import RUN, bench_machine, impatient_profile, program_of, write_program
+from tests.helpers.sim import sim_printer
 
 HOMED = ["G28", "G90", "G1 X10 F6000"]
 MOVES = ["G1 X50.5", "G1 X10.5"] * 100
@@ -55,6 +59,26 @@ async def test_a_person_who_answers_at_the_machine_needs_no_release(tmp_path: Pa
 async def test_hours_of_waiting_for_a_person_are_no_silence(tmp_path: Path) -> None:
     async with printing(tmp_path, [*HOMED, "M0 S7200", *MOVES], speed=7200) as run:
         assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
+
+
+async def test_a_firmware_without_busy_messages_may_be_silent_while_it_waits_for_a_person(tmp_path: Path) -> None:
+    profiles = tmp_path / "profiles"
+    profiles.mkdir()
+    silence_s = 2.0
+    impatient_profile(profiles, 0.0, silence_s)
+    program = write_program(tmp_path / "program.gcode", [*HOMED, "M600", *MOVES])
+    with sim_printer(tmp_path, speed=SPEED) as printer:
+        context = RecordingContext(tmp_path)
+        async with PLUGIN.open(bench_machine(printer, profiles), context) as driver:
+            running = asyncio.create_task(driver.execute(RUN, program), name="run")
+            await context.seen(StateSeen, lambda seen: seen.state is MachineState.HELD, PATIENCE_S)
+            printer.process.send_signal(signal.SIGSTOP)
+            finished, _ = await asyncio.wait([running], timeout=1.5 * silence_s)
+            assert not finished
+            printer.process.send_signal(signal.SIGCONT)
+            await driver.resume(context.clock.mono_s() + PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                assert (await running).kind is OutcomeKind.SUCCEEDED
 
 
 async def test_a_run_out_holds_the_run_until_the_filament_is_changed(tmp_path: Path) -> None:
