@@ -52,6 +52,7 @@ class Holding:
         self._running = False
         self._asked = False  # the run is to be held, and to stay so
         self._by_printer = False  # it was the printer that asked
+        self._why = ""  # and what for
         self._leaving = False  # the run is to be left standing
         self._answered = False  # the printer's question, and it has not gone on yet
         self._shown = False  # as held by the printer
@@ -177,7 +178,6 @@ class Holding:
             raise
         finally:
             self._phase = _Phase.GOING
-            self._prompts.reason = ""
             self.wake()
         if not self._asked:
             self._device.see(MachineState.EXECUTE)
@@ -201,8 +201,10 @@ class Holding:
         """Held; after a while at a lower temperature."""
         device = self._device
         self._phase = _Phase.HELD
-        reason = f"paused by {AT_THE_PRINTER}" if self._by_printer else "paused on request"
-        device.see(MachineState.HELD, f"{reason}: {self._prompts.reason}" if self._prompts.reason else reason)
+        reason = "paused on request"
+        if self._by_printer:
+            reason = f"paused by the printer: {self._why}" if self._why else f"paused by {AT_THE_PRINTER}"
+        device.see(MachineState.HELD, reason)
         self.wake()
         standby = macros.standby(device.known_profile.macro.standby, where)
         if standby and not await self._asked_to_end(device.machine.connection.standby_after_s):
@@ -270,7 +272,10 @@ class Holding:
             case Wish.CANCEL:
                 self.stopping.stop_for(f"stopped by {AT_THE_PRINTER}")
             case Wish.PAUSE if macro.pause and macro.resume:
+                self._why = self._prompts.reason
                 self._ask(by_printer=True)
+            case Wish.PAUSE:
+                self._device.context.emit(Message("the printer asks to be held, and its profile has no macros for it"))
             case Wish.RESUME if self._asked and self._by_printer:
                 self._asked = False
                 self.wake()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
+import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,6 +35,7 @@ from tests.helpers.sim import SimPrinter, sim_printer
 
 PATIENCE_S = 60.0
 SPEED = 200.0
+SEED = 20261122
 
 HEAT = ["M140 S60", "M104 S215", "G28", "M190 S60", "M109 S215"]
 ABSOLUTE = [
@@ -186,6 +189,23 @@ async def test_held_for_long_the_nozzle_cools_and_is_warm_again_before_it_goes_o
         assert run.printer.macros()[8:12] == ["M140 S60", "M104 S215", "M190 S60", "M109 S215"]
         assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
         assert program_of(run.printer) == ABSOLUTE
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["one in flight", "window"])
+async def test_whoever_pauses_and_resumes_at_whatever_moment_changes_nothing(tmp_path: Path, tcp: bool) -> None:
+    moments = random.Random(SEED)
+    async with printing(tmp_path, ABSOLUTE, tcp=tcp, standby_after_s=0.02) as run:
+        await run.reached(len(HEAT))
+        for _ in range(25):
+            ask = moments.choice((run.driver.pause, run.driver.resume))
+            # What is not confirmed in time stays asked for.
+            with contextlib.suppress(NotConfirmedError, NotAcceptableError):
+                await ask(run.deadline_s(moments.choice((0.0, 0.001, 0.01, 0.05))))
+        with contextlib.suppress(NotAcceptableError):
+            await run.driver.resume(run.deadline_s())
+        assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
+        assert program_of(run.printer) == ABSOLUTE
+        assert any(text.startswith("G92") for text in run.printer.macros()), "it was held at least once"
 
 
 async def test_a_held_print_can_be_stopped_and_the_next_one_starts_afresh(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from test_pause import PATIENCE_S, SPEED, printing
 
 from drivers.gcode import PLUGIN
+from drivers.gcode.replies import Action
 from edge.driver import MachineState, Message, NotAcceptableError, NotConfirmedError, OutcomeKind, StateSeen
 from edge.testing.context import RecordingContext
 from tests.helpers.printing import RUN, bench_machine, impatient_profile, program_of, write_program
@@ -71,7 +72,7 @@ async def test_a_firmware_without_busy_messages_may_be_silent_while_it_waits_for
         context = RecordingContext(tmp_path)
         async with PLUGIN.open(bench_machine(printer, profiles), context) as driver:
             running = asyncio.create_task(driver.execute(RUN, program), name="run")
-            await context.seen(StateSeen, lambda seen: seen.state is MachineState.HELD, PATIENCE_S)
+            await context.seen(StateSeen, lambda seen: "Nozzle Parked" in seen.detail, PATIENCE_S)
             printer.process.send_signal(signal.SIGSTOP)
             finished, _ = await asyncio.wait([running], timeout=1.5 * silence_s)
             assert not finished
@@ -105,6 +106,15 @@ async def test_who_paused_from_here_is_not_overruled_at_the_display(tmp_path: Pa
         await run.driver.pause(run.deadline_s())
         await run.context.seen(Message, lambda seen: "asks to go on; release" in seen.text, PATIENCE_S)
         assert run.context.of_kind(StateSeen)[-1].state is MachineState.HELD
+        await run.driver.resume(run.deadline_s())
+        assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
+
+
+async def test_a_run_out_that_is_left_to_the_host_is_a_pause(tmp_path: Path) -> None:
+    async with printing(tmp_path, [*HOMED, *MOVES]) as run:
+        await run.reached(20)
+        run.driver._heard(Action("pause filament_runout 0"))  # type: ignore[attr-defined]
+        await run.told(MachineState.HELD, "paused by the printer: the filament has run out")
         await run.driver.resume(run.deadline_s())
         assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
 
