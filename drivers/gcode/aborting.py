@@ -9,9 +9,11 @@ confirms nothing within `CONFIRM_S` is reset by the DTR line of its serial port,
 from __future__ import annotations
 
 import asyncio
+import enum
+import re
 
 from drivers.gcode.device import Device
-from drivers.gcode.replies import Boot, Fatal, LineSplitter, Reply, parse
+from drivers.gcode.replies import Boot, LineSplitter, parse
 from edge.driver import MachineError, MachineState
 
 CONFIRM_S = 2.0
@@ -23,7 +25,15 @@ PULSE_S = 0.1
 BOOT_S = 5.0
 """How long a board may take from its reset to its banner; a bootloader alone takes 2 s."""
 
+_HALTED = re.compile(r"\bhalt(?:ed)?\b|kill\(\) called|emergency stop", re.IGNORECASE)
+"""``Error:Printer halted. kill() called!`` (STR_ERR_KILLED, Marlin/src/core/language.h). An error alone is no proof."""
+
 NOT_CONFIRMED = "NOT confirmed: use the emergency stop of the machine"
+
+
+class _Word(enum.Enum):
+    HALTED = enum.auto()
+    BOOTED = enum.auto()
 
 
 class Aborting:
@@ -32,7 +42,7 @@ class Aborting:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._splitter = LineSplitter()
-        self._heard: set[type[Reply]] = set()
+        self._heard: set[_Word] = set()
         self._news = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
@@ -66,7 +76,7 @@ class Aborting:
 
     async def _became(self) -> str:
         if await self._hears(CONFIRM_S):
-            return "halted, it confirmed" if Fatal in self._heard else "restarted, it says so"
+            return "halted, it confirmed" if _Word.HALTED in self._heard else "restarted, it says so"
         if await self._device.session.pulse_dtr(PULSE_S):
             self._heard.clear()
             if await self._hears(BOOT_S):
@@ -86,5 +96,8 @@ class Aborting:
 
     def _overhear(self, data: bytes) -> None:
         for text in self._splitter.feed(data):
-            self._heard.update(type(reply) for reply in parse(text) if isinstance(reply, Fatal | Boot))
+            if _HALTED.search(text):
+                self._heard.add(_Word.HALTED)
+            elif parse(text) == [Boot()]:
+                self._heard.add(_Word.BOOTED)
         self._news.set()

@@ -88,7 +88,11 @@ async def test_leaving_waits_for_what_becomes_of_an_abort(tmp_path: Path) -> Non
         assert last_words(context) == StateSeen(MachineState.ABORTED, HALTED)
 
 
-async def test_a_printer_that_has_not_said_who_it_is_can_be_aborted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(b"Error:Printer halted. kill() called!\n", HALTED), (b"Error:something else\nok\n", NOT_CONFIRMED)],
+)
+async def test_a_printer_that_has_not_said_who_it_is_can_be_aborted(tmp_path: Path, answer: bytes, words: str) -> None:
     master, slave = pty.openpty()
     tty.setraw(slave)
     context = RecordingContext(tmp_path)
@@ -99,10 +103,10 @@ async def test_a_printer_that_has_not_said_who_it_is_can_be_aborted(tmp_path: Pa
         await asyncio.to_thread(os.read, master, 1)  # it has begun to ask
         await driver.abort()
         assert context.wire[-1] == (">", b"\nM108\nM410\nM112\n")
-        os.write(master, b"Error:Printer halted. kill() called!\n")
+        os.write(master, answer)
         with pytest.raises(MachineError):
             await connecting
-        await context.seen(StateSeen, lambda seen: seen.detail == HALTED, PATIENCE_S)
+        await context.seen(StateSeen, lambda seen: seen.detail == words, PATIENCE_S)
     finally:
         await driver.close()
         os.close(slave)
