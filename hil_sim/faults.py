@@ -2,14 +2,17 @@
 
 | name | argument | what happens |
 |---|---|---|
+| `cancel-after` | N | after N executed commands somebody cancels at the display: the host is asked to |
 | `corrupt` | share, 0 to 1 | this share of the incoming lines has one bit flipped before the firmware sees them |
 | `die-after` | N | the board resets after N executed commands: banner, line counter 0, heaters off |
 | `drop-ok` | N | the Nth `ok` of a numbered line is never sent |
 | `halt-after` | N | after N executed commands thermal protection kills the firmware, which is silent from then on |
 | `no-ok-after-resend` | | `Resend: n` comes without an `ok` after it, as some firmware does |
+| `pause-after` | N | after N executed commands somebody presses Pause at the display, and Resume a minute later |
+| `run-out-after` | N | after N executed commands the filament runs out: the firmware pauses, and carries out an M600 |
 | `silent-after` | N | after N executed commands the firmware hangs: reads, does and answers nothing until a reset |
 
-The commands are counted from the start of the simulator, over resets; each of the four counted faults happens once.
+The commands are counted from the start of the simulator, over resets; each counted fault happens once.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ class Faults:
     halt_after: int | None = None
     no_ok_after_resend: bool = False
     silent_after: int | None = None
+    run_out_after: int | None = None
+    pause_after: int | None = None
+    cancel_after: int | None = None
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Faults:

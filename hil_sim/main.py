@@ -71,8 +71,10 @@ def _printer_arguments(machine: argparse.ArgumentParser) -> None:
         "--emergency-parser",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="act on M108, M112 and M410 as they arrive (default: yes)",
+        help="act on M108, M112, M410 and M876 as they arrive (default: yes)",
     )
+    machine.add_argument("--no-prompts", action="store_true", help="built without host prompts")
+    machine.add_argument("--no-thermal-protection", action="store_true", help="built without, and M115 says so")
     machine.add_argument(
         "--fault", metavar="NAME[=ARG]", action="append", default=[], help=f"may be repeated: {', '.join(NAMES)}"
     )
@@ -118,6 +120,8 @@ def _machine(arguments: argparse.Namespace, record: Callable[[float, str, str], 
         advanced_ok=arguments.advanced_ok,
         emergency_parser=arguments.emergency_parser,
         rx_bytes=arguments.rx_bytes,
+        prompts=not arguments.no_prompts,
+        thermal_protection=not arguments.no_thermal_protection,
     )
     return printer.Firmware(options, Faults.parse(arguments.fault), record, arguments.seed)
 

@@ -50,6 +50,9 @@ class Connection(BaseModel):
     `window` says how much may be in flight: ``one`` line at a time, or the ``full`` receive buffer of the firmware.
     ``auto`` takes the full buffer only where single bytes cannot get lost or changed: over TCP, and where the profile
     says that it is proven. Say ``full`` for a serial line that you know to be clean.
+
+    `standby_after_s`: so long after a print was held its nozzle cools to standby. `unprotected_heaters`: print even if
+    the firmware does not say that it switches off a heater that runs away; only for a printer that is never alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +62,8 @@ class Connection(BaseModel):
     window: Literal["auto", "one", "full"] = "auto"
     uuid: Annotated[str | None, AfterValidator(_uuid)] = None
     url: Annotated[str | None, AfterValidator(_tcp)] = None
+    standby_after_s: float = Field(default=300.0, ge=0)
+    unprotected_heaters: bool = False
 
     @model_validator(mode="after")
     def _one_way(self) -> Connection:

@@ -109,6 +109,8 @@ _LINE_ERROR = re.compile(
     re.IGNORECASE,
 )
 _LAST_LINE = re.compile(r"last line:\s*(\d+)", re.IGNORECASE)
+_ACTION = re.compile(r"// ?action:\s*(.*)$")
+"""Prusa-Firmware has a blank behind the slashes (Firmware/messages.cpp, MSG_OCTOPRINT_…)."""
 _UNKNOWN = re.compile(r'echo:\s*unknown command:\s*"?(.*?)"?$', re.IGNORECASE)
 _BUSY = re.compile(r"(?:echo:\s*)?busy:\s*(.*)$", re.IGNORECASE)
 _NOT_DONE = re.compile(r"echo:\s*(?:cold extrusion prevented|too long extrusion prevented|home .*first)", re.IGNORECASE)
@@ -135,8 +137,8 @@ def parse(line: str) -> list[Reply]:
             last = _LAST_LINE.search(text)
             return [LineError(text, int(last.group(1)) if last else None)]
         return [Fatal(text.removeprefix("Error:").removeprefix("!!").strip())]
-    if text.startswith("//action:"):
-        return [Action(text.removeprefix("//action:"))]
+    if match := _ACTION.match(text):
+        return [Action(match.group(1))]
     if match := _UNKNOWN.match(text):
         return [UnknownCommand(match.group(1))]
     if match := _BUSY.match(text):

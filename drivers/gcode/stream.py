@@ -231,6 +231,10 @@ class GcodeStream:
         """Ask the firmware for its counter; `Probed` follows."""
         self._probe_due = True
 
+    def excuse(self, now_s: float) -> None:
+        """The silence until now had a reason; time-outs begin anew."""
+        self._moved_s = self._heard_s = now_s
+
     # What is so
 
     @property

@@ -41,6 +41,8 @@ class SimPrinter:
         for number, text in self.commands():
             if number == "0":
                 found.clear()
+            elif text == f"M110 N{number}" and number != str(MACRO_BASE):
+                assert int(number) == len(found), "a print goes on where it stood"
             elif number != "-" and int(number) < MACRO_BASE:
                 assert int(number) == len(found) + 1
                 found.append(text)

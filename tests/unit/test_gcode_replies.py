@@ -146,3 +146,8 @@ def test_line_noise_is_dropped_and_a_line_without_end_does_not_grow() -> None:
 @given(st.text(max_size=60))
 def test_any_text_means_something(line: str) -> None:
     assert parse(line)
+
+
+@pytest.mark.parametrize("line", ["//action:paused filament_runout 0", "// action:paused filament_runout 0"])
+def test_actions_with_and_without_a_blank(line: str) -> None:
+    assert parse(line) == [Action("paused filament_runout 0")]

@@ -190,6 +190,15 @@ def test_an_interjection_on_an_idle_stream_is_owed_an_answer_from_now() -> None:
     assert talk.stream.deadline_s() == talk.now_s + WIRE.stall_s
 
 
+def test_a_silence_that_had_a_reason_is_none() -> None:
+    talk = Talk()
+    talk.begin("M600")
+    assert talk.sent() == ["N1 M600"]
+    talk.now_s += 1000.0
+    talk.stream.excuse(talk.now_s)
+    assert talk.stream.deadline_s() == talk.now_s + WIRE.stall_s
+
+
 def test_with_advanced_ok_a_later_line_answers_for_those_before_it() -> None:
     talk = Talk(Wire(window_bytes=100))
     talk.begin("G1 X1", "G1 X2", "G1 X3")
