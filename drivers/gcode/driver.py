@@ -20,7 +20,7 @@ from drivers import link, ports
 from drivers.analysis import commands
 from drivers.gcode import identity as firmware_identity
 from drivers.gcode import profile as profiles
-from drivers.gcode.config import Connection, Printer
+from drivers.gcode.config import Printer
 from drivers.gcode.identity import Firmware
 from drivers.gcode.memory import Memory, boot_id, recall
 from drivers.gcode.profile import Profile
@@ -28,6 +28,7 @@ from drivers.gcode.replies import Action, Busy, Position, Reply, Temperatures, T
 from drivers.gcode.resume import Found, Left, Standing, doubt, misplaced, standing_after
 from drivers.gcode.session import Session
 from drivers.gcode.stream import PROBE_NUMBER, Wire
+from drivers.gcode.window import window_for
 from edge.driver import (
     At,
     Capability,
@@ -78,6 +79,12 @@ RESERVE = 4000
 MACRO_BASE = 900_000_000
 """What the driver sends by itself is numbered from here: no program comes so far, so the firmware's counter alone says
 that it is not the program's any more."""
+
+MODES_BASE = 890_000_000
+"""The commands that set the modes before a program are numbered from here: neither the program's nor a stop's."""
+
+ALWAYS_SO = frozenset({"G17", "G21"})
+"""The plane XY and millimetres: a firmware that does not know how to choose them has nothing else."""
 
 BEAT_S = 1.0
 """How often a print's state goes to the host's memory."""
@@ -130,8 +137,11 @@ class GcodeDriver(Driver):
         """Open the link and learn who is there. Raises `ConnectError` or `IdentityError`."""
         wanted = self._machine.connection
         received, lost = self._session.received, self._session.link_lost
+        usb_id = ""
         if wanted.port is not None:
-            self._session.attach(link.open_serial(ports.find(wanted.port), wanted.baud, received, lost))
+            adapter = ports.find_adapter(wanted.port)
+            usb_id = adapter.usb_id
+            self._session.attach(link.open_serial(adapter.device, wanted.baud, received, lost))
         else:
             deadline_s = asyncio.get_running_loop().time() + HANDSHAKE_S
             self._session.attach(await link.open_tcp(str(wanted.url), deadline_s, received, lost))
@@ -142,7 +152,9 @@ class GcodeDriver(Driver):
         name, profile = profiles.fitting(self._firmware.name, self._machine.profile, self._machine.profiles_dir)
         self._profile_name, self._profile = name, profile
         log.warning("%s: profile %s was tried on: %s", self._machine.id, name, profile.tried_on)
-        self._session.renew(_wire(profile, wanted))
+        window = window_for(wanted, profile.wire, usb_id)
+        log.info("%s: %s", self._machine.id, window)
+        self._session.renew(_wire(profile, window.window_bytes))
         if self._firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
             try:
                 await self._session.ask(profile.macro.report_temperatures)
@@ -208,6 +220,8 @@ class GcodeDriver(Driver):
                 total = await asyncio.to_thread(_count, program.path)
             except OSError as error:
                 raise MachineError(f"{program.name} cannot be read: {error.strerror}", Motion.NONE) from error
+            if not after and not self._stop_is_asked() and not self._detached:
+                await self._set_modes()
             if self._stop_is_asked():
                 return await self._stopped({}, Motion.NONE)
             return await self._stream(run, program.path, total, after)
@@ -218,6 +232,24 @@ class GcodeDriver(Driver):
         finally:
             self._running = False
             self._see(MachineState.ABORTED if self._session.failure else MachineState.IDLE)
+
+    async def _set_modes(self) -> None:
+        """Bring about what the analysis of a program takes for granted, whatever the last one left behind.
+
+        Like a stop: numbered, so each exactly once, and proved by the counter. Nothing here moves or heats.
+        """
+        modes = self._known_profile().macro.begin
+        if not modes:
+            return
+        self._wire_free.clear()
+        try:
+            await self._session.run(iter(modes), lambda number: None, MODES_BASE)
+            if not self._stop_is_asked() and not self._detached:  # either cuts it
+                await self._counted(MODES_BASE + len(modes))
+        except MachineError as error:
+            raise MachineError(f"the modes could not be set: {error}", Motion.NONE) from error
+        finally:
+            self._wire_free.set()
 
     async def _stream(self, run: Run, path: Path, total: int, after: int) -> Outcome:
         if after:
@@ -500,17 +532,14 @@ async def open_printer(machine: Printer, context: DriverContext) -> AsyncIterato
         await driver.close()
 
 
-def _wire(profile: Profile, connection: Connection) -> Wire:
+def _wire(profile: Profile, window_bytes: int) -> Wire:
     wire = profile.wire
-    safe = connection.url is not None or wire.proven_window
-    full = connection.window == "full" or (connection.window == "auto" and safe)
     return Wire(
-        # One byte of a ring buffer stays free (Marlin/src/HAL/AVR/MarlinSerial.cpp).
-        window_bytes=wire.rx_buffer_bytes - 1 if full else 0,
+        window_bytes=window_bytes,
         stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
         silence_s=wire.silence_s,
         counts=profile.firmware.keeps_line_numbers,
-        harmless=frozenset(profile.program.harmless_if_unknown),
+        harmless=frozenset(profile.program.harmless_if_unknown) | ALWAYS_SO,
     )
 
 

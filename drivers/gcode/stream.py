@@ -331,7 +331,12 @@ class GcodeStream:
                 self._moved_s = now_s
                 self._resend_ok_until_s = now_s + RESEND_OK_S
                 return self._resend(line)
-            case LineError() | Busy():
+            case LineError():
+                # Not every one is followed by a `Resend`: Prusa's "Full RX Buffer" and "RX timeout" are not.
+                self._moved_s = now_s
+                self._clean = 0
+                return [Heard(reply)]
+            case Busy():
                 self._moved_s = now_s
                 return [Heard(reply)]
             case Boot():
@@ -346,7 +351,7 @@ class GcodeStream:
                     return self._fail(f'the firmware does not know the command "{command}"', Cause.SAID)
                 self._garbled = True
                 return [Heard(reply)]
-            case NotDone(text=text) if self._numbered_in_flight():
+            case NotDone(text=text) if any(line.number is not None for line in self._flight):
                 return self._fail(f"the firmware did not carry out a command: {text}", Cause.SAID)
             case _:
                 if self._flight and self._flight[0].number is None:

@@ -594,3 +594,65 @@ def test_a_request_that_is_never_answered_fails_and_is_not_asked_for_ever() -> N
         events = talk.say("Error:Line Number is not Last Line Number+1, Last Line: 0", "Resend: 1", "ok")
         talk.sent()
     assert events[-1] == Failed("M114 was sent 4 times and never answered", Cause.SILENT)
+
+
+# -- in the words of other firmware
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("Error: M555: Command is not supported", 'the firmware does not know the command "M555"'),
+        ("Unknown M code: M555 X1", 'the firmware does not know the command "M555 X1"'),
+        ("Error: M555: Bad or missing parameter", "did not carry out a command: M555: Bad or missing parameter"),
+        ("Error: Soft Endstop X was exceeded - entire move ignored", "did not carry out a command: Soft Endstop X"),
+        ("!!", "the printer stopped itself: it is halted"),
+        ("Error: what nobody has read before", "the printer stopped itself: what nobody has read before"),
+    ],
+)
+def test_an_error_never_counts_as_success_whoever_says_it(said: str, words: str) -> None:
+    talk = Talk()
+    talk.begin("M555 X1", "G1 X1")
+    assert talk.sent() == ["N1 M555 X1"]
+    (failed,) = talk.say(said, "ok")
+    assert isinstance(failed, Failed)
+    assert words in failed.reason
+    assert talk.sent() == []
+
+
+def test_an_error_fails_a_program_whose_line_waits_behind_a_request() -> None:
+    talk = Talk(Wire(window_bytes=100, stall_s=6.0, silence_s=20.0))
+    talk.begin("G1 X1")
+    talk.stream.request("M105")
+    assert talk.sent() == ["M105", "N1 G1 X1"]
+    (failed,) = talk.say("echo: cold extrusion prevented")
+    assert failed == Failed("the firmware did not carry out a command: cold extrusion prevented", Cause.SAID)
+
+
+@pytest.mark.parametrize("said", ["ok - ignored", "Error: Bad command: %1 G1 X1\nok"])
+def test_a_line_that_was_left_out_as_no_command_goes_out_again(said: str) -> None:
+    talk = Talk()
+    talk.begin("G1 X1")
+    assert talk.sent() == ["N1 G1 X1"]
+    assert Acked(1) not in talk.say(said)
+    assert talk.sent() == ["N1 G1 X1"]
+    assert talk.say("ok") == [Acked(1)]
+
+
+@pytest.mark.parametrize("said", ["Full RX Buffer", "RX timeout"])
+def test_an_overrun_closes_the_window_though_nothing_is_asked_for_again(said: str) -> None:
+    talk = Talk(Wire(window_bytes=100, stall_s=6.0, silence_s=20.0))
+    assert talk.stream.window_bytes == 100
+    talk.say(said)
+    assert talk.stream.window_bytes == 0
+
+
+def test_the_answer_of_smoothieware_to_a_bad_line_has_no_ok() -> None:
+    talk = Talk()
+    talk.begin("G1 X1")
+    assert talk.sent() == ["N1 G1 X1"]
+    talk.say("rs N1")
+    assert talk.sent() == [], "an ok may still come"
+    talk.now_s += RESEND_OK_S
+    talk.stream.tick(talk.now_s)
+    assert talk.sent() == ["N1 G1 X1"]
