@@ -68,6 +68,9 @@ POLL_S = 5.0
 STOP_S = 120.0
 """How long a cancelled run may take to stop: the move in the queue, then 10 mm upwards."""
 
+BREAKS_MAX = 10
+"""How often a stop ends a wait at most; all of them together must fit into the firmware's queue."""
+
 STALL_BUSY_INTERVALS = 3
 """Busy messages that must be missing in a row before a command counts as stalled."""
 
@@ -109,6 +112,7 @@ class GcodeDriver(Driver):
         self._firmware = Firmware("")
         self._running = False
         self._busy_s = 0.0  # when the firmware last said that it was busy with what it had been told
+        self._breaks = 0  # how often a stop may still end a wait
         self._booted = False  # the firmware's boot banner came on this connection
         self._detached = False
         self._asked_to_stop = asyncio.Event()
@@ -157,7 +161,11 @@ class GcodeDriver(Driver):
         self._session.renew(_wire(profile, window.window_bytes))
         if self._firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
             try:
-                await self._session.ask(profile.macro.report_temperatures)
+                # Unchecked: on a bad line it may arrive as another command, and one that waits for a person.
+                async with asyncio.timeout(HANDSHAKE_S):
+                    await self._session.ask(profile.macro.report_temperatures)
+            except TimeoutError as error:
+                raise ConnectError(f"{wanted.place} says who it is, and then does not answer") from error
             except MachineError as error:
                 raise ConnectError(f"{wanted.place}: {error}") from error
         self._see(MachineState.IDLE)
@@ -470,15 +478,36 @@ class GcodeDriver(Driver):
         """End the program where it is, then carry out the macros like a program: numbered, so each exactly once."""
         macro = self._known_profile().macro
         self._session.cut()
-        if not self._session.stream.idle and macro.break_wait and self._firmware.has("EMERGENCY_PARSER"):
-            self._session.interject(macro.break_wait)
-        await self._wire_free.wait()
-        await self._session.settle()
+        async with self._breaking_waits():
+            await self._wire_free.wait()
+            await self._session.settle()
         commands = (*macro.make_safe, *(macro.park if self._in_program else ()), FINAL)
         await self._session.run(iter(commands), lambda number: None, MACRO_BASE)
         await self._counted(MACRO_BASE + len(commands))
         self._in_program = False
-        await self._session.ask("M105", _is_temperatures)
+        async with self._breaking_waits():  # unchecked, so it can arrive as one
+            await self._session.ask("M105", _is_temperatures)
+
+    @asynccontextmanager
+    async def _breaking_waits(self) -> AsyncIterator[None]:
+        """End waits for a temperature or a person meanwhile."""
+        if self._known_profile().macro.break_wait and self._firmware.has("EMERGENCY_PARSER"):
+            self._breaks = BREAKS_MAX
+        try:
+            self._break_wait()
+            yield
+        finally:
+            self._breaks = 0
+
+    def _break_wait(self) -> None:
+        """End a wait for a temperature or a person that a stop finds.
+
+        Only while the firmware says that it is busy: then it has taken the line, whose ``ok`` and that of this cannot be
+        mistaken for each other. And again whenever it says so, for this goes out unchecked and can be lost.
+        """
+        if self._breaks and self._session.stream.blocked:
+            self._breaks -= 1
+            self._session.interject(self._known_profile().macro.break_wait)
 
     async def abort(self) -> None:
         profile = self._known_profile()
@@ -496,6 +525,7 @@ class GcodeDriver(Driver):
                     self._context.emit(Temperature(name, actual_degc, target_degc))
             case Busy(what=what):
                 self._busy_s = self._clock.mono_s()
+                self._break_wait()
                 if self._patience is not None and not self._patience.expired():
                     self._patience.reschedule(asyncio.get_running_loop().time() + HANDSHAKE_S)
                 if what.startswith("paused"):

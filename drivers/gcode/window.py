@@ -1,4 +1,4 @@
-"""How much may be in flight on a connection, and why. PURE.
+"""How much may be in flight on a connection, and why.
 
 On an error Marlin throws its receive buffer away and carries out the tail of a cut line unchecked. So the full window is
 for wires that cannot change or lose a byte unseen: TCP, and USB that ends in the printer's own controller, where every
