@@ -502,8 +502,8 @@ class GcodeDriver(Driver):
     def _break_wait(self) -> None:
         """End a wait for a temperature or a person that a stop finds.
 
-        Only while the firmware says that it is busy: then it has taken the line, whose ``ok`` and that of this cannot be
-        mistaken for each other. And again whenever it says so, for this goes out unchecked and can be lost.
+        Only while the firmware says that it is busy: then it has taken the line, whose ``ok`` and that of this cannot
+        be mistaken for each other. And again whenever it says so, for this goes out unchecked and can be lost.
         """
         if self._breaks and self._session.stream.blocked:
             self._breaks -= 1

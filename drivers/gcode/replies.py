@@ -1,9 +1,10 @@
 """What a Marlin-like firmware says, line by line. PURE.
 
-The forms of Marlin were seen on 2.1.2.1 or on OctoPrint's virtual printer; texts are those of Marlin/src/core/language.h
-and Marlin/src/gcode/queue.cpp (2.1.2.1). Those of others are read from their sources, not tried: Prusa-Firmware 3.14
-(Firmware/cmdqueue.cpp, Marlin_main.cpp, messages.cpp), Prusa-Firmware-Buddy 6.3.0 (lib/Marlin), RepRapFirmware 3.5.3
-(src/GCodes/GCodes.cpp, GCodes2.cpp), Smoothieware at bb41e992 (src/modules/communication/GcodeDispatch.cpp).
+The forms of Marlin were seen on 2.1.2.1 or on OctoPrint's virtual printer; texts are those of
+Marlin/src/core/language.h and Marlin/src/gcode/queue.cpp (2.1.2.1). Those of others are read from their sources, not
+tried: Prusa-Firmware 3.14 (Firmware/cmdqueue.cpp, Marlin_main.cpp, messages.cpp), Prusa-Firmware-Buddy 6.3.0
+(lib/Marlin), RepRapFirmware 3.5.3 (src/GCodes/GCodes.cpp, GCodes2.cpp), Smoothieware at bb41e992
+(src/modules/communication/GcodeDispatch.cpp).
 
 A line that fits no form is `Text`: it is shown to people and moves nothing. But what begins like an error and fits no
 form is `Fatal`: what nobody understands is never taken for success.
@@ -35,7 +36,7 @@ class Resend:
 
 @dataclass(frozen=True, slots=True)
 class LineError:
-    """The last line read was refused or lost: checksum, number, overrun. `last_line` was the last one taken, if told."""
+    """The last line read was refused or lost: checksum, number, overrun. `last_line`, if told, was the last taken."""
 
     text: str
     last_line: int | None

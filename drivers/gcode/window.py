@@ -1,9 +1,9 @@
 """How much may be in flight on a connection, and why.
 
-On an error Marlin throws its receive buffer away and carries out the tail of a cut line unchecked. So the full window is
-for wires that cannot change or lose a byte unseen: TCP, and USB that ends in the printer's own controller, where every
-packet has a CRC and is sent again. A bridge (CH340, FT232, CP210x, and also the 16U2 or 32U2 of an Arduino or of an
-8-bit Prusa, though it looks like any native port) ends in a bare UART: one line at a time.
+On an error Marlin throws its receive buffer away and carries out the tail of a cut line unchecked. So the full window
+is for wires that cannot change or lose a byte unseen: TCP, and USB that ends in the printer's own controller, where
+every packet has a CRC and is sent again. A bridge (CH340, FT232, CP210x, and also the 16U2 or 32U2 of an Arduino or of
+an 8-bit Prusa, though it looks like any native port) ends in a bare UART: one line at a time.
 """
 
 from __future__ import annotations
@@ -62,11 +62,9 @@ def window_for(connection: Connection, wire: WireTable, usb_id: str) -> Window:
     """The window of a connection; `usb_id` is vendor and product (``1a86:7523``), empty for what is not on USB."""
     # One byte of a ring buffer stays free (Marlin/src/HAL/AVR/MarlinSerial.cpp).
     full_bytes = wire.rx_buffer_bytes - 1
-    match connection.window:
-        case "full":
-            return Window(full_bytes, 'window = "full"')
-        case "one":
-            return Window(0, 'window = "one"')
+    if connection.window != "auto":
+        full = connection.window == "full"
+        return Window(full_bytes if full else 0, f'window = "{connection.window}"')
     if wire.proven_window:
         return Window(full_bytes, "the profile says that it is proven")
     if connection.url is not None:
