@@ -48,8 +48,10 @@ class Connection(BaseModel):
     `uuid` is what the firmware must say in its answer to M115; another one is refused.
 
     `window` says how much may be in flight: ``one`` line at a time, or the ``full`` receive buffer of the firmware.
-    ``auto`` takes the full buffer only where single bytes cannot get lost or changed: over TCP, and where the profile
-    says that it is proven. Say ``full`` for a serial line that you know to be clean.
+    ``auto`` takes the full buffer only where single bytes cannot get lost or changed: over TCP, over USB that ends in
+    the printer's own controller (`drivers.gcode.window`), and where the profile says that it is proven. Say ``one``
+    where a serial server such as ser2net turns TCP into a bare UART, and ``full`` for a serial line that you know to be
+    clean.
 
     `standby_after_s`: so long after a print was held its nozzle cools to standby. `unprotected_heaters`: print even if
     the firmware does not say that it switches off a heater that runs away; only for a printer that is never alone.

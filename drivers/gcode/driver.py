@@ -22,7 +22,7 @@ from drivers.gcode import identity as firmware_identity
 from drivers.gcode import profile as profiles
 from drivers.gcode import recovery
 from drivers.gcode.aborting import Aborting
-from drivers.gcode.config import Connection, Printer
+from drivers.gcode.config import Printer
 from drivers.gcode.device import Device, program_commands, standing_in
 from drivers.gcode.holding import Holding
 from drivers.gcode.identity import Firmware
@@ -32,6 +32,7 @@ from drivers.gcode.recovery import Keeper
 from drivers.gcode.replies import Action, Busy, Reply, Temperatures, Text
 from drivers.gcode.resume import misplaced
 from drivers.gcode.stream import Wire
+from drivers.gcode.window import window_for
 from edge.driver import (
     At,
     Capability,
@@ -66,6 +67,12 @@ POLL_S = 5.0
 
 STALL_BUSY_INTERVALS = 3
 """Busy messages that must be missing in a row before a command counts as stalled."""
+
+MODES_BASE = 890_000_000
+"""The commands that set the modes before a program are numbered from here: neither the program's nor a stop's."""
+
+ALWAYS_SO = frozenset({"G17", "G21"})
+"""The plane XY and millimetres: a firmware that does not know how to choose them has nothing else."""
 
 log = logging.getLogger("drivers.gcode")
 
@@ -107,8 +114,11 @@ class GcodeDriver(Driver):
         """Open the link and learn who is there. Raises `ConnectError` or `IdentityError`."""
         wanted = self._machine.connection
         received, lost = self._session.received, self._session.link_lost
+        usb_id = ""
         if wanted.port is not None:
-            self._session.attach(link.open_serial(ports.find(wanted.port), wanted.baud, received, lost))
+            adapter = ports.find_adapter(wanted.port)
+            usb_id = adapter.usb_id
+            self._session.attach(link.open_serial(adapter.device, wanted.baud, received, lost))
         else:
             deadline_s = asyncio.get_running_loop().time() + HANDSHAKE_S
             self._session.attach(await link.open_tcp(str(wanted.url), deadline_s, received, lost))
@@ -119,10 +129,16 @@ class GcodeDriver(Driver):
         name, profile = profiles.fitting(firmware.name, self._machine.profile, self._machine.profiles_dir)
         self._device.profile_name, self._device.profile = name, profile
         log.warning("%s: profile %s was tried on: %s", self._machine.id, name, profile.tried_on)
-        self._session.renew(_wire(profile, wanted))
+        window = window_for(wanted, profile.wire, usb_id)
+        log.info("%s: %s", self._machine.id, window)
+        self._session.renew(_wire(profile, window.window_bytes))
         if firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
             try:
-                await self._session.ask(profile.macro.report_temperatures)
+                # Unchecked: on a bad line it may arrive as another command, and one that waits for a person.
+                async with asyncio.timeout(HANDSHAKE_S):
+                    await self._session.ask(profile.macro.report_temperatures)
+            except TimeoutError as error:
+                raise ConnectError(f"{wanted.place} says who it is, and then does not answer") from error
             except MachineError as error:
                 raise ConnectError(f"{wanted.place}: {error}") from error
         self._see_rest()
@@ -187,6 +203,8 @@ class GcodeDriver(Driver):
                 total = await asyncio.to_thread(_count, program.path)
             except OSError as error:
                 raise MachineError(f"{program.name} cannot be read: {error.strerror}", Motion.NONE) from error
+            if not after and not self._stopping.is_asked and not self._detached:
+                await self._set_modes()
             if self._stopping.is_asked:
                 return await self._stopped({}, Motion.NONE)
             return await self._stream(run, program.path, total, after)
@@ -201,6 +219,24 @@ class GcodeDriver(Driver):
             self._running = False
             self._holding.end_run(failure)
             self._see_rest()
+
+    async def _set_modes(self) -> None:
+        """Bring about what the analysis of a program takes for granted, whatever the last one left behind.
+
+        Like a stop: numbered, so each exactly once, and proved by the counter. Nothing here moves or heats.
+        """
+        modes = self._device.known_profile.macro.begin
+        if not modes:
+            return
+        self._device.wire_free.clear()
+        try:
+            await self._device.run(modes, MODES_BASE)
+            if not self._stopping.is_asked and not self._detached:  # either cuts it
+                await self._device.counted(MODES_BASE + len(modes))
+        except MachineError as error:
+            raise MachineError(f"the modes could not be set: {error}", Motion.NONE) from error
+        finally:
+            self._device.wire_free.set()
 
     async def _stream(self, run: Run, path: Path, total: int, after: int) -> Outcome:
         if after:
@@ -317,6 +353,7 @@ class GcodeDriver(Driver):
                 return
             case Busy():
                 self._device.busy_s = self._device.clock.mono_s()
+                self._stopping.break_wait()
                 if self._patience is not None and not self._patience.expired():
                     self._patience.reschedule(asyncio.get_running_loop().time() + HANDSHAKE_S)
             case Action(text=text):
@@ -358,17 +395,14 @@ async def open_printer(machine: Printer, context: DriverContext) -> AsyncIterato
         await driver.close()
 
 
-def _wire(profile: Profile, connection: Connection) -> Wire:
+def _wire(profile: Profile, window_bytes: int) -> Wire:
     wire = profile.wire
-    safe = connection.url is not None or wire.proven_window
-    full = connection.window == "full" or (connection.window == "auto" and safe)
     return Wire(
-        # One byte of a ring buffer stays free (Marlin/src/HAL/AVR/MarlinSerial.cpp).
-        window_bytes=wire.rx_buffer_bytes - 1 if full else 0,
+        window_bytes=window_bytes,
         stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
         silence_s=wire.silence_s,
         counts=profile.firmware.keeps_line_numbers,
-        harmless=frozenset(profile.program.harmless_if_unknown),
+        harmless=frozenset(profile.program.harmless_if_unknown) | ALWAYS_SO,
     )
 
 

@@ -126,13 +126,16 @@ class ProgramTable(_Table):
 class Macro(_Table):
     """Commands of this firmware for what the driver does by itself. Empty where it has none; then it does not do it.
 
-    `pause` retracts and moves away, `resume` comes back to where the run was held (modes and feed rate are restored by
-    the driver); `standby` cools the nozzle of a held run. A stop is `make_safe`, which turns everything off without a
-    move, and in the middle of a program `park`. `abort` stops everything at once, whatever it costs.
+    `begin` is sent before a program, and neither moves nor heats: millimetres, absolute coordinates for all axes, the
+    plane XY, speed and flow at 100 %, which is what the check takes for granted. `pause` retracts and moves away,
+    `resume` comes back to where the run was held (modes and feed rate are restored by the driver); `standby` cools the
+    nozzle of a held run. A stop is `make_safe`, which turns everything off without a move, and in the middle of a
+    program `park`. `abort` stops everything at once, whatever it costs.
     """
 
     report_temperatures: Command = ""
     break_wait: Command = ""
+    begin: tuple[Command, ...] = ()
     pause: tuple[Command, ...] = ()
     resume: tuple[Command, ...] = ()
     standby: tuple[Command, ...] = ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from drivers.gcode.device import Device
 from drivers.gcode.macros import FINAL
@@ -12,6 +13,9 @@ from edge.driver import MachineError, Message, NotConfirmedError
 
 STOP_S = 120.0
 """How long a stop that nobody waits for may take: the move in the queue, then 10 mm upwards."""
+
+BREAKS_MAX = 10
+"""How often a stop ends a wait at most; all of them together must fit into the firmware's queue."""
 
 TOO_LATE = "the printer did not confirm the stop in time"
 ON_REQUEST = "stopped on request"
@@ -24,6 +28,7 @@ class Stopping:
         self._device = device
         self._on_asked = on_asked
         self._task: asyncio.Task[None] | None = None
+        self._breaks = 0  # how often a stop may still end a wait
         self.asked = asyncio.Event()
         self.reason = ON_REQUEST
 
@@ -107,15 +112,37 @@ class Stopping:
         device, session = self._device, self._device.session
         macro = device.known_profile.macro
         session.cut()
-        if not session.stream.idle and macro.break_wait and device.acts_at_once:
-            session.interject(macro.break_wait)
-        await device.wire_free.wait()
-        await session.settle()
+        async with self._breaking_waits():
+            await device.wire_free.wait()
+            await session.settle()
         commands = (*macro.make_safe, *(macro.park if device.in_program else ()), FINAL)
         await device.run(commands, MACRO_BASE)
         await device.counted(MACRO_BASE + len(commands))
         device.in_program = False
-        await device.look_at_heaters()
+        async with self._breaking_waits():  # unchecked, so it can arrive as one
+            await device.look_at_heaters()
+
+    @asynccontextmanager
+    async def _breaking_waits(self) -> AsyncIterator[None]:
+        """End waits for a temperature or a person meanwhile."""
+        if self._device.known_profile.macro.break_wait and self._device.acts_at_once:
+            self._breaks = BREAKS_MAX
+        try:
+            self.break_wait()
+            yield
+        finally:
+            self._breaks = 0
+
+    def break_wait(self) -> None:
+        """The firmware says that it is busy: end a wait for a temperature or a person that a stop has found.
+
+        Only then: it has taken the line, whose ``ok`` and that of this cannot be mistaken for each other. And again
+        whenever it says so, for this goes out unchecked and can be lost.
+        """
+        session = self._device.session
+        if self._breaks and session.stream.blocked:
+            self._breaks -= 1
+            session.interject(self._device.known_profile.macro.break_wait)
 
 
 def _look_at(stopping: asyncio.Task[None]) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 START_S = 30.0
 MACRO_BASE = 900_000_000
 """What the driver sends by itself, to stop, is numbered from here."""
+MODES_BASE = 890_000_000
+"""And what it sends before a program, to set the modes, from here."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ class SimPrinter:
         for number, text in self.commands():
             if number == "0":
                 found.clear()
-            elif text == f"M110 N{number}" and number != str(MACRO_BASE):
+            elif text == f"M110 N{number}" and int(number) < MODES_BASE:
                 assert int(number) == len(found), "a print goes on where it stood"
-            elif number != "-" and int(number) < MACRO_BASE:
+            elif number != "-" and int(number) < MODES_BASE:
                 assert int(number) == len(found) + 1
                 found.append(text)
         return found
@@ -51,6 +53,10 @@ class SimPrinter:
     def macros(self) -> list[str]:
         """The driver's own numbered commands, in order, without the one that sets the counter."""
         return [text for number, text in self.commands() if number != "-" and int(number) > MACRO_BASE]
+
+    def modes(self) -> list[str]:
+        """What the driver has sent before its programs, without what sets the counter."""
+        return [text for number, text in self.commands() if number != "-" and MODES_BASE < int(number) < MACRO_BASE]
 
     def reset(self) -> None:
         """Press the reset button."""

@@ -16,6 +16,7 @@ from edge.driver import ConnectError, MachineError, Motion, NotConfirmedError, O
 from edge.errors import ConfigError, JournalError
 from edge.make_safe import FOLDER, Made, all_safe, leave_note, made_safe, notes, record_notes
 from edge.model.event import EventKind
+from edge.model.order import OnRestart
 from edge.plugins import Equipment
 from edge.recovery import LeftRun
 from edge.site import Site
@@ -95,7 +96,7 @@ async def test_only_what_was_confirmed_for_this_very_run_counts(tmp_path: Path) 
 
 
 def test_a_run_whose_machine_was_made_safe_must_not_go_on() -> None:
-    order: dict[str, Any] = {"on_restart": runner_module.OnRestart.RESUME, "stop_requested": False}
+    order: dict[str, Any] = {"on_restart": OnRestart.RESUME, "stop_requested": False}
     left = LeftRun(None, None, "prn-1", **order)  # type: ignore[arg-type]
     assert left.forbids == ""
     assert dataclasses.replace(left, made_safe="the guard did").forbids == "the guard did"
