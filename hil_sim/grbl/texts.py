@@ -6,7 +6,7 @@ settings of ``$$`` are this simulator's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 VERSION = "1.1f"
 BUILD = 20260817
@@ -50,6 +50,15 @@ def identity(info: str) -> str:
         "FIRMWARE:grblHAL",
         "BOARD:Simulator",
     )
+    return "".join(f"[{line}]{END}" for line in lines)
+
+
+def offsets(zeros_mm: Mapping[str, Iterable[float]], offset_mm: Iterable[float]) -> str:
+    """The answer to `$#`, without its `ok`."""
+    nowhere = "0.000,0.000,0.000"
+    lines = [f"{name}:{numbers(zero)}" for name, zero in zeros_mm.items()]
+    lines += [f"G28:{nowhere}", f"G30:{nowhere}", f"G92:{numbers(-mm for mm in offset_mm)}"]
+    lines += ["TLO:0.000,0.000,0.000", f"PRB:{nowhere}:0"]
     return "".join(f"[{line}]{END}" for line in lines)
 
 
