@@ -384,7 +384,7 @@ class GrblDriver(Driver):
                     self._session.write_now(HOLD)
             if not self._programming.is_set():  # it ended meanwhile: nobody would ever release this hold
                 self._session.write_now(RESUME)
-                raise NotAcceptableError("pause", "asked", "while a run is going on")
+                raise NotConfirmedError("the run ended before the pause")
 
     async def resume(self, deadline_s: float) -> None:
         async with self._in_time(deadline_s, "the controller did not confirm that it goes on"):
@@ -400,6 +400,9 @@ class GrblDriver(Driver):
 
     async def _begun(self, verb: str) -> None:
         """Wait until lines of the run go out: before that there is nothing to hold, and what is asked would hang."""
+        self._session.check()
+        if not self._running or self._stop_is_asked():
+            raise NotAcceptableError(verb, "asked", "while a run is carried out, and nobody stops it")
         begun = asyncio.create_task(self._programming.wait(), name=f"{verb} {self._machine.id}")
         over = asyncio.create_task(self._over.wait(), name=f"{verb} {self._machine.id}, or its end")
         try:
@@ -409,11 +412,11 @@ class GrblDriver(Driver):
                 task.cancel()
             await asyncio.wait([begun, over])
         if not self._programming.is_set():
-            raise NotAcceptableError(verb, "asked", "while a run is going on")
+            raise NotConfirmedError(f"the run ended before the {verb}")
 
     async def _look_while_going(self, verb: str) -> Status:
         """A real-time byte must not come between a stop and its reset."""
-        if self._stopping is not None:
+        if self._stopping is not None or self._session.stream.halting:
             raise NotConfirmedError(f"the machine is being stopped; no {verb} any more")
         try:
             return await self._session.look()
@@ -506,11 +509,13 @@ class GrblDriver(Driver):
 
     def _see_status(self, status: Status) -> None:
         match status.state:
-            case "Hold" | "Door" | "Tool":
+            case "Hold" | "Door" | "Tool" if self._stop_is_asked() or self._session.stream.halting:
+                pass  # on the way to its reset
+            case "Hold" | "Door" | "Tool" if status.still or status.state == "Tool":
                 self._see(MachineState.HELD, self._why_held(status))
-            case "Run" | "Home" | "Jog":
+            case "Run" | "Home" | "Jog" | "Hold" | "Door":
                 ours = self._running and status.state != "Jog"
-                words = {"Run": "moves", "Home": "homes", "Jog": "is jogged"}[status.state]
+                words = {"Run": "moves", "Home": "homes", "Jog": "is jogged"}.get(status.state, "comes to a hold")
                 self._see(MachineState.EXECUTE, "" if ours else f"{words}, and not by an order")
             case "Idle" if self._programming.is_set():
                 self._see(MachineState.EXECUTE)
@@ -541,8 +546,7 @@ class GrblDriver(Driver):
         prompt = self._prompts.get(self._session.stream.acked + 1 + self._sent_before) if self._running else None
         if prompt is not None:
             return f"the program waits: {prompt}{free}"
-        words = "held" if status.still else "comes to a hold"
-        return f"{words}{free}"
+        return f"held{free}"
 
     @property
     def _sent_before(self) -> int:
@@ -569,8 +573,8 @@ async def open_grbl(machine: Printer, context: DriverContext) -> AsyncIterator[D
         await driver.close()
 
 
-async def make_safe(machine: Printer, context: DriverContext, deadline_s: float) -> None:
-    """Stop whatever the machine does, by whomever, spindle and coolant off, and let go of it again.
+async def make_safe(machine: Printer, context: DriverContext, deadline_s: float) -> str:
+    """Stop whatever the machine does, by whomever, spindle and coolant off, and let go of it; what is confirmed.
 
     Unlike `open_grbl` it stops first and asks for the identity then, for a held controller answers no question.
     Raises `NotConfirmedError`, `ConnectError` or `IdentityError`.
@@ -580,6 +584,7 @@ async def make_safe(machine: Printer, context: DriverContext, deadline_s: float)
         async with asyncio.timeout(max(0.0, deadline_s - context.clock.mono_s())):
             await driver.connect(stop=True)
         await driver.stop(deadline_s)
+        return "stopped, spindle and coolant off"
     except TimeoutError as error:
         raise NotConfirmedError(TOO_LATE) from error
     finally:

@@ -103,6 +103,11 @@ def parse(line: str) -> Reply:
     return Banner(text) if _BANNER.fullmatch(text) else Text(text)
 
 
+def is_spoken(line: str) -> bool:
+    """Whether no firmware but one of this dialect says this line."""
+    return isinstance(parse(line), Banner | Refusal | Alarm | Status)
+
+
 def introduces(reply: Reply) -> bool:
     """Whether this line belongs to an answer to ``$I``."""
     return isinstance(reply, Text) and _VERSION.fullmatch(reply.text) is not None
