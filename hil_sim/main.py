@@ -14,6 +14,7 @@ from hil_sim.clock import ScaledClock
 from hil_sim.device import CommandLog, Device, Firmware, note_to_stderr
 from hil_sim.faults import GRBL_NAMES, NAMES, FaultError, Faults
 from hil_sim.grbl import firmware as grbl
+from hil_sim.grbl import texts as grbl_texts
 from hil_sim.printer import firmware as printer
 from hil_sim.printer import texts
 from hil_sim.printer.board import Options
@@ -82,7 +83,10 @@ def _printer_arguments(machine: argparse.ArgumentParser) -> None:
 def _grbl_arguments(machine: argparse.ArgumentParser) -> None:
     _common_arguments(machine)
     machine.add_argument("--info", metavar="TEXT", default="", help="the text that $I shows, as stored with $I=TEXT")
-    machine.add_argument("--rx-bytes", metavar="N", type=_count, default=1023, help="room of the receive ring")
+    machine.add_argument("--plain", action="store_true", help="grbl 1.1 in the place of grblHAL")
+    machine.add_argument(
+        "--rx-bytes", metavar="N", type=_count, help="room of the receive ring (1023, and 128 with --plain)"
+    )
     machine.add_argument("--no-bf", action="store_true", help="no `Bf:` in status reports")
     machine.add_argument("--work-position", action="store_true", help="reports tell WPos in the place of MPos")
     place = machine.add_mutually_exclusive_group()
@@ -131,7 +135,8 @@ def _machine(arguments: argparse.Namespace, record: Callable[[float, str, str], 
     if arguments.machine == "grbl":
         built = grbl.Options(
             info=arguments.info,
-            rx_bytes=arguments.rx_bytes,
+            rx_bytes=arguments.rx_bytes or (grbl_texts.PLAIN_RX_BYTES if arguments.plain else grbl_texts.RX_BYTES - 1),
+            plain=arguments.plain,
             reports_buffers=not arguments.no_bf,
             reports_work=arguments.work_position,
             homed=arguments.homed,

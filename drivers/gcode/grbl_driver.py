@@ -19,7 +19,6 @@ import asyncio
 import itertools
 import logging
 import math
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -33,9 +32,10 @@ from drivers.gcode.grbl_check import AXES, Offset, hold_places, offset_of, progr
 from drivers.gcode.grbl_program import FRAMES, HOME, PREAMBLE, Found
 from drivers.gcode.grbl_replies import Notice, Refusal, Status
 from drivers.gcode.grbl_session import GrblSession
+from drivers.gcode.grbl_watch import HELD, Phase, Watch, three
 from drivers.gcode.identity import Firmware
 from drivers.gcode.profile import GRBL, Profile
-from drivers.gcode.replies import Reply, Text
+from drivers.gcode.replies import Reply
 from drivers.gcode.stream import Cause, Wire
 from edge.driver import (
     Capability,
@@ -75,15 +75,7 @@ STOP_S = 60.0
 """How long a cancelled run may take to stop: a deceleration, and a reset."""
 POSITION_TOLERANCE_MM = 0.05
 """Motors stand on whole steps: half a step at 10 steps/mm, the coarsest that anybody builds."""
-RELEASE_NEVER = "255"
-"""The value of ``$1`` that keeps the motors on (grbl/stepper.c)."""
-
 TOO_LATE = "the controller did not confirm the stop in time"
-_MM_PER_INCH = 25.4
-_SETTING = re.compile(r"\$(\d+)=([^ ]*)")
-_OFFSET = re.compile(r"\[(G5[4-9]|G92|TLO):([-+.\d,]+)\]")
-_MIST = re.compile(r"\[OPT:[^,]*M")
-_LOCKED = "needs homing ($H), or unlocking ($X) by somebody who knows why it is locked, at the machine"
 
 log = logging.getLogger("drivers.gcode")
 
@@ -98,12 +90,8 @@ class GrblDriver(Driver):
         self._session = GrblSession(context, self._heard)
         self._profile = profiles.named(machine.profile, machine.profiles_dir, GRBL)
         self._firmware = Firmware("")
-        self._settings: dict[str, str] = {}
+        self._watch = Watch(homes=machine.limits.homing == "program")
         self._has_mist = True
-        self._status: Status | None = None  # the latest
-        self._offset_mm: Offset | None = None  # of the work zero, as reports tell it
-        self._homed: bool | None = None  # None where the controller does not say
-        self._alarm = ""  # what locked it, in words
         self._patience: asyncio.Timeout | None = None  # how long an unidentified controller may take to answer
         self._running = False
         self._programming = asyncio.Event()  # lines of a program are going out
@@ -177,7 +165,7 @@ class GrblDriver(Driver):
                 self._session.renew(Wire())
 
     def _silence(self) -> str:
-        match self._status:
+        match self._watch.status:
             case None:
                 return "nothing answers `?`; is its speed right, does it speak grbl, does it wait for a reset?"
             case Status(state=("Hold" | "Door" | "Tool"), text=text):
@@ -187,14 +175,12 @@ class GrblDriver(Driver):
 
     async def _learn(self, introduction: tuple[Reply, ...]) -> None:
         """What bears on how its reports are to be read."""
-        options = [reply.text for reply in introduction if isinstance(reply, Text) and reply.text.startswith("[OPT:")]
-        self._has_mist = any(map(_MIST.match, options))
-        for text in _texts(await self._session.ask("$$")):
-            if match := _SETTING.match(text):
-                self._settings[match[1]] = match[2]
+        self._has_mist = grbl_replies.has_mist(introduction)
+        self._watch.settings = grbl_replies.settings(await self._session.ask("$$"))
+        is_plain = self._firmware.name.startswith("Grbl ")  # it never says whether it is homed
         for _ in range(LOOKS):
             await self._session.look()
-            if self._offset_mm is not None and (self._homed is not None or self._firmware.name.startswith("Grbl ")):
+            if self._watch.offset_mm is not None and (self._watch.homed is not None or is_plain):
                 break
 
     async def keep_looking(self) -> None:
@@ -245,14 +231,14 @@ class GrblDriver(Driver):
             self._over.set()
             self._prompts = {}
             if self._session.failure is not None:
-                self._see(MachineState.ABORTED, str(self._session.failure))
-            elif self._status is not None:
-                self._see_status(self._status)
+                self._context.emit(StateSeen(MachineState.ABORTED, str(self._session.failure)))
+            elif self._watch.status is not None:
+                self._see(self._watch.status)
 
     async def _carry_out(self, run: Run, path: Path, found: Found) -> Outcome:
         offsets_mm = await self._prepared(found)
         await self._context.checkpoint({"format": 1, "lines": found.lines})
-        homes = self._machine.limits.homing == "program"
+        homes = self._watch.homes
         first = self._sent_before
         start_mm: Offset | None = None
 
@@ -270,7 +256,7 @@ class GrblDriver(Driver):
         start_mm = await self._standing()
         if self._stopping is None:
             self._programming.set()
-            self._see(MachineState.EXECUTE)
+            self._context.emit(StateSeen(MachineState.EXECUTE))
             with closing(program_lines(path)) as lines:
                 rest = itertools.islice((text for _, text in lines), first, None)
                 await self._session.run(itertools.chain(rest, (FINAL,)), acked)
@@ -281,7 +267,7 @@ class GrblDriver(Driver):
     async def _prepared(self, found: Found) -> dict[str, Offset]:
         """All that must be so before anything moves; the coordinate systems' offsets."""
         status = await self._session.look()
-        if reason := self._not_startable(status):
+        if reason := self._watch.not_startable(status):
             raise MachineError(f"the machine cannot begin: {reason}", Motion.NONE)
         if "M7" in found.codes and not self._has_mist:
             raise NotAcceptableError("program", "M7", "M8 or nothing: this controller was built without mist coolant")
@@ -289,24 +275,29 @@ class GrblDriver(Driver):
         if self._stop_is_asked():
             return {}
         self._refuse_refusal("$#", replies, Motion.NONE)
-        told_mm = {
-            match[1]: tuple(float(value) * self._unit_mm for value in match[2].split(","))
-            for text in _texts(replies)
-            if (match := _OFFSET.match(text))
-        }
-        if any(told_mm.get("TLO", ())):
-            raise MachineError("a tool length offset is set, which G49 in a program would take away", Motion.NONE)
-        shift_mm = told_mm.get("G92", (0.0, 0.0, 0.0))
-        offsets_mm = {
-            frame: (told[0] + shift_mm[0], told[1] + shift_mm[1], told[2] + shift_mm[2])
-            for frame, told in told_mm.items()
-            if frame in FRAMES
-        }
+        offsets_mm = self._offsets_mm(replies)
         try:
             hold_places(found, self._machine.limits, offsets_mm)
         except NotAcceptableError:
             log.warning("%s: offsets of the work coordinates (mm): %s", self._machine.id, offsets_mm)
             raise
+        return offsets_mm
+
+    def _offsets_mm(self, replies: tuple[Reply, ...]) -> dict[str, Offset]:
+        """Where the zeros of the coordinate systems lie, by the answer to ``$#``; what is missing is not guessed."""
+        told = grbl_replies.offsets(replies)
+        shift = three(told.get("G92", ()))
+        if shift is None or "TLO" not in told or "G54" not in told:
+            raise MachineError(f"what the controller says of its offsets is not understood: {told}", Motion.NONE)
+        if any(told["TLO"]):
+            raise MachineError("a tool length offset is set, which G49 in a program would take away", Motion.NONE)
+        unit_mm = self._watch.unit_mm
+        offsets_mm: dict[str, Offset] = {}
+        for frame in told.keys() & set(FRAMES):
+            if (zero := three(told[frame])) is None:
+                raise MachineError(f"{frame} at {told[frame]} is not understood: it needs X, Y and Z", Motion.NONE)
+            x, y, z = ((at + by) * unit_mm for at, by in zip(zero, shift, strict=True))
+            offsets_mm[frame] = x, y, z
         return offsets_mm
 
     def _refuse_refusal(self, command: str, replies: tuple[Reply, ...], motion: Motion) -> None:
@@ -338,29 +329,9 @@ class GrblDriver(Driver):
             status = await self._session.look()
             if status.state == "Alarm":
                 raise MachineError(f"the controller is locked by an alarm: {status.text}")
-            if status.state == "Idle" and (position_mm := self._position_mm(status)) is not None:
+            if status.state == "Idle" and (position_mm := self._watch.position_mm(status)) is not None:
                 return position_mm
             await asyncio.sleep(SETTLE_POLL_S)
-
-    def _position_mm(self, status: Status) -> Offset | None:
-        """In machine coordinates; None where only work coordinates are told, and not yet how far they are off."""
-        machine = self._three(status.numbers("MPos"))
-        work = self._three(status.numbers("WPos"))
-        if machine is None and work is not None and self._offset_mm is not None:
-            shift = self._offset_mm
-            return work[0] + shift[0], work[1] + shift[1], work[2] + shift[2]
-        return machine
-
-    def _three(self, numbers: tuple[float, ...]) -> Offset | None:
-        """Of the axes that there are the first three."""
-        if len(numbers) < len(AXES):
-            return None
-        return numbers[0] * self._unit_mm, numbers[1] * self._unit_mm, numbers[2] * self._unit_mm
-
-    @property
-    def _unit_mm(self) -> float:
-        """What reports count in: ``$13``."""
-        return _MM_PER_INCH if self._settings.get("13") == "1" else 1.0
 
     def _stop_is_asked(self) -> bool:
         return self._stopping is not None
@@ -390,10 +361,12 @@ class GrblDriver(Driver):
         async with self._in_time(deadline_s, "the controller did not confirm that it goes on"):
             await self._begun("resume")
             # Twice: a report is printed before a hold begins that was asked for a moment ago.
-            going = 0
-            while going < 2:
+            going = False
+            while True:
                 status = await self._look_while_going("resume")
-                going = going + 1 if status.state in ("Run", "Idle") else 0
+                if going and status.state in ("Run", "Idle"):
+                    return
+                going = status.state in ("Run", "Idle")
                 if status.state in ("Hold", "Door", "Tool"):
                     self._session.write_now(RESUME)
                 await asyncio.sleep(SETTLE_POLL_S)
@@ -480,81 +453,43 @@ class GrblDriver(Driver):
     async def abort(self) -> None:
         self._session.write_now(self._profile.macro.abort.encode("ascii"))
         self._session.fail(MachineError("aborted by a reset in motion: the position is lost until it is homed"))
-        self._see(MachineState.ABORTED)
+        self._context.emit(StateSeen(MachineState.ABORTED))
 
     # What is seen
 
     def _heard(self, reply: Reply) -> None:
         match reply:
             case Status():
-                self._status = reply
-                self._note(reply)
+                self._watch.heard(reply)
                 if self._patience is None:
-                    self._see_status(reply)
+                    self._see(reply)
                 elif reply.state in ("Run", "Home", "Jog") and not self._patience.expired():
                     self._patience.reschedule(asyncio.get_running_loop().time() + HANDSHAKE_S)
             case grbl_replies.Alarm(code=code):
-                self._alarm = grbl_codes.alarm(code)
-                self._context.emit(Message(self._alarm))
+                self._watch.alarm = grbl_codes.alarm(code)
+                self._context.emit(Message(self._watch.alarm))
             case Notice(text=text):
                 self._context.emit(Message(text))
             case _:
                 pass
 
-    def _note(self, status: Status) -> None:
-        if (offset_mm := self._three(status.numbers("WCO"))) is not None:
-            self._offset_mm = offset_mm
-        if homed := status.numbers("H"):
-            self._homed = homed[0] != 0.0
+    def _see(self, status: Status) -> None:
+        if not (status.state in HELD and (self._stop_is_asked() or self._session.stream.halting)):
+            self._context.emit(self._watch.seen(status, self._phase(), self._prompt()))
 
-    def _see_status(self, status: Status) -> None:
-        match status.state:
-            case "Hold" | "Door" | "Tool" if self._stop_is_asked() or self._session.stream.halting:
-                pass  # on the way to its reset
-            case "Hold" | "Door" | "Tool" if status.still or status.state == "Tool":
-                self._see(MachineState.HELD, self._why_held(status))
-            case "Run" | "Home" | "Jog" | "Hold" | "Door":
-                ours = self._running and status.state != "Jog"
-                words = {"Run": "moves", "Home": "homes", "Jog": "is jogged"}.get(status.state, "comes to a hold")
-                self._see(MachineState.EXECUTE, "" if ours else f"{words}, and not by an order")
-            case "Idle" if self._programming.is_set():
-                self._see(MachineState.EXECUTE)
-            case _:
-                reason = self._not_startable(status)
-                self._see(MachineState.STOPPED if reason else MachineState.IDLE, reason)
+    def _phase(self) -> Phase:
+        if self._programming.is_set():
+            return Phase.PROGRAM
+        return Phase.RUN if self._running else Phase.NONE
 
-    def _not_startable(self, status: Status) -> str:
-        """Why no work can begin, in words; empty if it can."""
-        homes = self._machine.limits.homing == "program"
-        match status.state:
-            case "Alarm":
-                return "" if homes else f"locked by an alarm{self._alarm and f' ({self._alarm})'}: {_LOCKED}"
-            case "Idle" if self._homed is False and not homes and _is_on(self._settings.get("22")):
-                return "not homed since it was switched on: needs homing ($H) at the machine"
-            case "Idle":
-                return ""
-            case "Check":
-                return "in check mode, in which nothing moves: needs a reset at the machine"
-            case _:
-                return f"it says {status.state}"
-
-    def _why_held(self, status: Status) -> str:
-        if status.state == "Door":
-            return "the safety door is open" if status.detail in (1, 2) else "the safety door was opened"
-        released = self._settings.get("1", RELEASE_NEVER)
-        free = "" if released == RELEASE_NEVER else f"; its motors are released after {released} ms ($1)"
-        prompt = self._prompts.get(self._session.stream.acked + 1 + self._sent_before) if self._running else None
-        if prompt is not None:
-            return f"the program waits: {prompt}{free}"
-        return f"held{free}"
+    def _prompt(self) -> str:
+        """What the line that is being carried out says to people; empty if the program does not wait at it."""
+        return self._prompts.get(self._session.stream.acked + 1 + self._sent_before, "") if self._running else ""
 
     @property
     def _sent_before(self) -> int:
         """Lines of the program that do not count in the stream."""
-        return int(self._machine.limits.homing == "program")
-
-    def _see(self, state: MachineState, detail: str = "") -> None:
-        self._context.emit(StateSeen(state, detail))
+        return int(self._watch.homes)
 
 
 @asynccontextmanager
@@ -610,15 +545,6 @@ def _prompts(path: Path) -> dict[int, str]:
                 if code := grbl_program.waits_at(text):
                     prompts[count] = grbl_program.comments_on(line) or code
     return prompts
-
-
-def _texts(replies: tuple[Reply, ...]) -> list[str]:
-    return [reply.text for reply in replies if isinstance(reply, Text)]
-
-
-def _is_on(setting: str | None) -> bool:
-    """A switch, or in grblHAL a number whose lowest bit is one."""
-    return setting is not None and setting.isdigit() and int(setting) & 1 == 1
 
 
 def _look_at(stopping: asyncio.Task[None]) -> None:

@@ -62,6 +62,8 @@ class Options:
 
     `homed`: a person has homed it since it was switched on; `locked`: it is locked by an alarm until somebody does.
     `g54_mm` is where the work zero lies in machine coordinates. `reports_work`: WPos in the place of MPos.
+    `plain`: grbl 1.1 in the place of grblHAL. It has smaller buffers, does not say whether it is homed, and carries out
+    what stands behind a refused line.
     """
 
     info: str = ""
@@ -72,6 +74,17 @@ class Options:
     homed: bool = False
     locked: bool = False
     g54_mm: Position = (0.0, 0.0, 0.0)
+    plain: bool = False
+
+    @property
+    def blocks(self) -> int:
+        """Moves that the planner holds."""
+        return texts.PLAIN_BLOCKS if self.plain else texts.PLANNER_BLOCKS
+
+    @property
+    def line_bytes(self) -> int:
+        """The longest line."""
+        return texts.PLAIN_LINE_BYTES if self.plain else LINE_BYTES
 
 
 class State(Enum):
@@ -92,7 +105,7 @@ class Firmware:
         self._options = options
         self._record = record
         self._now_s = 0.0
-        self._motion = Motion(texts.PLANNER_BLOCKS)
+        self._motion = Motion(self._options.blocks)
         self._homed = options.homed
         self._locked = options.locked
         self._faults = faults or Faults()
@@ -108,7 +121,7 @@ class Firmware:
             self._homed = self._mute = False  # what a person has done at it was before the first time
             self._locked = self._options.locked
         self._booted = True
-        self._motion = Motion(texts.PLANNER_BLOCKS)
+        self._motion = Motion(self._options.blocks)
         self._start()
         return self._sent()
 
@@ -151,7 +164,7 @@ class Firmware:
     def _start(self) -> None:
         self._reset()
         self._record(self._now_s, "!", "boot")
-        self._say(texts.BANNER)
+        self._say(texts.PLAIN_BANNER if self._options.plain else texts.BANNER)
         if self._locked:
             self._say(texts.message(texts.LOCKED))
 
@@ -257,7 +270,7 @@ class Firmware:
         while self._ring and not self._held and self._waiting is None:
             byte = self._ring.pop(0)
             if byte not in b"\r\n":
-                if byte >= 0x20 and len(self._line) <= LINE_BYTES:
+                if byte >= 0x20 and len(self._line) <= self._options.line_bytes:
                     self._line.append(byte)
                 continue
             if not self._line and self._line_end and self._line_end != byte:
@@ -276,7 +289,7 @@ class Firmware:
     # -- lines
 
     def _carry_out(self, text: str) -> None:
-        if len(text) > LINE_BYTES:
+        if len(text) > self._options.line_bytes:
             self._answer(11)
         elif not (line := gcode.bare(text)):
             self._answer(0)
@@ -290,7 +303,7 @@ class Firmware:
             self._block(line, text.strip())
 
     def _answer(self, error: int) -> None:
-        self._last_error = error
+        self._last_error = 0 if self._options.plain else error
         if error:
             self._line_end = 0
         else:
@@ -370,7 +383,7 @@ class Firmware:
             case "$":
                 self._say(texts.HELP)
             case "$I":
-                self._say(texts.identity(self._options.info))
+                self._say(texts.identity(self._options.info, plain=self._options.plain))
             case "$$":
                 sizes = {f"$13{i}": f"{mm:.3f}" for i, mm in enumerate(self._options.size_mm)}
                 self._say("".join(f"{name}={value}{texts.END}" for name, value in (_SETTINGS | sizes).items()))
@@ -430,6 +443,8 @@ class Firmware:
         elif self._reports % STATUS_REFRESH == 1:
             spindle = {"M3": "S", "M4": "C"}.get(self._modes.spindle, "")
             coolant = "".join(letter for code, letter in (("M8", "F"), ("M7", "M")) if code in self._modes.coolant)
-            fields += ["Ov:100,100,100", f"A:{spindle}{coolant}", f"H:{int(self._homed)}"]
+            fields += ["Ov:100,100,100", f"A:{spindle}{coolant}"]
+            if not self._options.plain:
+                fields.append(f"H:{int(self._homed)}")
         self._reports += 1
         self._say(f"<{'|'.join(fields)}>{texts.END}")

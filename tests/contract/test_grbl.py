@@ -16,8 +16,8 @@ GOOD = [
     "M3 S12000",
     "G0 X10 Y10",
     "G1 Z-0.5 F300",
-    *(f"X{10 + i % 50} Y{20 + i % 30} F1500" for i in range(150)),
-    "G2 X69 Y49 I5 J0",
+    *(f"X{10 + 50 * (i % 2)} Y{20 + i % 30} F400" for i in range(150)),
+    "G2 X70 Y49 I5 J0",
     "G4 P0.1",
     "G0 Z5",
     "M5",
@@ -30,13 +30,14 @@ SPEED = 500.0
 
 class _OverAWire(DriverContract):
     tcp: bool
+    plain: bool = False
 
     def bench(self, folder: Path) -> AbstractAsyncContextManager[Bench]:
         return self._bench(folder)
 
     @asynccontextmanager
     async def _bench(self, folder: Path) -> AsyncIterator[Bench]:
-        with sim_router(folder, "--g54", "20,30,40", tcp=self.tcp, speed=SPEED) as router:
+        with sim_router(folder, "--g54", "20,30,40", tcp=self.tcp, speed=SPEED, plain=self.plain) as router:
             from drivers.gcode import PLUGIN
 
             def unplug() -> None:
@@ -58,9 +59,12 @@ class _OverAWire(DriverContract):
             )
 
 
-class TestGrblOverAPseudoTerminal(_OverAWire):
+class TestPlainGrblOverAPseudoTerminal(_OverAWire):
+    """grbl 1.1: a buffer of 128 bytes, lines of 79, and lines behind a refused one are carried out."""
+
     tcp = False
+    plain = True
 
 
-class TestGrblOverTcp(_OverAWire):
+class TestGrblHalOverTcp(_OverAWire):
     tcp = True

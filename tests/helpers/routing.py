@@ -28,6 +28,7 @@ class SimRouter:
     process: subprocess.Popen[bytes]
     place: str
     log: Path
+    plain: bool = False
 
     @property
     def connection(self) -> dict[str, object]:
@@ -67,16 +68,17 @@ class SimRouter:
 
 @contextlib.contextmanager
 def sim_router(
-    folder: Path, *options: str, tcp: bool = False, speed: float = 500.0, homed: bool = True
+    folder: Path, *options: str, tcp: bool = False, speed: float = 500.0, homed: bool = True, plain: bool = False
 ) -> Iterator[SimRouter]:
-    """Start a router, wait until it is ready, and stop it at the end."""
+    """Start a router (grblHAL, or `plain` grbl 1.1), wait until it is ready, and stop it at the end."""
     log = folder / "executed.log"
     wire = ["--tcp", "127.0.0.1:0"] if tcp else ["--pty", str(folder / "router")]
     command = [sys.executable, "-m", "hil_sim.main", "grbl", *wire, "--speed", str(speed), "--log", str(log), *options]
-    with subprocess.Popen([*command, *(["--homed"] if homed else [])], stdout=subprocess.PIPE) as process:
+    command += [*(["--homed"] if homed else []), *(["--plain"] if plain else [])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             kind, place = ready_line(process).split()[1:]
-            yield SimRouter(process, f"tcp://{place}" if kind == "tcp" else place, log)
+            yield SimRouter(process, f"tcp://{place}" if kind == "tcp" else place, log, plain)
         finally:
             process.terminate()
             process.wait(START_S)
@@ -84,4 +86,5 @@ def sim_router(
 
 def bench_router(router: SimRouter, limits: Limits = LIMITS, profiles_dir: Path | None = None) -> Printer:
     connection: dict[str, Any] = dict(router.connection)
-    return Machine("m1", "gcode", "grblhal", ("mill",), Connection(**connection), limits, profiles_dir=profiles_dir)
+    profile = "grbl" if router.plain else "grblhal"
+    return Machine("m1", "gcode", profile, ("mill",), Connection(**connection), limits, profiles_dir=profiles_dir)
