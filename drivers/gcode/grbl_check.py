@@ -14,14 +14,17 @@ from pathlib import Path
 from drivers.analysis import Extent
 from drivers.gcode import grbl_program
 from drivers.gcode.config import Limits, Range
-from drivers.gcode.grbl_program import MACHINE, Found, Law, UnlawfulError
+from drivers.gcode.grbl_program import FRAMES, MACHINE, Found, Law, UnlawfulError
 from drivers.gcode.profile import Profile
-from edge.driver import NotAcceptableError, Prediction, Program, Value
+from edge.driver import MachineError, Motion, NotAcceptableError, Prediction, Program, Value
 
 Offset = tuple[float, float, float]
 """Where the zero of a coordinate system lies in machine coordinates, mm."""
 
 AXES = "XYZ"
+
+POSITION_TOLERANCE_MM = 0.05
+"""Motors stand on whole steps: half a step at 10 steps/mm, the coarsest that anybody builds."""
 
 
 def check_program(program: Program, limits: Limits, profile: Profile) -> Prediction:
@@ -71,6 +74,56 @@ def hold_places(found: Found, limits: Limits, offsets_mm: Mapping[str, Offset]) 
         shift_mm = offset_of(frame, axis, offsets_mm)
         what = f"{axis} in machine coordinates, with {frame} at {shift_mm:g} mm"
         _within(what, extent, allowed, shift_mm)
+
+
+def zeros_mm(told: Mapping[str, tuple[float, ...]], unit_mm: float) -> dict[str, Offset]:
+    """Where the zeros of the coordinate systems lie, by the answer to ``$#`` (`grbl_replies.offsets`), G92 included.
+
+    What is missing is not guessed: raises `MachineError`.
+    """
+    if not {"G54", "G92", "TLO"} <= told.keys():
+        raise MachineError(f"what the controller says of its offsets is not understood: {dict(told)}", Motion.NONE)
+    if any(told["TLO"]):
+        raise MachineError("a tool length offset is set, which G49 in a program would take away", Motion.NONE)
+    shift = told["G92"]
+    found: dict[str, Offset] = {}
+    for frame in told.keys() & set(FRAMES):
+        zero = told[frame]
+        if min(len(zero), len(shift)) < len(AXES):
+            raise MachineError(f"{frame} at {zero} is not understood: it needs X, Y and Z", Motion.NONE)
+        x, y, z = ((zero[i] + shift[i]) * unit_mm for i in range(len(AXES)))
+        found[frame] = x, y, z
+    return found
+
+
+def misplaced(found: Found, offsets_mm: Mapping[str, Offset], start_mm: Offset | None, position_mm: Offset) -> str:
+    """Which axis does not stand where the program ends, or, if it never moves it, where it stood; empty if none does.
+
+    All are machine coordinates; `start_mm` is None where nobody knows.
+    """
+    for i, axis in enumerate(AXES):
+        if (place := found.end.get(axis)) is not None:
+            expected_mm = place.mm + offset_of(place.frame, axis, offsets_mm)
+        elif start_mm is not None:
+            expected_mm = start_mm[i]
+        else:
+            continue
+        if abs(position_mm[i] - expected_mm) > POSITION_TOLERANCE_MM:
+            return f"{axis} is at {position_mm[i]:g} mm in machine coordinates, the program ends at {expected_mm:g} mm"
+    return ""
+
+
+def prompts_in(path: Path) -> dict[int, str]:
+    """Of each line, counted as it is sent, at which the program waits for a person: what its comment says."""
+    prompts: dict[int, str] = {}
+    count = 0
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            for _, text in grbl_program.lines_of([line]):
+                count += 1
+                if code := grbl_program.waits_at(text):
+                    prompts[count] = grbl_program.comments_on(line) or code
+    return prompts
 
 
 def offset_of(frame: str, axis: str, offsets_mm: Mapping[str, Offset]) -> float:

@@ -18,21 +18,29 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 from drivers import link, ports
-from drivers.gcode import grbl_codes, grbl_program, grbl_replies
+from drivers.gcode import grbl_codes, grbl_replies
 from drivers.gcode import profile as profiles
 from drivers.gcode.config import Connection, Printer
 from drivers.gcode.grbl import FINAL, HOLD, RESUME, SETTLE_POLL_S, SPOIL
-from drivers.gcode.grbl_check import AXES, Offset, hold_places, offset_of, program_lines, read_program
-from drivers.gcode.grbl_program import FRAMES, HOME, PREAMBLE, Found
+from drivers.gcode.grbl_check import (
+    AXES,
+    Offset,
+    hold_places,
+    misplaced,
+    program_lines,
+    prompts_in,
+    read_program,
+    zeros_mm,
+)
+from drivers.gcode.grbl_program import HOME, PREAMBLE, Found
 from drivers.gcode.grbl_replies import Notice, Refusal, Status
 from drivers.gcode.grbl_session import GrblSession
-from drivers.gcode.grbl_watch import HELD, Phase, Watch, three
+from drivers.gcode.grbl_watch import HELD, Phase, Watch
 from drivers.gcode.identity import Firmware
 from drivers.gcode.profile import GRBL, Profile
 from drivers.gcode.replies import Reply
@@ -73,8 +81,6 @@ LOOKS = 40
 REPORT_WCO_REFRESH_BUSY_COUNT)."""
 STOP_S = 60.0
 """How long a cancelled run may take to stop: a deceleration, and a reset."""
-POSITION_TOLERANCE_MM = 0.05
-"""Motors stand on whole steps: half a step at 10 steps/mm, the coarsest that anybody builds."""
 TOO_LATE = "the controller did not confirm the stop in time"
 
 log = logging.getLogger("drivers.gcode")
@@ -176,7 +182,7 @@ class GrblDriver(Driver):
     async def _learn(self, introduction: tuple[Reply, ...]) -> None:
         """What bears on how its reports are to be read."""
         self._has_mist = grbl_replies.has_mist(introduction)
-        self._watch.settings = grbl_replies.settings(await self._session.ask("$$"))
+        self._watch.use(grbl_replies.settings(await self._session.ask("$$")))
         is_plain = self._firmware.name.startswith("Grbl ")  # it never says whether it is homed
         for _ in range(LOOKS):
             await self._session.look()
@@ -216,7 +222,7 @@ class GrblDriver(Driver):
         try:
             try:
                 found = await asyncio.to_thread(read_program, program.path, self._machine.limits, self._profile)
-                self._prompts = await asyncio.to_thread(_prompts, program.path)
+                self._prompts = await asyncio.to_thread(prompts_in, program.path)
             except OSError as error:
                 raise MachineError(f"{program.name} cannot be read: {error.strerror}", Motion.NONE) from error
             if self._stop_is_asked():
@@ -275,29 +281,12 @@ class GrblDriver(Driver):
         if self._stop_is_asked():
             return {}
         self._refuse_refusal("$#", replies, Motion.NONE)
-        offsets_mm = self._offsets_mm(replies)
+        offsets_mm = zeros_mm(grbl_replies.offsets(replies), self._watch.unit_mm)
         try:
             hold_places(found, self._machine.limits, offsets_mm)
         except NotAcceptableError:
             log.warning("%s: offsets of the work coordinates (mm): %s", self._machine.id, offsets_mm)
             raise
-        return offsets_mm
-
-    def _offsets_mm(self, replies: tuple[Reply, ...]) -> dict[str, Offset]:
-        """Where the zeros of the coordinate systems lie, by the answer to ``$#``; what is missing is not guessed."""
-        told = grbl_replies.offsets(replies)
-        shift = three(told.get("G92", ()))
-        if shift is None or "TLO" not in told or "G54" not in told:
-            raise MachineError(f"what the controller says of its offsets is not understood: {told}", Motion.NONE)
-        if any(told["TLO"]):
-            raise MachineError("a tool length offset is set, which G49 in a program would take away", Motion.NONE)
-        unit_mm = self._watch.unit_mm
-        offsets_mm: dict[str, Offset] = {}
-        for frame in told.keys() & set(FRAMES):
-            if (zero := three(told[frame])) is None:
-                raise MachineError(f"{frame} at {told[frame]} is not understood: it needs X, Y and Z", Motion.NONE)
-            x, y, z = ((at + by) * unit_mm for at, by in zip(zero, shift, strict=True))
-            offsets_mm[frame] = x, y, z
         return offsets_mm
 
     def _refuse_refusal(self, command: str, replies: tuple[Reply, ...], motion: Motion) -> None:
@@ -307,20 +296,10 @@ class GrblDriver(Driver):
     async def _proved(self, found: Found, offsets_mm: Mapping[str, Offset], start_mm: Offset | None) -> Outcome:
         """All is answered and the machine stands; SUCCEEDED is what its position says, too."""
         position_mm = await self._standing()
+        if wrong := misplaced(found, offsets_mm, start_mm, position_mm):
+            raise MachineError(f"all {found.lines} lines are answered, but {wrong}")
         seen = dict(zip(AXES, position_mm, strict=True))
-        for axis, seen_mm in seen.items():
-            if (place := found.end.get(axis)) is not None:
-                expected_mm = place.mm + offset_of(place.frame, axis, offsets_mm)
-            elif start_mm is not None:
-                expected_mm = start_mm[AXES.index(axis)]
-            else:
-                continue
-            if not math.isclose(seen_mm, expected_mm, rel_tol=0.0, abs_tol=POSITION_TOLERANCE_MM):
-                raise MachineError(
-                    f"all {found.lines} lines are answered, but {axis} is at {seen_mm:g} mm in machine coordinates, "
-                    f"the program ends at {expected_mm:g} mm"
-                )
-        evidence: dict[str, Json] = {"commands": found.lines, "position_mm": dict(seen)}
+        evidence: dict[str, Json] = {"commands": found.lines, "position_mm": {**seen}}
         return Outcome(OutcomeKind.SUCCEEDED, Motion.POSSIBLE, f"all {found.lines} commands carried out", evidence)
 
     async def _standing(self) -> Offset:
@@ -474,7 +453,8 @@ class GrblDriver(Driver):
                 pass
 
     def _see(self, status: Status) -> None:
-        if not (status.state in HELD and (self._stop_is_asked() or self._session.stream.halting)):
+        stopping = self._stopping is not None and not self._stopping.done()
+        if not (status.state in HELD and (stopping or self._session.stream.halting)):
             self._context.emit(self._watch.seen(status, self._phase(), self._prompt()))
 
     def _phase(self) -> Phase:
@@ -532,19 +512,6 @@ def _wire(profile: Profile, connection: Connection, told_bytes: int | None) -> W
     full = connection.window == "full" or (connection.window == "auto" and safe)
     window_bytes = min(wire.rx_buffer_bytes, told_bytes or wire.rx_buffer_bytes)
     return Wire(window_bytes=window_bytes if full else 0, stall_s=wire.silence_s, silence_s=wire.silence_s)
-
-
-def _prompts(path: Path) -> dict[int, str]:
-    """Of each line, counted as it is sent, at which the program waits for a person: what its comment says."""
-    prompts: dict[int, str] = {}
-    count = 0
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            for _, text in grbl_program.lines_of([line]):
-                count += 1
-                if code := grbl_program.waits_at(text):
-                    prompts[count] = grbl_program.comments_on(line) or code
-    return prompts
 
 
 def _look_at(stopping: asyncio.Task[None]) -> None:

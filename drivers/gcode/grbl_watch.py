@@ -41,6 +41,11 @@ class Watch:
         self.homed: bool | None = None  # None where the controller does not say
         self.alarm = ""  # what locked it, in words
 
+    def use(self, settings: Mapping[str, str]) -> None:
+        """Read reports with these settings; what was heard before was read without knowing their unit."""
+        self.settings = settings
+        self.offset_mm = None
+
     def heard(self, status: Status) -> None:
         """Keep what a report says beside the state: most fields are not in each one."""
         self.status = status
