@@ -94,7 +94,7 @@ async def test_a_lost_ok_is_no_success(tmp_path: Path) -> None:
     with sim_router(tmp_path, "--fault", "drop-ok=60", speed=5000.0) as router:
         (tmp_path / "impatient").mkdir()
         shipped = (Path(__file__).parents[2] / "firmware_profiles" / "grblhal.toml").read_text()
-        impatient = shipped.replace("silence_s = 20.0", "silence_s = 1.0")
+        impatient = shipped.replace("silence_s = 20.0", "silence_s = 4.0")
         (tmp_path / "impatient" / "grblhal.toml").write_text(impatient)
         async with opened(router, tmp_path, profiles_dir=tmp_path / "impatient") as (driver, _):
             with pytest.raises(NotConfirmedError, match="idle and has not answered"):
