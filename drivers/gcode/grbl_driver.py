@@ -242,33 +242,34 @@ class GrblDriver(Driver):
                 self._see(self._watch.status)
 
     async def _carry_out(self, run: Run, path: Path, found: Found) -> Outcome:
-        offsets_mm = await self._prepared(found)
-        await self._context.checkpoint({"format": 1, "lines": found.lines})
-        homes = self._watch.homes
         first = self._sent_before
-        start_mm: Offset | None = None
+        motion = Motion.POSSIBLE if self._watch.homes else Motion.NONE
 
         def acked(number: int) -> None:
-            done = min(number + first, found.lines)
-            self._context.emit(Progress(done, found.lines))
+            self._context.emit(Progress(min(number + first, found.lines), found.lines))
 
-        if homes and not self._stop_is_asked():
-            self._refuse_refusal(HOME, await self._session.ask(HOME), Motion.POSSIBLE)
-            acked(0)
-        if self._stopping is None:
-            self._refuse_refusal(
-                PREAMBLE, await self._session.ask(PREAMBLE), Motion.NONE if not homes else Motion.POSSIBLE
-            )
-        start_mm = await self._standing()
-        if self._stopping is None:
-            self._programming.set()
-            self._context.emit(StateSeen(MachineState.EXECUTE))
-            with closing(program_lines(path)) as lines:
-                rest = itertools.islice((text for _, text in lines), first, None)
-                await self._session.run(itertools.chain(rest, (FINAL,)), acked)
+        try:
+            offsets_mm = await self._prepared(found)
+            await self._context.checkpoint({"format": 1, "lines": found.lines})
+            if self._watch.homes and not self._stop_is_asked():
+                self._refuse_refusal(HOME, await self._session.ask(HOME), motion)
+                acked(0)
+            if not self._stop_is_asked():
+                self._refuse_refusal(PREAMBLE, await self._session.ask(PREAMBLE), motion)
+                start_mm = await self._standing()
+        except MachineError:
+            if not self._stop_is_asked():
+                raise  # what a stop has cut short has not failed
         if self._stop_is_asked():
-            return await self._stopped({"lines": self._session.stream.acked}, Motion.POSSIBLE)
-        return await self._proved(found, offsets_mm, None if homes else start_mm)
+            return await self._stopped({}, motion)
+        self._programming.set()
+        self._context.emit(StateSeen(MachineState.EXECUTE))
+        with closing(program_lines(path)) as lines:
+            rest = itertools.islice((text for _, text in lines), first, None)
+            await self._session.run(itertools.chain(rest, (FINAL,)), acked)
+        if self._stop_is_asked():
+            return await self._stopped({"commands": self._session.stream.acked}, Motion.POSSIBLE)
+        return await self._proved(found, offsets_mm, None if self._watch.homes else start_mm)
 
     async def _prepared(self, found: Found) -> dict[str, Offset]:
         """All that must be so before anything moves; the coordinate systems' offsets."""
