@@ -80,7 +80,11 @@ class Connection(BaseModel):
 
 
 class Limits(BaseModel):
-    """What a program may ask of this printer. A heater without a range must not be heated."""
+    """What a program may ask of this machine. A heater without a range must not be heated.
+
+    For grbl the ranges are the machine's own coordinates (G53). `homing` says who homes it: a ``person`` at the
+    machine, and until then no work begins; or each ``program``, whose first line is then ``$H``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -89,6 +93,7 @@ class Limits(BaseModel):
     z_mm: Range
     nozzle_degc: Range = (0.0, 0.0)
     bed_degc: Range = (0.0, 0.0)
+    homing: Literal["person", "program"] = "person"
 
 
 Printer: TypeAlias = Machine[Connection, Limits]

@@ -18,9 +18,9 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from drivers import link, ports
+from drivers.gcode import grbl_replies, recovery
 from drivers.gcode import identity as firmware_identity
 from drivers.gcode import profile as profiles
-from drivers.gcode import recovery
 from drivers.gcode.aborting import Aborting
 from drivers.gcode.config import Printer
 from drivers.gcode.device import Device, program_commands, standing_in
@@ -73,6 +73,8 @@ MODES_BASE = 890_000_000
 
 ALWAYS_SO = frozenset({"G17", "G21"})
 """The plane XY and millimetres: a firmware that does not know how to choose them has nothing else."""
+
+GRBL_MET = "this is grbl ({text}), which profile = 'auto' does not try: name the profile, 'grbl' or 'grblhal'"
 
 log = logging.getLogger("drivers.gcode")
 
@@ -148,18 +150,24 @@ class GcodeDriver(Driver):
         # A line end first: half a line may stand in the firmware's buffer, left there by a host that died.
         self._session.write_now(b"\n")
         place = self._machine.connection.place
+        self._other_dialect = ""
         try:
             async with asyncio.timeout(HANDSHAKE_S) as self._patience:
                 while True:
                     try:
                         return firmware_identity.read(await self._session.ask("M115", firmware_identity.introduces))
                     except MachineError as error:
+                        if grbl_replies.is_spoken(said := str(error).rpartition(": ")[2]):
+                            self._other_dialect = GRBL_MET.format(text=said)
+                        if self._other_dialect:
+                            raise ConnectError(f"{place}: {self._other_dialect}") from error
                         if not self._session.restarted:
                             raise ConnectError(f"{place}: {error}") from error
                         self._device.booted = True
                         self._session.renew(Wire())
         except TimeoutError as error:
-            raise ConnectError(f"{place} does not answer M115; is its speed right?") from error
+            reason = self._other_dialect or "it does not answer M115; is its speed right?"
+            raise ConnectError(f"{place}: {reason}") from error
         finally:
             self._patience = None
 
@@ -358,6 +366,9 @@ class GcodeDriver(Driver):
                     self._patience.reschedule(asyncio.get_running_loop().time() + HANDSHAKE_S)
             case Action(text=text):
                 self._context.emit(Message(text))
+            case Text(text=text) if self._patience is not None and grbl_replies.is_spoken(text):
+                self._other_dialect = GRBL_MET.format(text=text)
+                self._session.fail(ConnectError(self._other_dialect))
             case Text(text=text) if text.startswith("echo:"):
                 self._context.emit(Message(text.removeprefix("echo:").strip()))
             case _:

@@ -173,12 +173,17 @@ class Profile(_Table):
         return self
 
 
-def named(name: str, user_dir: Path | None, dialect: str = MARLIN) -> Profile:
-    """The profile `name`. Raises `DriverError`, also if it is for another dialect."""
+def loaded(name: str, user_dir: Path | None) -> Profile:
+    """The profile `name`, of whatever dialect. Raises `DriverError`."""
     try:
-        profile = firmware_profiles.load(name, Profile, user_dir)
+        return firmware_profiles.load(name, Profile, user_dir)
     except firmware_profiles.ProfileError as error:
         raise DriverError(str(error)) from error
+
+
+def named(name: str, user_dir: Path | None, dialect: str = MARLIN) -> Profile:
+    """The profile `name`. Raises `DriverError`, also if it is for another dialect."""
+    profile = loaded(name, user_dir)
     if profile.dialect != dialect:
         raise DriverError(f"the profile {name!r} is for the dialect {profile.dialect!r}, not {dialect!r}")
     return profile

@@ -11,16 +11,16 @@ import asyncio
 import datetime
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
 
 from drivers.gcode.config import Printer
-from edge.driver import Driver, DriverContext, Json, NotConfirmedError, Observation, Temperature
+from drivers.gcode.driver import open_printer
+from edge.driver import Json, NotConfirmedError, Observation, Temperature
 
-Opens: TypeAlias = Callable[[Printer, DriverContext], AbstractAsyncContextManager[Driver]]
-"""The plug-in's `open`: it knows which dialect the machine speaks."""
+MakesSafe: TypeAlias = Callable[[Printer, "Context", float], Awaitable[str]]
+"""Connects, switches off, and says what the machine has confirmed."""
 
 
 class _Clock:
@@ -31,7 +31,7 @@ class _Clock:
         return datetime.datetime.now(datetime.UTC)
 
 
-class _Context:
+class Context:
     """A `DriverContext` that keeps the latest temperatures and nothing else."""
 
     def __init__(self, folder: Path) -> None:
@@ -50,23 +50,28 @@ class _Context:
         """Nobody records the wire here."""
 
 
-def make_safe(opens: Opens, machine: Printer, deadline_s: float) -> str:
-    """Have a driver that has just been opened carry out `macro.make_safe`; what the machine then says of its heaters.
+def make_safe(by_dialect: MakesSafe, machine: Printer, deadline_s: float) -> str:
+    """Have a driver that has just been opened carry out `macro.make_safe`; what the machine then says.
 
     Raises `ConnectError`, `IdentityError`, or `NotConfirmedError` after `deadline_s` (monotonic clock).
     """
     with tempfile.TemporaryDirectory(prefix="make-safe-") as folder:
-        return asyncio.run(_make_safe(opens, machine, _Context(Path(folder)), deadline_s))
+        return asyncio.run(_in_time(by_dialect, machine, Context(Path(folder)), deadline_s))
 
 
-async def _make_safe(opens: Opens, machine: Printer, context: _Context, deadline_s: float) -> str:
-    place = machine.connection.place
+async def _in_time(by_dialect: MakesSafe, machine: Printer, context: Context, deadline_s: float) -> str:
     try:
         async with asyncio.timeout(deadline_s - time.monotonic()):
-            async with opens(machine, context) as printer:
-                await printer.stop(deadline_s)
+            return await by_dialect(machine, context, deadline_s)
     except TimeoutError as error:
-        raise NotConfirmedError(f"{place} has not confirmed in time") from error
+        raise NotConfirmedError(f"{machine.connection.place} has not confirmed in time") from error
+
+
+async def stop_printer(machine: Printer, context: Context, deadline_s: float) -> str:
+    """Of the marlin dialect. Raises as `make_safe` does."""
+    place = machine.connection.place
+    async with open_printer(machine, context) as printer:
+        await printer.stop(deadline_s)
     if hot := sorted(name for name, heater in context.heaters.items() if heater.target_degc > 0):
         raise NotConfirmedError(f"{place} still heats {', '.join(hot)}")
     now = ", ".join(f"{name} at {heater.actual_degc:.0f} degC" for name, heater in sorted(context.heaters.items()))

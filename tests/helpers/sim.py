@@ -71,14 +71,14 @@ def sim_printer(folder: Path, *options: str, tcp: bool = False, speed: float = 5
     command = [sys.executable, "-m", "hil_sim.main", "printer", *wire, "--speed", str(speed), "--log", str(log)]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE) as process:
         try:
-            kind, place = _ready_line(process).split()[1:]
+            kind, place = ready_line(process).split()[1:]
             yield SimPrinter(process, f"tcp://{place}" if kind == "tcp" else place, log)
         finally:
             process.terminate()
             process.wait(START_S)
 
 
-def _ready_line(process: subprocess.Popen[bytes]) -> str:
+def ready_line(process: subprocess.Popen[bytes]) -> str:
     assert process.stdout is not None
     deadline_s = time.monotonic() + START_S
     ready, _, _ = select.select([process.stdout], [], [], deadline_s - time.monotonic())
