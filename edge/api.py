@@ -47,6 +47,8 @@ MAX_BODY_BYTES = 64 * 1024
 """Of a request that is read into memory. A bundle is not: see `_received`."""
 
 MAX_REASON = 200
+MAKE_SAFE_S = 60.0
+MAKE_SAFE_MAX_S = 120.0
 FOLLOW_MAX_S = 60.0
 MAX_DIGITS = 15
 
@@ -170,6 +172,17 @@ def application(site: Site) -> web.Application:
         body = await _body(request)
         return web.json_response(await site.restart(actor_of(request), force=body.get("force") is True))
 
+    async def make_safe(request: web.Request) -> web.Response:
+        body = await _body(request)
+        names, within_s = body.get("machines", []), body.get("within_s", MAKE_SAFE_S)
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise UsageError("machines: a list of names is needed, an empty one for all")
+        if isinstance(within_s, bool) or not (isinstance(within_s, int | float) and 0 < within_s <= MAKE_SAFE_MAX_S):
+            raise UsageError(
+                f"within_s is {within_s!r}, more than 0 and at most {MAKE_SAFE_MAX_S:g} seconds are needed"
+            )
+        return web.json_response(await site.make_safe(list(dict.fromkeys(names)), within_s, actor_of(request)))
+
     app = web.Application(middlewares=[_errors], client_max_size=MAX_BODY_BYTES)
     app.add_routes(
         [
@@ -187,6 +200,7 @@ def application(site: Site) -> web.Application:
             web.get("/v1/events", events),
             web.get("/v1/time", time),
             web.post("/v1/journal/confirm", confirm),
+            web.post("/v1/make-safe", make_safe),
             web.post("/v1/restart", restart),
         ]
     )

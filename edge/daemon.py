@@ -18,9 +18,11 @@ from edge.clock import SystemClock
 from edge.dispatch import Dispatcher
 from edge.door import Remote
 from edge.errors import IllegalTransitionError
+from edge.guard import Guard
 from edge.intake import Intake
 from edge.journal import Journal
 from edge.logs import log_bug
+from edge.make_safe import record_notes
 from edge.model.event import Draft, EventKind
 from edge.model.site import SiteConfig
 from edge.nonce import NonceFile
@@ -102,6 +104,7 @@ async def run(
         clock.learn(Known(authority.root.issued_at))
         artifacts = Artifacts.open(state_dir / "artifacts")
         _empty(state_dir / "incoming")
+        await record_notes(journal, state_dir)
         left = await left_runs(journal, artifacts, authority, {item.machine.id for item in equipment})
         await _begin(journal, clock, {run.run.run_id for run in left.values()})
         folders.has_begun(state_dir)
@@ -143,10 +146,15 @@ async def run(
         )
 
         await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))
+        guard = await stack.enter_async_context(Guard.on_duty(config, runtime_dir))
         log.info("site %s is up with %d machine%s; Ctrl-C ends it", config.site.id, len(runners), _s(len(runners)))
         log.info("it listens on %s", config.site.socket)
         code = await _work(stop, dispatcher, time, list(runners.values()))
         await journal.record([Draft(EventKind.SITE_STOPPED, ACTOR, {"restart": stop.restart})])
+        if stop.restart and code == 0:
+            guard.hand_over()
+        elif not await journal.open_runs():
+            await guard.dismiss()
     log.info("site %s has stopped; its journal is closed", config.site.id)
     return RESTART if stop.restart and code == 0 else code
 

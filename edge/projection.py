@@ -112,6 +112,8 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             _machine_seen(connection, event, online=True)
         case EventKind.MACHINE_OFFLINE:
             _machine_seen(connection, event, online=False)
+        case EventKind.MAKE_SAFE:
+            pass  # what became of the run is its own event
         case _ as never:
             assert_never(never)
 

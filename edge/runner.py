@@ -51,9 +51,10 @@ from edge.errors import (
     StaleRevisionError,
     TrustError,
 )
-from edge.execution import Execution, body_of, unknown
+from edge.execution import Execution, body_of, stop_machine, told, unknown
 from edge.journal import Journal
 from edge.logs import log_bug
+from edge.make_safe import Made
 from edge.model.event import Draft, EventKind
 from edge.model.order import JobOrder
 from edge.observed import Observed
@@ -196,6 +197,28 @@ class Runner:
         """Something was asked of this run, a pause or a resume: if it is going on, do what the journal says."""
         if self.run_id == run_id and self._execution is not None:
             self._execution.look()
+
+    async def make_safe(self, actor: str, deadline_s: float) -> Made:
+        """Stop whatever goes on, and abort if that is not confirmed in time. A run's step is then held for a person."""
+        driver = self._driver
+        if driver is None:
+            return Made(self.machine.id, problem=f"nobody can be asked: {self.observed.state.detail}")
+        if self._execution is not None:
+            self._execution.safe_by = actor
+            self._execution.stop()
+        failure = await stop_machine(driver, self.machine.driver, deadline_s)
+        if not failure:
+            return Made(self.machine.id, "stopped and switched off")
+        return Made(self.machine.id, problem=f"not stopped: {failure}; {await self._aborted(driver)}")
+
+    async def _aborted(self, driver: Driver) -> str:
+        try:
+            await driver.abort()
+        except DriverError as error:
+            return f"and not aborted: {error}"
+        except Exception as error:  # noqa: BLE001 - as in _outcome
+            return f"and not aborted: {told(error, self.machine.driver)}"
+        return "it was told to abort, and nobody knows whether it has"
 
     def close(self, *, leave: bool = False) -> None:
         """Stop what is going on and let go of the machine; `serve` returns when the end of the run is recorded.

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from edge import status, views
 from edge.dispatch import Dispatcher
-from edge.errors import UsageError
+from edge.errors import JournalError, UsageError
 from edge.intake import Intake
 from edge.jobstate import Requested, StepState
 from edge.journal import Journal
+from edge.make_safe import event_of, leave_note, noted
 from edge.model.event import Draft, EventKind
 from edge.model.order import OnRestart
 from edge.plugins import Equipment
@@ -53,6 +54,7 @@ class Site:
         self._dispatcher = dispatcher
         self._equipment = equipment
         self._runners = runners
+        self._clock = clock
         self.steering = Steering(journal, runners, self.job)
         self._daemon = {"pid": os.getpid(), "version": version, "since": time.row()["now"]}
         self._time = time
@@ -115,6 +117,27 @@ class Site:
         draft = Draft(EventKind.MACHINE_CLEARED, actor, {"run_id": run_id}, machine=machine)
         await self._journal.record([draft])
         return {"machine": machine, "cleared": run_id, "actor": actor}
+
+    async def make_safe(self, machines: Sequence[str], within_s: float, actor: str) -> list[dict[str, str]]:
+        """Stop machines, all that are configured if none is named, and say what each has confirmed in so many seconds.
+
+        The machines come first: what came of them is recorded afterwards.
+        """
+        for name in machines:
+            if name not in self._runners:
+                raise UsageError(f"there is no machine {name}; there are: {', '.join(self._runners) or 'none'}")
+        log.warning("%s has machines made safe: %s", actor, ", ".join(machines) or "all")
+        deadline_s = self._clock.mono_s() + within_s
+        runners = [self._runners[name] for name in machines or self._runners]
+        made = await asyncio.gather(*(runner.make_safe(actor, deadline_s) for runner in runners))
+        try:
+            if made:
+                await self._journal.record([event_of(noted(one, actor)) for one in made])
+        except JournalError as error:
+            log.error("left for the next daemon to write down, since the journal cannot be written: %s", error)
+            for one in made:
+                await asyncio.to_thread(leave_note, self._state_dir, one, actor, None)
+        return [{"id": one.machine, "confirmed": one.confirmed, "problem": one.problem} for one in made]
 
     async def restart(self, actor: str, *, force: bool = False) -> dict[str, Any]:
         """Stop the daemon and start it again; runs that can be found again are left standing.

@@ -133,7 +133,7 @@ class Snapshot:
     def open_runs(self) -> list[Row]:
         """Every run without an end, its step's state, and what its order says of a restart of the daemon."""
         rows = self._rows(
-            "SELECT r.job_id, r.step, r.machine, s.state, s.requested, o.payload"
+            "SELECT r.run_id, r.job_id, r.part, r.step, r.machine, s.state, s.requested, o.payload"
             " FROM runs r JOIN orders o USING (job_id)"
             " JOIN steps s ON (s.job_id, s.part, s.step) = (r.job_id, r.part, r.step)"
             " WHERE r.ended_at IS NULL ORDER BY r.began_at"

@@ -26,6 +26,7 @@ id = "{site}"
 state_dir = "state"                 # journal, programs, log
 socket = "edge.sock"
 trust_root = "root.dsse.json"       # who may order work here: `edge root new`, or your organisation's
+# guard_after_s = 60                # with the daemon dead for so long, machines with an open run are switched off
 
 [time]
 source = "ntp"                      # or "host", if this computer's own clock has a battery and is looked after

@@ -46,6 +46,7 @@ class EventKind(enum.StrEnum):
     MACHINE_CLEARED = "machine_cleared"
     MACHINE_ONLINE = "machine_online"
     MACHINE_OFFLINE = "machine_offline"
+    MAKE_SAFE = "make_safe"
 
 
 class ClockTrust(enum.StrEnum):

@@ -39,6 +39,8 @@ class SiteTable(_Table):
     socket: Annotated[Path, Field(examples=["edge.sock"])]
     trust_root: Annotated[Path, Field(examples=["root.dsse.json"])]
     profiles_dir: Path | None = None
+    guard_after_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0
+    """How long after the daemon's death the guard switches off machines with an open run; 0 for no guard."""
 
 
 class RemoteTable(_Table):

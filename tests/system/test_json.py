@@ -55,6 +55,7 @@ def real(site: SiteFolder) -> dict[str, Any]:
     found["cancel"] = site.json("job", "cancel", running)
     found["verify"] = site.json("verify")
     found["profiles"] = site.json("machine", "profiles")
+    found["make safe"] = site.json("make-safe")
     found["restart"] = site.json("restart", "--force")
     lines = site.edge("events", "-n", "100", "--json").stdout.splitlines()
     found["events"] = [json.loads(line) | {"body": None} for line in lines]
