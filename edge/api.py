@@ -31,7 +31,8 @@ from edge.errors import (
     UsageError,
 )
 from edge.folders import no_socket
-from edge.intake import RESERVE_BYTES, Receipt
+from edge.intake import Receipt
+from edge.keeper import RESERVE_BYTES
 from edge.logs import log_bug
 from edge.site import Site
 
@@ -115,7 +116,7 @@ def application(site: Site) -> web.Application:
         actor = actor_of(request)
         async with _received(request, site.incoming_dir) as path:
             try:
-                receipt = await site.intake.bundle(path, actor)
+                receipt = await site.intake.file(path, actor)
             except BundleError as error:  # the name is ours, and gone: nobody knows it
                 raise UsageError(str(error).replace(path.name, "the bundle")) from error
         return web.json_response(_receipt(receipt))

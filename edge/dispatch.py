@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from edge.checker import Checker
 from edge.clock import SystemClock
 from edge.driver import Program, Step
 from edge.errors import ArtifactError, EdgeError
+from edge.fetch import Story
 from edge.journal import Journal
 from edge.model.order import JobOrder, parse_order
 from edge.planner import Blocker, Code, OpenStep, StepKey, plan
@@ -59,6 +60,7 @@ class Dispatcher:
         clock: SystemClock,
         equipment: Sequence[Equipment],
         runners: Mapping[str, Runner],
+        fetching: Callable[[str], Story | None] = lambda sha256: None,
     ) -> None:
         self._journal = journal
         self._state_dir = state_dir
@@ -68,6 +70,7 @@ class Dispatcher:
         self._clock = clock
         self._equipment = equipment
         self._runners = runners
+        self._fetching = fetching
         self._orders: dict[str, JobOrder] = {}
         self._wake = asyncio.Event()
         self.waits: Mapping[StepKey, tuple[Blocker, ...]] = {}
@@ -148,6 +151,7 @@ class Dispatcher:
         """Raises `EdgeError` for an order that this version cannot carry out."""
         order = self._order(row["job_id"], row["payload"])
         step, program = work_of(order, key.step, self._artifacts)
+        fetch = self._fetching(program.sha256)
         return _Allowed(
             OpenStep(
                 key=key,
@@ -161,6 +165,8 @@ class Dispatcher:
                 not_before=order.not_before,
                 expires_at=order.expires_at,
                 accepted_seq=row["accepted_seq"],
+                fetch=str(fetch or ""),
+                fetch_fails=fetch is not None and fetch.failing,
                 refusal=self._authority.known_refusal(row["digest"], row["envelope"], order, self._clock.wall()),
             ),
             Assignment(key, row["attempt"] + 1, row["revision"], order, row["envelope"]),

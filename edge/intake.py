@@ -7,6 +7,7 @@ Rules
 2. Files are taken out of a bundle only after its order is accepted, and only those that the order names. So nobody
    without a valid signature can fill the disk.
 3. A bundle whose order was accepted before still brings the files that are missing.
+4. An order is accepted only if there is room for what it may bring beside what earlier orders may bring.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge.artifacts import Artifacts, read_bundle
 from edge.authority import Authority
 from edge.clock import SystemClock
+from edge.errors import BundleError
 from edge.journal import Journal, Transaction
+from edge.keeper import RESERVE_BYTES
 from edge.model.event import Draft, EventKind
-from edge.trust import JobOrder, Now, Reason, ReplayWindow, Snapshot, Verdict, admit, parse_order
-
-RESERVE_BYTES = 64 * 1024 * 1024
-"""Kept free for the journal, whatever artifacts ask for."""
+from edge.needs import Needs
+from edge.trust import Claims, JobOrder, Now, Reason, ReplayWindow, Snapshot, Verdict, admit, parse_order
+from edge.trust.admit import MAX_BYTES
+from edge.trust.envelope import MAX_ENVELOPE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,9 @@ class Receipt:
 class _Ledger:
     """What the journal remembers, as `trust.admit` asks for it."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, needs: Needs) -> None:
         self._transaction = transaction
+        self._needs = needs
 
     def verdict_of(self, digest: str) -> Verdict | None:
         known = self._transaction.verdict_of(digest)
@@ -59,6 +63,9 @@ class _Ledger:
     def digest_of(self, job_id: str) -> str | None:
         return self._transaction.digest_of(job_id)
 
+    def claims(self) -> Claims:
+        return self._needs.claims(self._transaction.connection)
+
 
 class Intake:
     """The site's door for orders."""
@@ -71,6 +78,8 @@ class Intake:
         processes: frozenset[str],
         clock: SystemClock,
         free_bytes: Callable[[], int] | None = None,
+        max_bytes: int = MAX_BYTES,
+        make_room: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._journal = journal
         self._artifacts = artifacts
@@ -78,6 +87,10 @@ class Intake:
         self._processes = processes
         self._clock = clock
         self._free_bytes = free_bytes or artifacts.free_bytes
+        self._max_bytes = max_bytes
+        self._make_room = make_room
+        self._needs = Needs()  # asked in the journal's writer only
+        self.arriving: frozenset[str] = frozenset()  # hashes that bundles bring at this moment
 
     async def envelope(self, raw: bytes, actor: str) -> Receipt:
         """Judge one signed order and record the verdict."""
@@ -90,7 +103,8 @@ class Intake:
                 processes=self._processes,
                 free_bytes=free_bytes,
                 reserve_bytes=RESERVE_BYTES,
-                ledger=_Ledger(transaction),
+                ledger=_Ledger(transaction, self._needs),
+                max_bytes=self._max_bytes,
             )
             verdict = admit(raw, snapshot, Now(now))
             if not verdict.repeated:
@@ -98,6 +112,11 @@ class Intake:
             return Receipt(verdict, _job_id(transaction, verdict))
 
         return await self._journal.transact(judge)
+
+    async def file(self, path: Path, actor: str) -> Receipt:
+        """Judge what is in a file: an envelope alone, or a bundle. Raises `BundleError` if it is neither."""
+        raw = await asyncio.to_thread(_envelope_alone, path)
+        return await (self.bundle(path, actor) if raw is None else self.envelope(raw, actor))
 
     async def bundle(self, path: Path, actor: str) -> Receipt:
         """Judge the order in a bundle, and take the files that it names. Raises `BundleError`."""
@@ -111,6 +130,17 @@ class Intake:
 
     async def _take_files(self, path: Path, receipt: Receipt, wanted: dict[str, int], actor: str) -> Receipt:
         absent = {sha256: size for sha256, size in wanted.items() if not self._artifacts.has(sha256)}
+        before, self.arriving = self.arriving, self.arriving | absent.keys()
+        try:
+            return await self._bring(path, receipt, wanted, absent, actor)
+        finally:
+            self.arriving -= absent.keys() - before
+
+    async def _bring(
+        self, path: Path, receipt: Receipt, wanted: dict[str, int], absent: dict[str, int], actor: str
+    ) -> Receipt:
+        if absent and self._make_room is not None:
+            await self._make_room()
 
         def take() -> Receipt:
             with read_bundle(path) as bundle:
@@ -161,6 +191,16 @@ def _job_id(transaction: Transaction, verdict: Verdict) -> str | None:
         return verdict.order.job_id
     known = transaction.verdict_of(verdict.digest)
     return None if known is None else known.job_id
+
+
+def _envelope_alone(path: Path) -> bytes | None:
+    """The bytes of a file that holds an envelope and nothing else; None if it looks like anything else."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_ENVELOPE_BYTES + 1)
+    except OSError as error:
+        raise BundleError(f"{path.name} cannot be read: {error.strerror}") from error
+    return raw if raw.lstrip().startswith(b"{") else None
 
 
 def _envelope_in(path: Path) -> bytes:

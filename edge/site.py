@@ -45,9 +45,11 @@ class Site:
         version: str,
         begin_anew: Callable[[], None],
         look_at_config: Callable[[], object],
+        storage: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._begin_anew = begin_anew
         self._look_at_config = look_at_config
+        self._storage = storage
         self.intake = intake
         self.incoming_dir = state_dir / "incoming"
         self._journal = journal
@@ -64,9 +66,9 @@ class Site:
         configured = [configured_row(item) for item in self._equipment]
         live = {name: _live(runner) for name, runner in self._runners.items()}
         waits = self._waits()
-        trouble = self._dispatcher.trouble
+        trouble, storage = self._dispatcher.trouble, self._storage()
         return await self._ask(
-            lambda snapshot: status.document(snapshot, configured, self._daemon, live, waits, trouble)
+            lambda snapshot: status.document(snapshot, configured, self._daemon, live, waits, trouble, storage)
         )
 
     async def jobs(self, *, all: bool) -> list[views.Row]:

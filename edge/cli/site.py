@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ id = "{site}"
 state_dir = "state"                 # journal, programs, log
 socket = "edge.sock"
 trust_root = "root.dsse.json"       # who may order work here: `edge root new`, or your organisation's
+
+# [artifacts]                         # programs that orders name; fetched from the orders' https:// sources
+# max_bytes = 8589934592              # what all of them may take; the oldest that no open order names give way
+# ca = "ca.pem"                       # instead of the host's authorities
+#
+# [spool]                             # bundles that are dropped here are taken in
+# dir = "spool"
 
 # One table for each machine. `properties` is what an order's `requires` is matched with; `limits` is what a program
 # must stay within, or it is refused before anything moves.
@@ -137,6 +145,12 @@ def _load(path: Path) -> tuple[SiteConfig, list[Equipment], Authority]:
         raise ConfigError(path, "site.state_dir", problem, "the daemon must be able to write there")
     if problem := folders.no_socket(config.site.socket):
         raise ConfigError(path, "site.socket", problem, "choose another path")
+    if (ca := config.artifacts.ca) is not None:
+        try:
+            ssl.create_default_context(cafile=ca)
+        except OSError as error:  # what is no certificate is one, too
+            expected = "name a file of certificates in PEM, or remove the key"
+            raise ConfigError(path, "artifacts.ca", f"{ca} cannot be used: {error.strerror}", expected) from error
     return config, equipment, authority
 
 

@@ -24,6 +24,7 @@ class EventKind(enum.StrEnum):
     JOB_REFUSED = "job_refused"
     ARTIFACT_STORED = "artifact_stored"
     ARTIFACT_LOST = "artifact_lost"
+    ARTIFACT_EVICTED = "artifact_evicted"
     CANCEL_REQUESTED = "cancel_requested"
     RUN_BEGAN = "run_began"
     RUN_RESUMED = "run_resumed"

@@ -8,7 +8,7 @@ Everything named in `__all__` stays as it is within a major version; the modules
 
 from edge.model.order import JobOrder, order_bytes, parse_order
 from edge.replay import ReplayWindow
-from edge.trust.admit import Ledger, Now, Reason, Snapshot, Verdict, admit, verify_order
+from edge.trust.admit import Claims, Ledger, Now, Reason, Snapshot, Verdict, admit, verify_order
 from edge.trust.bundle import check_files, read_envelope, replace_envelope, write_bundle
 from edge.trust.ed25519 import keyid_of
 from edge.trust.envelope import Envelope, PayloadType, Signature, add_signature, pae, parse, sign
@@ -27,6 +27,7 @@ from edge.trust.root import (
 from edge.trust.signing import OrderFile, new_job_id, order_from_file, sign_order, take_sequence
 
 __all__ = [
+    "Claims",
     "Envelope",
     "JobOrder",
     "Ledger",
