@@ -23,7 +23,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
@@ -205,24 +205,29 @@ class Artifacts:
         except OSError as error:
             raise ArtifactError(f"artifact {sha256} cannot be evicted: {error.strerror}") from error
 
-    def empty(self, needed: Collection[str], quarantine_bytes: int, quarantine_s: float, now_s: float) -> None:
+    def halves(self) -> list[Path]:
+        """The files of the downloads that are not done."""
+        return list(self.partial.iterdir())
+
+    def empty(self, halves: Iterable[Path], quarantine_bytes: int, quarantine_s: float, now_s: float) -> None:
         """Free the room of what was evicted, of downloads that nobody needs, and of an old or large quarantine.
 
-        `needed` are the hashes that may still be fetched, `now_s` is seconds since the epoch. Raises `ArtifactError`.
+        `now_s` is seconds since the epoch. Raises `ArtifactError`.
         """
         try:
-            for evicted in self._evicted.iterdir():
-                evicted.unlink(missing_ok=True)
-            for half in self.partial.iterdir():
-                if half.name.partition(".")[0] not in needed:
-                    half.unlink(missing_ok=True)
+            for gone in (*self._evicted.iterdir(), *halves):
+                gone.unlink(missing_ok=True)
             prune(self._quarantine, quarantine_bytes, quarantine_s, now_s)
         except OSError as error:
             raise ArtifactError(f"{self.directory} cannot be tidied: {error.strerror}") from error
 
     def free_bytes(self) -> int:
         """What the file system has left for an ordinary user, with what half downloads have of their own room."""
-        return shutil.disk_usage(self.directory).free + sum(half.stat().st_size for half in self.partial.iterdir())
+        partial = 0
+        for half in self.halves():
+            with contextlib.suppress(FileNotFoundError):  # done meanwhile
+                partial += half.stat().st_size
+        return shutil.disk_usage(self.directory).free + partial
 
     def _is_good(self, sha256: str) -> bool:
         try:

@@ -158,7 +158,8 @@ class Fetcher:
                 continue
             job = self._jobs.get(sha256)
             if job is None:
-                job = self._jobs[sha256] = _Job(needs, Story(needs[0].size_bytes))
+                story = Story(needs[0].size_bytes, Partial(self._artifacts, sha256).size())
+                job = self._jobs[sha256] = _Job(needs, story)
             job.renew(needs)
             if job.task is not None and job.task.done():
                 if (error := job.task.exception()) is not None:
@@ -224,8 +225,16 @@ class Fetcher:
         elif need.sha256 in self._arriving():
             raise FetchError("a bundle is bringing it")
         else:
-            await asyncio.to_thread(self._artifacts.verify, sha256)
+            await self._verify(sha256)
         await self._journal.transact(lambda transaction: _write_down(transaction, need))
+
+    async def _verify(self, sha256: str) -> None:
+        """What is here without being written down came right before a power cut, and may have been spoilt by it."""
+        try:
+            await asyncio.to_thread(self._artifacts.verify, sha256)
+        except ArtifactError as error:
+            await asyncio.to_thread(self._artifacts.quarantine, sha256, None, str(error))
+            raise
 
     async def _download(self, session: aiohttp.ClientSession, source: str, need: Need, job: _Job) -> None:
         partial = Partial(self._artifacts, need.sha256)
@@ -239,11 +248,14 @@ class Fetcher:
             job.story.done_bytes = done
             self._tell()
 
+        before = await asyncio.to_thread(partial.size)
         await download(session, source, partial, need.size_bytes, on_bytes, self._window_s)
         try:
             await asyncio.to_thread(self._artifacts.adopt, partial.path, need.sha256, need.size_bytes)
         except WrongHashError as error:
-            reason = f"{host_of(source)} gave another file: {error}"
+            host = host_of(source)
+            who = f"what {host} gave after the {before} bytes that were here is" if before else f"{host} gave"
+            reason = f"{who} another file: {error}"
             await asyncio.to_thread(self._artifacts.quarantine, need.sha256, partial.path, reason)
             await asyncio.to_thread(partial.discard)
             job.story.done_bytes = 0

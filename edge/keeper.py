@@ -79,10 +79,12 @@ class Keeper:
             self.trouble = ""
 
     async def _round(self) -> None:
+        halves = await asyncio.to_thread(self._artifacts.halves)  # before it is decided who needs them
         here, free_bytes, used = await asyncio.to_thread(self._look)
         needed = await self._journal.transact(lambda transaction: self._decide(transaction, here, free_bytes, used))
         now_s = self._clock.wall().timestamp()
-        await asyncio.to_thread(self._artifacts.empty, needed, QUARANTINE_BYTES, QUARANTINE_S, now_s)
+        halves = [half for half in halves if half.name.partition(".")[0] not in needed]
+        await asyncio.to_thread(self._artifacts.empty, halves, QUARANTINE_BYTES, QUARANTINE_S, now_s)
 
     def _look(self) -> tuple[dict[str, int], int, dict[str, int]]:
         here, free_bytes = self._artifacts.on_disk(), self._free_bytes()
@@ -95,7 +97,7 @@ class Keeper:
     def _decide(
         self, transaction: Transaction, here: dict[str, int], free_bytes: int, used: dict[str, int]
     ) -> set[str]:
-        """In the writer's thread. The hashes that open orders name."""
+        """In the writer's thread. The hashes that open orders name and that are still to come."""
         connection = transaction.connection
         claims, stored = self._needs.claims(connection), stored_files(connection)
         for sha256 in stored.keys() - here.keys():
@@ -111,7 +113,7 @@ class Keeper:
             if sha256 in stored:
                 body = {"sha256": sha256, "size_bytes": here[sha256]}
                 transaction.record(Draft(EventKind.ARTIFACT_EVICTED, ACTOR, body))
-        return set(claims.held)
+        return {sha256 for sha256 in claims.held if not self._artifacts.has(sha256)}
 
     def _shortage(self, here: dict[str, int], missing_bytes: int, free_bytes: int) -> int:
         """How many bytes too many are here."""

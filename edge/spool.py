@@ -166,7 +166,7 @@ class Spool:
         for name in (DONE, REFUSED):
             folder = self.directory / name
             if not folder.is_symlink():
-                with contextlib.suppress(PermissionError):  # a stick that cannot be written to
+                with _unless_write_protected():
                     prune(folder, KEPT_BYTES, KEPT_S, self._clock.wall().timestamp())
 
 
@@ -254,18 +254,24 @@ def _check_whole(file: Path, name: str) -> None:
 def _move(folder: int, item: _Found, refusal: str) -> None:
     """Put a file that was dealt with away; where that is not allowed, it stays and is remembered."""
     name = _safe_name(item.name)
+    with _unless_write_protected(), _inner(folder, REFUSED if refusal else DONE) as target:
+        now = os.stat(item.name, dir_fd=folder, follow_symlinks=False)
+        if _look_of(now) != item.look:
+            return  # another file has its name now: that one's turn comes
+        name = next(free for free in _numbered(name) if not _exists(free, target))
+        os.rename(item.name, name, src_dir_fd=folder, dst_dir_fd=target)
+        if refusal:
+            mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(f"{name}.reason.txt", mode, 0o640, dir_fd=target)
+            with open(handle, "w", encoding="utf-8") as out:  # noqa: PTH123 - a handle, not a path
+                out.write(f"{_printable(refusal)}\n")
+
+
+@contextlib.contextmanager
+def _unless_write_protected() -> Iterator[None]:
+    """A stick may be, and a file may be gone before it is moved: both are no error."""
     try:
-        with _inner(folder, REFUSED if refusal else DONE) as target:
-            now = os.stat(item.name, dir_fd=folder, follow_symlinks=False)
-            if _look_of(now) != item.look:
-                return  # another file has its name now: that one's turn comes
-            name = next(free for free in _numbered(name) if not _exists(free, target))
-            os.rename(item.name, name, src_dir_fd=folder, dst_dir_fd=target)
-            if refusal:
-                mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                handle = os.open(f"{name}.reason.txt", mode, 0o640, dir_fd=target)
-                with open(handle, "w", encoding="utf-8") as out:  # noqa: PTH123 - a handle, not a path
-                    out.write(f"{_printable(refusal)}\n")
+        yield
     except FileNotFoundError:
         return
     except OSError as error:

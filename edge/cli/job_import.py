@@ -29,7 +29,9 @@ def import_(args: argparse.Namespace) -> int:
     for path in _files(args.dir):
         try:
             with os.fdopen(_open(path), "rb") as content:
-                found.append({"file": path.name, "error": None, "receipt": call(file.socket, "POST", "/v1/jobs", content)})
+                found.append(
+                    {"file": path.name, "error": None, "receipt": call(file.socket, "POST", "/v1/jobs", content)}
+                )
         except NotRunningError:
             raise
         except (RefusedError, UsageError) as error:

@@ -41,8 +41,8 @@ def add_job_commands(job_commands: Commands) -> None:
     """`job submit`, `job import`, `job show` and `job cancel`."""
     submit = command(job_commands, "submit", "hand a signed bundle to the site", _job_submit)
     submit.add_argument("file", type=Path, metavar="FILE")
-    stick = command(job_commands, "import", "hand all bundles in a directory, such as a stick, to the site", _job_import)
-    stick.add_argument("dir", type=Path, metavar="DIR")
+    stick = command(job_commands, "import", "hand all bundles on a stick to the site", _job_import)
+    stick.add_argument("dir", type=Path, metavar="DIR", help="where the stick is mounted, or a folder on it")
     show = command(job_commands, "show", "all that is known of a job", _job_show)
     show.add_argument("job", metavar="JOB", help="its id, or enough of it")
     cancel = command(job_commands, "cancel", "end a job; a running machine is stopped", _job_cancel)

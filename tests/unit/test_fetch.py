@@ -172,6 +172,8 @@ async def test_a_half_file_of_garbage_is_found_by_the_hash_and_begins_anew(at: S
         await at.until_stored()
     assert [asked.range for asked in at.server.asked] == ["bytes=7-", ""]
     assert at.quarantined.read_bytes() == b"garbage" + CONTENT[7:]
+    reason = at.quarantined.with_name(f"{SHA256}.reason.txt").read_text()
+    assert reason.startswith("what localhost gave after the 7 bytes that were here is another file")
 
 
 async def test_the_story_says_how_far_it_is_and_what_went_wrong_last(at: Setting) -> None:
