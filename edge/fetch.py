@@ -50,6 +50,9 @@ LOOK_AGAIN_S = 30.0
 LOOK_PAUSE_S = 0.2
 """Between two looks: orders may come in hundreds a second."""
 
+LOOK_SHARE = 20.0
+"""The pause is at least so many times as long as the look, which takes longer the more orders are open."""
+
 TELL_S = 2.0
 """Between two words about how far a download has come."""
 
@@ -133,7 +136,7 @@ class Fetcher:
             try:
                 while True:
                     seen = self._journal.last_seq
-                    again_s = LOOK_AGAIN_S
+                    again_s, began_s = LOOK_AGAIN_S, self._clock.mono_s()
                     try:
                         if await self._look(session):
                             again_s = 1.0
@@ -143,7 +146,8 @@ class Fetcher:
                             log.error("nothing is fetched: %s; trying again", error)
                         self.trouble = str(error)
                         again_s = 1.0
-                    await asyncio.sleep(LOOK_PAUSE_S)
+                    took_s = self._clock.mono_s() - began_s
+                    await asyncio.sleep(max(LOOK_PAUSE_S, LOOK_SHARE * took_s))
                     await self._journal.wait_beyond(seen, asyncio.get_running_loop().time() + again_s)
             finally:
                 await self._drop(list(self._jobs))

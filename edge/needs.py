@@ -11,9 +11,29 @@ import logging
 import sqlite3
 from dataclasses import dataclass
 
+from edge.model.event import EventKind
 from edge.trust import Claims
 
 log = logging.getLogger("edge.needs")
+
+_MOST_NEW = 256
+"""Events that are counted one by one; with more of them, everything is counted anew."""
+
+_ENDS_NO_ORDER = frozenset(
+    {
+        EventKind.SITE_STARTED,
+        EventKind.SITE_STOPPED,
+        EventKind.JOB_ACCEPTED,
+        EventKind.JOB_REFUSED,
+        EventKind.ARTIFACT_STORED,
+        EventKind.RUN_BEGAN,
+        EventKind.RUN_RESUMED,
+        EventKind.MACHINE_CLEARED,
+        EventKind.MACHINE_ONLINE,
+        EventKind.MACHINE_OFFLINE,
+    }
+)
+"""What takes no file from the count. A kind that is not here has everything counted anew, which is always right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +53,8 @@ class Needs:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[Need, ...]] = {}
+        self._tally = _Tally()
+        self._counted = (0, "")  # the event up to which the tally goes, and its hash
 
     def of_open_orders(self, connection: sqlite3.Connection) -> list[Need]:
         """Every file of every order that has not ended, in the order of acceptance; a file may be there several times.
@@ -47,14 +69,70 @@ class Needs:
         return [need for needs in self._known.values() for need in needs]
 
     def claims(self, connection: sqlite3.Connection) -> Claims:
-        """What the open orders and the stored files take, for `trust.admit`."""
-        held = {need.sha256: need.size_bytes for need in self.of_open_orders(connection)}
-        stored = stored_files(connection)
-        return Claims(
-            held=held,
-            missing_bytes=sum(size for sha256, size in held.items() if sha256 not in stored),
-            idle_bytes=sum(size for sha256, size in stored.items() if sha256 not in held),
-        )
+        """What the open orders and the stored files take, for `trust.admit`; good until the transaction ends.
+
+        Hundreds of orders may come in a second while thousands are open, so only what is new in the journal is looked
+        at, unless something happened that may have ended an order.
+        """
+        if not self._catch_up(connection):
+            self._tally = _Tally()
+            for sha256, size_bytes in stored_files(connection).items():
+                self._tally.stored_now(sha256, size_bytes)
+            for need in self.of_open_orders(connection):
+                self._tally.needed_now(need)
+        newest = connection.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        self._counted = newest or (0, "")
+        tally = self._tally
+        return Claims(tally.held, tally.held_bytes, tally.missing_bytes, tally.idle_bytes)
+
+    def _catch_up(self, connection: sqlite3.Connection) -> bool:
+        """Count what was recorded since; whether that could be done."""
+        seq, digest = self._counted
+        # A transaction that was rolled back leaves its numbers to other events.
+        if connection.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone() != (digest,):
+            return False
+        query = "SELECT kind, job_id, raw FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+        found = connection.execute(query, (seq, _MOST_NEW + 1)).fetchall()
+        if len(found) > _MOST_NEW or any(kind not in _ENDS_NO_ORDER for kind, _, _ in found):
+            return False
+        for kind, job_id, raw in found:
+            if kind == EventKind.JOB_ACCEPTED:
+                for need in _needs_of(connection, job_id):
+                    self._tally.needed_now(need)
+            elif kind == EventKind.ARTIFACT_STORED:
+                body = json.loads(raw)["body"]
+                self._tally.stored_now(body["sha256"], body["size_bytes"])
+        return True
+
+
+class _Tally:
+    """The sums of `Claims`, kept while files are needed and stored."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, int] = {}
+        self.held_bytes = self.missing_bytes = self.idle_bytes = 0
+        self._stored: dict[str, int] = {}
+
+    def needed_now(self, need: Need) -> None:
+        """An open order names this file."""
+        if need.sha256 in self.held:
+            return
+        self.held[need.sha256] = need.size_bytes
+        self.held_bytes += need.size_bytes
+        if need.sha256 in self._stored:
+            self.idle_bytes -= self._stored[need.sha256]
+        else:
+            self.missing_bytes += need.size_bytes
+
+    def stored_now(self, sha256: str, size_bytes: int) -> None:
+        """This file is here."""
+        if sha256 in self._stored:
+            return
+        self._stored[sha256] = size_bytes
+        if sha256 in self.held:
+            self.missing_bytes -= self.held[sha256]
+        else:
+            self.idle_bytes += size_bytes
 
 
 def stored_files(connection: sqlite3.Connection) -> dict[str, int]:

@@ -95,11 +95,13 @@ class Verdict:
 class Claims:
     """What room is spoken for: what an order is accepted for, it must be able to get.
 
-    `held` has the size of every file that an open order names, by hash; `missing_bytes` are those of them that have not
-    come yet. `idle_bytes` are files that are here and that no open order names: they give way.
+    `held` has the size of every file that an open order names, by hash, and `held_bytes` is their sum; `missing_bytes`
+    are those of them that have not come yet. `idle_bytes` are files that are here and that no open order names: they
+    give way.
     """
 
     held: Mapping[str, int] = field(default_factory=dict)
+    held_bytes: int = 0
     missing_bytes: int = 0
     idle_bytes: int = 0
 
@@ -325,7 +327,7 @@ def _check_room(order: JobOrder, snapshot: Snapshot) -> None:
     # What another open order names already has its room. A file that is here and idle gives way, and so is new here.
     more = sum(size for sha256, size in files.items() if claims.held.get(sha256) != size)
     on_disk = snapshot.free_bytes - snapshot.reserve_bytes - claims.missing_bytes + claims.idle_bytes
-    room = max(0, min(on_disk, snapshot.max_bytes - sum(claims.held.values())))
+    room = max(0, min(on_disk, snapshot.max_bytes - claims.held_bytes))
     if more > room:
         raise _RefusalError(Reason.STORAGE_FULL, f"the artifacts need {more} bytes, this site has room for {room}")
 

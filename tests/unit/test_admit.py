@@ -280,10 +280,10 @@ def test_storage_full(free, fits):
         (Claims(missing_bytes=980), False),
         (Claims(missing_bytes=1000, idle_bytes=21), True),
         (Claims(missing_bytes=1000, idle_bytes=20), False),
-        (Claims(held={"ab" * 32: 29}), True),
-        (Claims(held={"ab" * 32: 30}), False),
-        (Claims(held={FILE: 21}, missing_bytes=5000), True),
-        (Claims(held={FILE: 22}, missing_bytes=5000), False),
+        (Claims(held={"ab" * 32: 29}, held_bytes=29), True),
+        (Claims(held={"ab" * 32: 30}, held_bytes=30), False),
+        (Claims(held={FILE: 21}, held_bytes=21, missing_bytes=5000), True),
+        (Claims(held={FILE: 22}, held_bytes=22, missing_bytes=5000), False),
     ],
 )
 def test_what_is_spoken_for_is_no_room(claims: Claims, fits: bool) -> None:
