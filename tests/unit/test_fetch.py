@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from edge import fetch as module
+from edge.clock import SystemClock
 from edge.download import make_context
 from edge.fetch import Fetcher
 from edge.keeper import RESERVE_BYTES
@@ -26,6 +27,13 @@ from tests.helpers.rig import Rig, rig
 
 CONTENT = random.Random(7).randbytes(200_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class InTenDays(SystemClock):
+    """When an order of today has expired."""
+
+    def wall(self) -> datetime:
+        return super().wall() + timedelta(days=10)
 
 
 class Setting:
@@ -198,15 +206,15 @@ async def test_the_story_says_how_far_it_is_and_what_went_wrong_last(at: Setting
 async def test_no_order_no_fetch(at: Setting) -> None:
     """Cancelled, expired, without sources, or here: nobody is asked."""
     url = at.server.put("body.gcode", CONTENT)
-    soon = datetime.now(UTC) + timedelta(milliseconds=1500)
-    await at.order(url, expires_at=time_text(soon.replace(microsecond=0)))
+    await at.order(url)
     await at.order(content=b"no source")
     cancelled = await at.order(url, content=b"cancelled")
     await at.site.journal.record([Draft(EventKind.CANCEL_REQUESTED, "user:ada", {}, cancelled)])
-    await at.site.until(lambda: datetime.now(UTC) > soon)
+    a_month = time_text(datetime.now(UTC).replace(microsecond=0) + timedelta(days=30))
+    at.site.clock = InTenDays()
     async with at.fetching():
         other = b"the one that is fetched"
-        await at.order(at.server.put("other", other), content=other)
+        await at.order(at.server.put("other", other), content=other, expires_at=a_month)
         await at.until_stored()
     assert {asked.path for asked in at.server.asked} == {"/other"}
 
@@ -239,6 +247,17 @@ async def test_a_file_that_came_right_before_a_power_cut_is_written_down_and_not
     async with at.fetching():
         await at.until_stored()
     assert at.server.asked == []
+
+
+async def test_a_file_that_a_power_cut_has_spoilt_is_set_aside_and_fetched(at: Setting) -> None:
+    await at.order(at.server.put("body.gcode", CONTENT))
+    path = at.site.artifacts.path(SHA256)
+    path.parent.mkdir()
+    path.write_bytes(bytes(len(CONTENT)))
+    async with at.fetching():
+        await at.until_stored()
+    at.site.artifacts.verify(SHA256)
+    assert at.quarantined.read_bytes() == bytes(len(CONTENT))
 
 
 async def test_a_file_that_was_lost_is_fetched_again(at: Setting) -> None:
