@@ -31,8 +31,9 @@ from edge.errors import (
     UsageError,
 )
 from edge.folders import no_socket
-from edge.intake import RESERVE_BYTES, Receipt
+from edge.intake import AnyVerdict, Receipt
 from edge.jobstate import Resolution
+from edge.keeper import RESERVE_BYTES
 from edge.logs import log_bug
 from edge.model.fields import time_text
 from edge.site import Site
@@ -121,7 +122,7 @@ def application(site: Site) -> web.Application:
         actor = actor_of(request)
         async with _received(request, site.incoming_dir) as path:
             try:
-                receipt = await site.intake.bundle(path, actor)
+                receipt = await site.intake.file(path, actor)
             except BundleError as error:  # the name is ours, and gone: nobody knows it
                 raise UsageError(str(error).replace(path.name, "the bundle")) from error
         return web.json_response(_receipt(receipt))
@@ -305,7 +306,7 @@ def _whole(request: web.Request, name: str, default: int) -> int:
     return int(text)
 
 
-def _taken(verdict: Verdict | RootVerdict | CommandVerdict | TimeVerdict) -> dict[str, Any]:
+def _taken(verdict: AnyVerdict) -> dict[str, Any]:
     match verdict:
         case RootVerdict(root=root):
             about: dict[str, Any] = {"kind": "root", "version": None if root is None else root.version}
@@ -324,7 +325,7 @@ def _taken(verdict: Verdict | RootVerdict | CommandVerdict | TimeVerdict) -> dic
         "detail": verdict.detail,
         "digest": verdict.digest,
         "signers": list(verdict.signers),
-        "repeated": not isinstance(verdict, TimeVerdict) and verdict.repeated,
+        "repeated": verdict.repeated,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from edge.checker import Checker
 from edge.clock import SystemClock
 from edge.driver import Program, Step
 from edge.errors import ArtifactError, EdgeError, IllegalTransitionError
+from edge.fetch import Story
 from edge.jobstate import Requested
 from edge.journal import Journal, KnownRoot
 from edge.model.event import Draft, EventKind
@@ -80,6 +81,7 @@ class Dispatcher:
         clock: SystemClock,
         equipment: Sequence[Equipment],
         runners: Mapping[str, Runner],
+        fetching: Callable[[str], Story | None] = lambda sha256: None,
     ) -> None:
         self._journal = journal
         self._state_dir = state_dir
@@ -89,6 +91,7 @@ class Dispatcher:
         self._clock = clock
         self._equipment = equipment
         self._runners = runners
+        self._fetching = fetching
         self._orders: dict[str, JobOrder] = {}
         self._sound: set[tuple[str, int]] = set()  # jobs that run, with the version of the root that lets them
         self._wake = asyncio.Event()
@@ -199,6 +202,7 @@ class Dispatcher:
         """Raises `EdgeError` for an order that this version cannot carry out."""
         order = self._order(row["job_id"], row["payload"])
         step, program = work_of(order, key.step, self._artifacts)
+        fetch = self._fetching(program.sha256)
         return _Allowed(
             OpenStep(
                 key=key,
@@ -212,6 +216,8 @@ class Dispatcher:
                 not_before=order.not_before,
                 expires_at=order.expires_at,
                 accepted_seq=row["accepted_seq"],
+                fetch=str(fetch or ""),
+                fetch_fails=fetch is not None and fetch.failing,
                 held=views.held_in_words(row["held"]),
                 refusal=self._authority.known_refusal(row["digest"], row["envelope"], order, now),
             ),

@@ -12,6 +12,7 @@ Rules
 4. What is judged is judged by the trust root that is durable at that moment.
 5. A command and what it does are one transaction: it is carried out once, or not at all.
 6. An order that needs a time which nobody vouches for is kept, before any mark changes, and judged when somebody does.
+7. An order is accepted only if there is room for what it may bring beside what earlier orders may bring.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ import base64
 import datetime
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from edge.artifacts import Artifacts, read_bundle
 from edge.authority import Authority
 from edge.clock import SystemClock
 from edge.door import Remote, take_command, take_root, take_time, write_refusal
-from edge.errors import EnvelopeError
+from edge.errors import BundleError, EnvelopeError
 from edge.journal import Journal, KnownRoot, Transaction
+from edge.keeper import RESERVE_BYTES
 from edge.model.event import Draft, EventKind
+from edge.needs import Needs
 from edge.nonce import NonceFile
 from edge.timefloor import Known
 from edge.trust import (
+    Claims,
     CommandVerdict,
     JobOrder,
     PayloadType,
@@ -48,21 +53,26 @@ from edge.trust import (
     parse,
     parse_order,
 )
+from edge.trust.admit import MAX_BYTES
+from edge.trust.envelope import MAX_ENVELOPE_BYTES
 
 log = logging.getLogger("edge.intake")
 
 PARKED_MAX = 1000
 """Orders that wait for a time at once; a thousand at a megabyte each is what a disk bears."""
 
-RESERVE_BYTES = 64 * 1024 * 1024
-"""Kept free for the journal, whatever artifacts ask for."""
+
+AnyVerdict: TypeAlias = Verdict | RootVerdict | CommandVerdict | TimeVerdict
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of what was sent in. `refused` maps a file's hash to the reason why it was not taken."""
+    """What became of what was sent in, an order or another signed message.
 
-    verdict: Verdict
+    `refused` maps a file's hash to the reason why it was not taken.
+    """
+
+    verdict: AnyVerdict
     job_id: str | None
     stored: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -72,8 +82,9 @@ class Receipt:
 class _Ledger:
     """What the journal remembers, as `trust.admit` asks for it."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, needs: Needs) -> None:
         self._transaction = transaction
+        self._needs = needs
 
     def verdict_of(self, digest: str) -> Verdict | None:
         known = self._transaction.verdict_of(digest)
@@ -87,6 +98,9 @@ class _Ledger:
 
     def digest_of(self, job_id: str) -> str | None:
         return self._transaction.digest_of(job_id)
+
+    def claims(self) -> Claims:
+        return self._needs.claims(self._transaction.connection)
 
 
 class Intake:
@@ -102,6 +116,8 @@ class Intake:
         free_bytes: Callable[[], int] | None = None,
         remote: Remote | None = None,
         nonce: NonceFile | None = None,
+        max_bytes: int = MAX_BYTES,
+        make_room: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._journal = journal
         self._artifacts = artifacts
@@ -111,8 +127,12 @@ class Intake:
         self._free_bytes = free_bytes or artifacts.free_bytes
         self._remote = remote or Remote({})
         self._nonce = nonce or NonceFile.in_memory(clock)
+        self._max_bytes = max_bytes
+        self._make_room = make_room
+        self._needs = Needs()  # asked in the journal's writer only
+        self.arriving: frozenset[str] = frozenset()  # hashes that bundles bring at this moment
 
-    async def take(self, raw: bytes, actor: str) -> Verdict | RootVerdict | CommandVerdict | TimeVerdict:
+    async def take(self, raw: bytes, actor: str) -> AnyVerdict:
         """Judge one signed message of any type, record the verdict, and do what follows from it."""
         match _type_of(raw):
             case PayloadType.ROOT:
@@ -199,7 +219,8 @@ class Intake:
                 processes=self._processes,
                 free_bytes=free_bytes,
                 reserve_bytes=RESERVE_BYTES,
-                ledger=_Ledger(transaction),
+                ledger=_Ledger(transaction, self._needs),
+                max_bytes=self._max_bytes,
             )
             verdict = admit(raw, snapshot, now)
             if verdict.reason is Reason.CLOCK_UNTRUSTED:
@@ -210,18 +231,38 @@ class Intake:
 
         return await self._journal.transact(judge)
 
+    async def file(self, path: Path, actor: str) -> Receipt:
+        """Judge what is in a file: an envelope alone, or a bundle. Raises `BundleError` if it is neither."""
+        raw = await asyncio.to_thread(_envelope_alone, path)
+        if raw is None:
+            return await self.bundle(path, actor)
+        if _type_of(raw) == PayloadType.JOB:
+            return await self.envelope(raw, actor)
+        return Receipt(await self.take(raw, actor), None)
+
     async def bundle(self, path: Path, actor: str) -> Receipt:
         """Judge the order in a bundle, and take the files that it names. Raises `BundleError`."""
         raw = await asyncio.to_thread(_envelope_in, path)
         receipt = await self.envelope(raw, actor)
         if not receipt.verdict.accepted or receipt.job_id is None:
             return receipt
-        order = receipt.verdict.order or await self._order(receipt.job_id)
+        order = await self._order(receipt.job_id)
         wanted = {artifact.sha256: artifact.size_bytes for artifact in order.artifacts.values()}
         return await self._take_files(path, receipt, wanted, actor)
 
     async def _take_files(self, path: Path, receipt: Receipt, wanted: dict[str, int], actor: str) -> Receipt:
         absent = {sha256: size for sha256, size in wanted.items() if not self._artifacts.has(sha256)}
+        before, self.arriving = self.arriving, self.arriving | absent.keys()
+        try:
+            return await self._bring(path, receipt, wanted, absent, actor)
+        finally:
+            self.arriving -= absent.keys() - before
+
+    async def _bring(
+        self, path: Path, receipt: Receipt, wanted: dict[str, int], absent: dict[str, int], actor: str
+    ) -> Receipt:
+        if absent and self._make_room is not None:
+            await self._make_room()
 
         def take() -> Receipt:
             with read_bundle(path) as bundle:
@@ -270,6 +311,16 @@ def _job_id(transaction: Transaction, verdict: Verdict) -> str | None:
         return verdict.order.job_id
     known = transaction.verdict_of(verdict.digest)
     return None if known is None else known.job_id
+
+
+def _envelope_alone(path: Path) -> bytes | None:
+    """The bytes of a file that holds an envelope and nothing else; None if it looks like anything else."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_ENVELOPE_BYTES + 1)
+    except OSError as error:
+        raise BundleError(f"{path.name} cannot be read: {error.strerror}") from error
+    return raw if raw.lstrip().startswith(b"{") else None
 
 
 def _envelope_in(path: Path) -> bytes:

@@ -44,6 +44,8 @@ class OpenStep:
     not_before: datetime | None
     expires_at: datetime
     accepted_seq: int
+    fetch: str = ""  # how far the program's download is; empty while nobody fetches it
+    fetch_fails: bool = False  # from no source has anything come lately
     refusal: str = ""  # why the order's signature counts no longer; empty while it does
     held: str = ""  # who holds the job, and why; empty while nobody does
 
@@ -88,6 +90,7 @@ class Code(enum.StrEnum):
     NOT_BEFORE = "not_before"
     UNSIGNED = "unsigned"
     NO_PROGRAM = "no_program"
+    FETCHING = "fetching"
     NO_MACHINE = "no_machine"
     UNMET = "requirement"
     REFUSED = "program_refused"
@@ -171,7 +174,13 @@ def _order_blockers(step: OpenStep, now: Now, held: str) -> list[Blocker]:
         found.append(Blocker(Code.NOT_BEFORE, f"not before {_time(step.not_before)}"))
     if not step.program_here:
         again = "edge job submit FILE.mfjob"
-        found.append(Blocker(Code.NO_PROGRAM, f"the file {step.program_name} has not arrived", again))
+        if step.fetch and not step.fetch_fails:
+            found.append(Blocker(Code.FETCHING, f"its program {step.program_name} is being fetched: {step.fetch}"))
+        elif step.fetch:
+            text = f"its program {step.program_name} cannot be fetched yet: {step.fetch}"
+            found.append(Blocker(Code.NO_PROGRAM, text, again))
+        else:
+            found.append(Blocker(Code.NO_PROGRAM, f"the file {step.program_name} has not arrived", again))
     return found
 
 

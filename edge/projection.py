@@ -84,7 +84,7 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
                 "INSERT INTO artifacts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET stored_seq = excluded.stored_seq",
                 (event.body["sha256"], event.body["size_bytes"], event.seq),
             )
-        case EventKind.ARTIFACT_LOST:
+        case EventKind.ARTIFACT_LOST | EventKind.ARTIFACT_EVICTED:
             connection.execute("DELETE FROM artifacts WHERE sha256 = ?", (event.body["sha256"],))
         case EventKind.CANCEL_REQUESTED:
             _cancel_requested(connection, event)

@@ -44,9 +44,11 @@ class Site:
         version: str,
         begin_anew: Callable[[], None],
         look_at_config: Callable[[], object],
+        storage: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._begin_anew = begin_anew
         self._look_at_config = look_at_config
+        self._storage = storage
         self.intake = intake
         self.incoming_dir = state_dir / "incoming"
         self._journal = journal
@@ -54,7 +56,7 @@ class Site:
         self._dispatcher = dispatcher
         self._equipment = equipment
         self._runners = runners
-        self._clock = clock
+        self._clock = time.clock
         self.steering = Steering(journal, runners, self.job)
         self._daemon = {"pid": os.getpid(), "version": version, "since": time.row()["now"]}
         self._time = time
@@ -66,9 +68,11 @@ class Site:
         configured = [configured_row(item) for item in self._equipment]
         live = {name: _live(runner) for name, runner in self._runners.items()}
         waits = self._waits()
-        trouble = self._dispatcher.trouble
+        trouble, storage = self._dispatcher.trouble, self._storage()
         daemon = {**self._daemon, "clock": self._time.row()}
-        return await self._ask(lambda snapshot: status.document(snapshot, configured, daemon, live, waits, trouble))
+        return await self._ask(
+            lambda snapshot: status.document(snapshot, configured, daemon, live, waits, trouble, storage)
+        )
 
     async def jobs(self, *, all: bool) -> list[views.Row]:
         """Open jobs, or all of them, each with what it waits for."""

@@ -17,7 +17,7 @@ UNSAFE_KINDS = frozenset({"unknown_run", "unwatched_run", "not_planning"})
 """A machine may be doing something that nobody knows of, or a stop that was asked for may not reach it."""
 
 PATIENT = frozenset(
-    {"journal", "clock", "busy", "checking", "not_before", "needs_clearing", "offline", "no_daemon", "held"}
+    {"journal", "clock", "busy", "checking", "not_before", "needs_clearing", "offline", "no_daemon", "held", "fetching"}
 )
 """Codes of blockers that need nobody's hand, or that are told of the machine or the site already."""
 
@@ -38,11 +38,12 @@ def document(
     live: Mapping[str, Mapping[str, Any]],
     waits: Mapping[str, Sequence[Mapping[str, str]]],
     trouble: str = "",
+    storage: Sequence[str] = (),
 ) -> dict[str, Any]:
     """How the site is.
 
     `configured` are the machines of site.toml, `live` what is seen of each, `waits` by job; `trouble` says why nothing
-    is planned.
+    is planned, `storage` what keeps files from coming in or being kept.
     """
     known = {row["machine"]: row for row in snapshot.machines()}
     machines = [_machine(row, known.get(row["id"]), live.get(row["id"], NOT_WATCHED)) for row in configured]
@@ -53,6 +54,7 @@ def document(
         *_unwatched(machines, daemon),
         *snapshot.attention(),
         *_no_daemon(daemon),
+        *({"kind": "storage", "text": text, "command": ""} for text in storage),
         *_hot(machines),
         *_unfit(machines, daemon, snapshot.suspended()),
         *_stuck(jobs),

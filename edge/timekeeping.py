@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -24,19 +23,20 @@ class TimeKeeper:
     """What the site says of its clock."""
 
     def __init__(self, clock: SystemClock, intake: Intake, nonce: NonceFile, on_change: Callable[[], None]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._intake = intake
         self._nonce = nonce
         self._on_change = on_change
+        self.trouble = ""  # why what has waited cannot be judged; empty while that goes well
 
     def row(self) -> dict[str, Any]:
         """The clock as `edge status` shows it; shape in docs/json.md."""
-        now = self._clock.now()
+        now = self.clock.now()
         return {
             "now": stamp_text(now.wall),
             "trust": str(now.trust),
             "floor": stamp_text(now.floor),
-            "source": str(self._clock.source),
+            "source": str(self.clock.source),
             "nonce": self._nonce.current.value,
         }
 
@@ -44,7 +44,7 @@ class TimeKeeper:
         """Judge what has waited for the time as soon as the clock is trusted, until cancelled."""
         seen: ClockTrust | None = None
         while True:
-            now = self._clock.now()
+            now = self.clock.now()
             if now.trust is not seen:
                 seen = now.trust
                 self._tell(now.trusted)
@@ -52,14 +52,14 @@ class TimeKeeper:
             if now.trusted:
                 try:
                     count = await self._intake.judge_parked()
-                except EdgeError as error:
-                    log.error("orders that have waited for the time cannot be judged yet: %s", error)
+                except (EdgeError, OSError) as error:
+                    self.trouble = f"orders that have waited for the time cannot be judged yet: {error}"
+                    log.error("%s", self.trouble)
                 else:
+                    self.trouble = ""
                     if count:
                         log.info("orders judged that have waited for the time: %d", count)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await asyncio.Event().wait()
+            await asyncio.sleep(LOOK_S)
 
     def _tell(self, trusted: bool) -> None:
         if trusted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,13 @@ source = "ntp"                      # or "host", if this computer's own clock ha
 # [remote]
 # allow_clear = false                # say that a finished part was taken off
 # allow_release = false              # go on, or try again, after something can have moved
+
+# [artifacts]                         # programs that orders name; fetched from the orders' https:// sources
+# max_bytes = 8589934592              # what all of them may take; the oldest that no open order names give way
+# ca = "ca.pem"                       # instead of the host's authorities
+#
+# [spool]                             # bundles that are dropped here are taken in
+# dir = "spool"
 
 # One table for each machine. `properties` is what an order's `requires` is matched with; `limits` is what a program
 # must stay within, or it is refused before anything moves.
@@ -149,6 +157,12 @@ def _load(path: Path) -> tuple[SiteConfig, list[Equipment], Authority]:
         raise ConfigError(path, "site.state_dir", problem, "the daemon must be able to write there")
     if problem := folders.no_socket(config.site.socket):
         raise ConfigError(path, "site.socket", problem, "choose another path")
+    if (ca := config.artifacts.ca) is not None:
+        try:
+            ssl.create_default_context(cafile=ca)
+        except OSError as error:  # what is no certificate is one, too
+            expected = "name a file of certificates in PEM, or remove the key"
+            raise ConfigError(path, "artifacts.ca", f"{ca} cannot be used: {error.strerror}", expected) from error
     return config, equipment, authority
 
 

@@ -33,6 +33,7 @@ class EventKind(enum.StrEnum):
     COMMAND_REFUSED = "command_refused"
     ARTIFACT_STORED = "artifact_stored"
     ARTIFACT_LOST = "artifact_lost"
+    ARTIFACT_EVICTED = "artifact_evicted"
     CANCEL_REQUESTED = "cancel_requested"
     HOLD_REQUESTED = "hold_requested"
     RELEASE_REQUESTED = "release_requested"

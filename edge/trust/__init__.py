@@ -10,7 +10,7 @@ from edge.model.command import Command, Verb, command_bytes, parse_command
 from edge.model.order import JobOrder, order_bytes, parse_order
 from edge.replay import ReplayWindow
 from edge.timefloor import Now, vouched
-from edge.trust.admit import Ledger, Reason, Snapshot, Verdict, admit, verify_order
+from edge.trust.admit import Claims, Ledger, Reason, Snapshot, Verdict, admit, verify_order
 from edge.trust.bundle import check_files, read_envelope, replace_envelope, write_bundle
 from edge.trust.ceremony import add_keys, find_key, replace_key, revoke_key
 from edge.trust.commands import (
@@ -40,6 +40,7 @@ from edge.trust.signing import OrderFile, new_job_id, order_from_file, sign_comm
 from edge.trust.succession import CurrentRoot, RootReason, RootVerdict, judge_root, payload_digest
 
 __all__ = [
+    "Claims",
     "Command",
     "CommandLedger",
     "CommandReason",

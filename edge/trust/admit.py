@@ -35,8 +35,8 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -48,6 +48,8 @@ from edge.replay import ReplayWindow
 from edge.timefloor import Now
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
 from edge.trust.root import Role, RootKey, TrustRoot
+
+MAX_BYTES = 2**63  # no limit but the disk
 
 # How far an issuer's clock may be ahead of ours.
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -92,6 +94,21 @@ class Verdict:
     repeated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What room is spoken for: what an order is accepted for, it must be able to get.
+
+    `held` has the size of every file that an open order names, by hash, and `held_bytes` is their sum; `missing_bytes`
+    are those of them that have not come yet. `idle_bytes` are files that are here and that no open order names: they
+    give way.
+    """
+
+    held: Mapping[str, int] = field(default_factory=dict)
+    held_bytes: int = 0
+    missing_bytes: int = 0
+    idle_bytes: int = 0
+
+
 class Ledger(Protocol):
     """What the site remembers of earlier orders; answers from committed state only."""
 
@@ -107,10 +124,17 @@ class Ledger(Protocol):
         """The digest of the accepted envelope that holds this job id."""
         ...
 
+    def claims(self) -> Claims:
+        """What the orders that were accepted and have not ended may still take."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a site knows when it judges. `free_bytes` less `reserve_bytes` is what artifacts may take."""
+    """What a site knows when it judges.
+
+    `free_bytes` less `reserve_bytes` is what the disk has for artifacts; all of them together may have `max_bytes`.
+    """
 
     site: str
     root: TrustRoot
@@ -118,6 +142,7 @@ class Snapshot:
     free_bytes: int
     reserve_bytes: int
     ledger: Ledger
+    max_bytes: int = MAX_BYTES
 
 
 class _RefusalError(Exception):
@@ -298,11 +323,14 @@ def _check_supported(order: JobOrder, processes: frozenset[str]) -> None:
 
 
 def _check_room(order: JobOrder, snapshot: Snapshot) -> None:
-    room = max(0, snapshot.free_bytes - snapshot.reserve_bytes)
-    if order.total_bytes > room:
-        raise _RefusalError(
-            Reason.STORAGE_FULL, f"the artifacts have {order.total_bytes} bytes, this site has room for {room}"
-        )
+    claims = snapshot.ledger.claims()
+    files = {artifact.sha256: artifact.size_bytes for artifact in order.artifacts.values()}
+    # What another open order names already has its room. A file that is here and idle gives way, and so is new here.
+    more = sum(size for sha256, size in files.items() if claims.held.get(sha256) != size)
+    on_disk = snapshot.free_bytes - snapshot.reserve_bytes - claims.missing_bytes + claims.idle_bytes
+    room = max(0, min(on_disk, snapshot.max_bytes - claims.held_bytes))
+    if more > room:
+        raise _RefusalError(Reason.STORAGE_FULL, f"the artifacts need {more} bytes, this site has room for {room}")
 
 
 def _names_of(keys: Iterable[RootKey]) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class TimeVerdict:
     """What becomes of a signed time.
 
     `reason` is None if and only if it is accepted; then `at` is there. `repairs`: operators have signed it too.
-    `signed`: enough keys have signed for the verdict to become an event.
+    `signed`: enough keys have signed for the verdict to become an event. `repeated` is never so: a nonce is used once.
     """
 
     reason: Reason | None
@@ -61,6 +61,7 @@ class TimeVerdict:
     signers: tuple[str, ...] = ()
     signed: bool = False
     repairs: bool = False
+    repeated: bool = False
 
     @property
     def accepted(self) -> bool:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.model.fields import time_text
 from edge.trust import (
+    Claims,
     CommandSnapshot,
     CommandVerdict,
     JobStanding,
@@ -186,6 +187,7 @@ class MemoryLedger:
     verdicts: dict[str, Verdict] = dataclasses.field(default_factory=dict)
     windows: dict[tuple[str, str], ReplayWindow] = dataclasses.field(default_factory=dict)
     jobs: dict[str, str] = dataclasses.field(default_factory=dict)
+    claimed: Claims = dataclasses.field(default_factory=Claims)
 
     def verdict_of(self, digest: str) -> Verdict | None:
         return self.verdicts.get(digest)
@@ -195,6 +197,9 @@ class MemoryLedger:
 
     def digest_of(self, job_id: str) -> str | None:
         return self.jobs.get(job_id)
+
+    def claims(self) -> Claims:
+        return self.claimed
 
     def take(self, verdict: Verdict) -> None:
         if verdict.repeated or not verdict.signed:

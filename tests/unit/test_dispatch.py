@@ -36,7 +36,7 @@ async def dispatching(folder: Path) -> AsyncIterator[tuple[Rig, Dispatcher, Chec
             site.journal, folder, site.artifacts, site.authority, checker, site.clock, [site.equipment], runners
         )
         site.on_change = made.wake
-        planning = asyncio.create_task(daemon._keep_planning(made))
+        planning = asyncio.create_task(daemon._keep_going(made, "planning"))
         serving = asyncio.create_task(site.runner.serve())
         try:
             yield site, made, checker

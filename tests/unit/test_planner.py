@@ -89,6 +89,18 @@ def test_a_machine_takes_one_step_and_the_next_waits_for_it() -> None:
             {"program_here": False},
             (Code.NO_PROGRAM, "the file body.gcode has not arrived", "edge job submit FILE.mfjob"),
         ),
+        (
+            {"program_here": False, "fetch": "34 % from files.acme"},
+            (Code.FETCHING, "its program body.gcode is being fetched: 34 % from files.acme", ""),
+        ),
+        (
+            {"program_here": False, "fetch": "0 %, waiting", "fetch_fails": True},
+            (
+                Code.NO_PROGRAM,
+                "its program body.gcode cannot be fetched yet: 0 %, waiting",
+                "edge job submit FILE.mfjob",
+            ),
+        ),
         ({"process": "mill"}, (Code.NO_MACHINE, "no machine here does mill", "")),
         ({"requires": {"material": "PETG"}}, (Code.UNMET, "prn-1: material is PLA, needs PETG", "")),
         (

@@ -85,7 +85,7 @@ def test_machines_come_in_the_order_of_the_file_with_their_defaults(tmp_path) ->
             SITE + "colour = 1\n",
             "site.colour: unknown key; known here: id, state_dir, socket, trust_root, profiles_dir",
         ),
-        (SITE + "[spool]\n", "spool: unknown key; known here: site, machines"),
+        (SITE + "[spoon]\n", "spoon: unknown key; known here: site, artifacts, spool, machines"),
         (SITE + 'machines = "prn-1"\n', "site.machines: unknown key; known here: id, state_dir, socket, trust_root,"),
         ('machines = "x"\n' + SITE, "machines: is 'x', must be a valid list"),
         (SITE + MACHINE.replace('driver = "gcode"\n', ""), 'machines[0].driver: is missing; add driver = "gcode"'),
@@ -126,6 +126,29 @@ def test_what_is_no_toml_says_where(tmp_path) -> None:
         sitefile.read(tmp_path / "site.toml")
     with pytest.raises(ConfigError, match=r"missing\.toml: cannot be read: No such file or directory; .*edge init"):
         sitefile.read(tmp_path / "missing.toml")
+
+
+def test_files_and_spool_have_their_places_and_limits(tmp_path) -> None:
+    config = load(tmp_path, SITE)
+    assert (config.artifacts.max_bytes, config.artifacts.ca, config.spool) == (8 * 1024**3, None, None)
+    more = '[artifacts]\nmax_bytes = 5\nca = "ca.pem"\n[spool]\ndir = "/media/stick"\n'
+    config = load(tmp_path, SITE + more)
+    assert (config.artifacts.max_bytes, config.artifacts.ca) == (5, tmp_path / "ca.pem")
+    assert config.spool is not None
+    assert config.spool.dir == Path("/media/stick")
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("[artifacts]\nmax_bytes = 0", "artifacts.max_bytes: is 0, must be greater than or equal to 1"),
+        ('[artifacts]\nsize = "1G"', "artifacts.size: unknown key; known here: max_bytes, ca"),
+        ("[spool]", 'spool.dir: is missing; add dir = "/var/spool/edge"'),
+        ('[spool]\npath = "/x"\ndir = "x"', "spool.path: unknown key; known here: dir"),
+    ],
+)
+def test_a_wrong_table_of_files_or_spool_is_named(tmp_path, table: str, says: str) -> None:
+    assert complaint(tmp_path, f"{SITE}{table}\n").startswith(says)
 
 
 # Where it is found
