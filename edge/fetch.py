@@ -175,14 +175,14 @@ class Fetcher:
 
     def _missing(self) -> dict[str, list[Need]]:
         """What is not here, or not written down as here, and can be got or is there already."""
-        now = self._clock.wall()
+        now = self._clock.now()
         with views.open_readonly(self._state_dir) as snapshot:
             needs = self._needs.of_open_orders(snapshot.connection)
             stored = stored_files(snapshot.connection)
         missing: dict[str, list[Need]] = {}
         for need in needs:
             here = self._artifacts.has(need.sha256)
-            if (here and need.sha256 not in stored) or (not here and need.sources and now < need.until):
+            if (here and need.sha256 not in stored) or (not here and need.sources and not now.passed(need.until)):
                 missing.setdefault(need.sha256, []).append(need)
         return missing
 

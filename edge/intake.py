@@ -114,10 +114,10 @@ class Intake:
         processes: frozenset[str],
         clock: SystemClock,
         free_bytes: Callable[[], int] | None = None,
-        remote: Remote | None = None,
-        nonce: NonceFile | None = None,
         max_bytes: int = MAX_BYTES,
         make_room: Callable[[], Awaitable[None]] | None = None,
+        remote: Remote | None = None,
+        nonce: NonceFile | None = None,
     ) -> None:
         self._journal = journal
         self._artifacts = artifacts

@@ -17,7 +17,7 @@ from edge.intake import Intake
 from edge.jobstate import Requested, StepState
 from edge.journal import Journal
 from edge.make_safe import event_of, leave_note, noted
-from edge.model.event import Draft, EventKind
+from edge.model.event import Draft, EventKind, stamp_text
 from edge.model.order import OnRestart
 from edge.plugins import Equipment
 from edge.runner import Runner
@@ -58,7 +58,7 @@ class Site:
         self._runners = runners
         self._clock = time.clock
         self.steering = Steering(journal, runners, self.job)
-        self._daemon = {"pid": os.getpid(), "version": version, "since": time.row()["now"]}
+        self._daemon = {"pid": os.getpid(), "version": version, "since": stamp_text(time.clock.now().wall)}
         self._time = time
 
     # Questions

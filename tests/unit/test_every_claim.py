@@ -11,7 +11,7 @@ import pytest
 from edge import runner
 from edge.authority import Authority
 from edge.errors import TrustError
-from edge.trust import Now, TrustRoot, admit
+from edge.trust import TrustRoot, admit, vouched
 from tests.helpers.rig import Rig, working_rig
 from tests.helpers.trust import ISSUER, Ceremony, keyid, root_document
 
@@ -46,9 +46,9 @@ async def test_a_claim_that_does_not_hold_is_found_at_admission(tmp_path, claim)
     strict = TrustRoot.model_validate(root_document(**root))
     async with working_rig(tmp_path) as site:
         raw, now = signed_order(site, signers), datetime.now(UTC)
-        assert admit(raw, Ceremony().snapshot(root=strict), Now(now)).reason == reason
+        assert admit(raw, Ceremony().snapshot(root=strict), vouched(now)).reason == reason
         with pytest.raises(TrustError):
-            Authority(strict).verified(raw, now)
+            Authority(strict).verified(raw, vouched(now))
 
 
 # An order that its issuer has not signed is taken under no root, so it cannot be about to begin.

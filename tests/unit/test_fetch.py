@@ -22,6 +22,7 @@ from edge.keeper import RESERVE_BYTES
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.partial import Partial
+from edge.timefloor import Source
 from tests.helpers.files import FileServer, answers, cut_after, etag_of, file_server, gives
 from tests.helpers.rig import Rig, rig
 
@@ -211,7 +212,7 @@ async def test_no_order_no_fetch(at: Setting) -> None:
     cancelled = await at.order(url, content=b"cancelled")
     await at.site.journal.record([Draft(EventKind.CANCEL_REQUESTED, "user:ada", {}, cancelled)])
     a_month = time_text(datetime.now(UTC).replace(microsecond=0) + timedelta(days=30))
-    at.site.clock = InTenDays()
+    at.site.clock = InTenDays(Source.HOST)
     async with at.fetching():
         other = b"the one that is fetched"
         await at.order(at.server.put("other", other), content=other, expires_at=a_month)

@@ -85,7 +85,7 @@ def test_machines_come_in_the_order_of_the_file_with_their_defaults(tmp_path) ->
             SITE + "colour = 1\n",
             "site.colour: unknown key; known here: id, state_dir, socket, trust_root, profiles_dir",
         ),
-        (SITE + "[spoon]\n", "spoon: unknown key; known here: site, artifacts, spool, machines"),
+        (SITE + "[spoon]\n", "spoon: unknown key; known here: site, time, artifacts, spool, machines"),
         (SITE + 'machines = "prn-1"\n', "site.machines: unknown key; known here: id, state_dir, socket, trust_root,"),
         ('machines = "x"\n' + SITE, "machines: is 'x', must be a valid list"),
         (SITE + MACHINE.replace('driver = "gcode"\n', ""), 'machines[0].driver: is missing; add driver = "gcode"'),
