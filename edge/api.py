@@ -136,6 +136,11 @@ def application(site: Site) -> web.Application:
         job_id, steering = request.match_info["job"], site.steering
         return web.json_response(await steering.cancel(job_id, actor_of(request), _reason(body)))
 
+    async def decline(request: web.Request) -> web.Response:
+        body = await _body(request)
+        job_id, steering = request.match_info["job"], site.steering
+        return web.json_response(await steering.decline(job_id, actor_of(request), _reason(body)))
+
     async def hold(request: web.Request) -> web.Response:
         body, wait_s = await _body(request), min(_whole(request, "wait", 0), FOLLOW_MAX_S)
         job_id, steering = request.match_info["job"], site.steering
@@ -194,6 +199,7 @@ def application(site: Site) -> web.Application:
             web.post("/v1/envelopes", take),
             web.get("/v1/jobs/{job}", job),
             web.post("/v1/jobs/{job}/cancel", cancel),
+            web.post("/v1/jobs/{job}/decline", decline),
             web.post("/v1/jobs/{job}/hold", hold),
             web.post("/v1/jobs/{job}/release", release),
             web.post("/v1/jobs/{job}/resolve", resolve),

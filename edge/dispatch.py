@@ -97,6 +97,8 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self.waits: Mapping[StepKey, tuple[Blocker, ...]] = {}
         self.open: Sequence[OpenStep] = ()  # what may start, as of the newest plan
+        self.given: dict[str, str] = {}  # by machine, the program that it was given last
+        self.checks = checker.results
         self.trouble = ""  # why nothing is planned and no stop is passed on; empty while that goes well
 
     def wake(self) -> None:
@@ -163,7 +165,8 @@ class Dispatcher:
         self.waits = {**unreadable, **made.waits}
         self.open = [item.open for item in steps.values()]
         for key, machine in made.assignments.items():
-            self._runners[machine].offer(steps[key].assignment)
+            if self._runners[machine].offer(steps[key].assignment):
+                self.given[machine] = steps[key].open.program
 
     def _read(self) -> _Seen:
         with views.open_readonly(self._state_dir) as snapshot:

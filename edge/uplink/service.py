@@ -81,6 +81,7 @@ class UplinkService:
 
     def __init__(
         self,
+        *,
         where: str,
         site: str,
         connect: Connect,
@@ -125,17 +126,17 @@ class UplinkService:
             "connections": self.connections,
             "received": self.received,
             "poison": self.poison,
+            "attention": self._attention(),
             "reporting": None if self._reporting is None else dict(self._reporting.view()),
         }
 
-    def attention(self) -> list[dict[str, Any]]:
-        """What of it wants a person."""
+    def _attention(self) -> list[str]:
         found = [f"the uplink does not work: {self.trouble}"] if self.trouble else []
         worst = self._worst()
         passing = worst is not None and worst.trouble in (Trouble.LOST, Trouble.UNREACHABLE)
         if worst is not None and not (passing and self._clock.mono_s() - self._since_s < OFFLINE_S):
             found.append(str(worst))
-        return [{"kind": "uplink", "text": text, "command": ""} for text in found]
+        return found
 
     def _worst(self) -> UplinkError | None:
         if self._error is not None:
@@ -171,21 +172,16 @@ class UplinkService:
         self._error = None
         self._denied.clear()
         log.info("connected to the broker %s", self._where)
-        work = [self._receive(uplink), self._tell_state(uplink)]
+        work = [self._receive(uplink), self._tell(uplink)]
         if self._reporting is not None:
             work.append(self._report(uplink, self._reporting))
         try:
-            await self._say(uplink, What.LINK, self._link(online=True))
             await _together(*work)
         except asyncio.CancelledError:
             with contextlib.suppress(UplinkError, TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
                     await uplink.publish(topic(self._site, What.LINK), self._link(online=False), retain=True)
             raise
-
-    def will(self) -> bytes:
-        """What the broker is to say when the connection is lost."""
-        return link(self._site, online=False)
 
     def _link(self, *, online: bool) -> bytes:
         return link(self._site, online=online, at=self._clock.stamp().at_wall)
@@ -236,13 +232,13 @@ class UplinkService:
             except IllegalTransitionError as error:
                 self._stumbled(message, str(error))
             except JournalError as error:
-                self._tell(f"the journal cannot be written: {error}")
+                self._stuck(f"the journal cannot be written: {error}")
                 await asyncio.sleep(RETRY_S)
                 continue
             except Exception as error:  # noqa: BLE001 - one message must not block the rest: logged whole, and counted
                 self._stumbled(message, f"internal error ({log_bug(log, error)})")
             else:
-                self._tell("")
+                self._stuck("")
             await message.ack()
             return
 
@@ -256,14 +252,15 @@ class UplinkService:
         self.poison += 1
         log.error("a message of %d bytes from %s is put aside: %s", len(message.payload), message.topic, why)
 
-    def _tell(self, trouble: str) -> None:
+    def _stuck(self, trouble: str) -> None:
         if trouble and trouble != self.trouble:
             log.error("%s; what came waits", trouble)
         self.trouble = trouble
 
     # What goes out
 
-    async def _tell_state(self, uplink: Uplink) -> None:
+    async def _tell(self, uplink: Uplink) -> None:
+        await self._say(uplink, What.LINK, self._link(online=True))
         told: object = None
         told_s = 0.0
         while True:

@@ -125,6 +125,11 @@ class Mosquitto:
             self._process.wait(DEADLINE_S)
             self._process = None
 
+    def has_saved(self, what: bytes) -> bool:
+        """Whether this is in the file that outlives a kill."""
+        path = self.folder / "mosquitto.db"
+        return path.exists() and what in path.read_bytes()
+
     def log(self) -> str:
         """What it has logged."""
         path = self.folder / "mosquitto.log"
