@@ -297,8 +297,9 @@ def _check_supported(order: JobOrder, processes: frozenset[str]) -> None:
 
 
 def _check_room(order: JobOrder, snapshot: Snapshot) -> None:
+    # Nothing is free: every order brings facts, and the reserve is for those of the orders that are here.
     room = max(0, snapshot.free_bytes - snapshot.reserve_bytes)
-    if order.total_bytes > room:
+    if order.total_bytes > room or not room:
         raise _RefusalError(
             Reason.STORAGE_FULL, f"the artifacts have {order.total_bytes} bytes, this site has room for {room}"
         )
