@@ -1,4 +1,4 @@
-"""Over a way that loses, doubles and reorders, with both sides dying at any step: in the end the copy is the journal."""
+"""Loss, doubling, other orders, and both sides dying at any step: in the end the copy is the journal."""
 
 from __future__ import annotations
 
