@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGES := edge drivers firmware_profiles hil_sim
 
-.PHONY: demo test check format peers bench clean
+.PHONY: demo test check format peers bench soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -35,6 +35,10 @@ peers: $(VENV)/.dev .venv/printrun/.installed
 	@$(PYTHON) -m venv .venv/printrun
 	@.venv/printrun/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement $<
 	@touch $@
+
+# kill -9 at random moments of prints; what was carried out must be the program. SEED=n repeats a run.
+soak: $(VENV)/.dev
+	@$(BIN)/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
 # BENCH=status or BENCH=printers measures that part alone. A host that cannot be installed is reported as missing.
 bench: $(VENV)/.dev

@@ -40,6 +40,10 @@ _NUMBER = re.compile(rb"N(-?\d+) ?")
 _WORD = re.compile(rb"([XYZ])([-+.\d]+)")
 
 
+NOT_THE_PROGRAM = 890_000_000
+"""What our driver sends by itself, before a program and to stop, is numbered from here."""
+
+
 @dataclass(slots=True)
 class Printer:
     """One paced wire. Times are seconds of time.monotonic."""
@@ -98,7 +102,7 @@ class Printer:
             self.last = number
             if command.startswith(b"G1"):
                 self.move = command  # every move of the bench's programs names X and Y
-            if not self.done:
+            if number < NOT_THE_PROGRAM and not self.done:
                 self.arrived_s.append(self.wire_free_s)
                 self.wire_bytes.append((self.wire_bytes[-1] if self.wire_bytes else 0) + len(line) + 1)
             return b"ok\n"

@@ -11,7 +11,9 @@ disagrees, what is told is on the side of caution. Rules:
    that only the machine knows, is `unknowable`; what is found beside that is not to be relied on.
 3. The duration is that of moves and dwells. Homing, probing, heating, tool changes and waiting for people depend on the
    machine and the day: they are counted, and each of them is a stop of the motion.
-4. A layer is a height in which a level move extrudes. A spiral has none.
+4. Where an axis stands before it is homed, and after its motor was released, nobody knows: the first move of such an
+   axis is `unplaced`. Only a lift of Z is not, relative and by `LIFT_MAX_MM` in all, as many programs begin with one.
+5. A layer is a height in which a level move extrudes. A spiral has none.
 """
 
 from __future__ import annotations
@@ -54,6 +56,9 @@ TIMELINE_POINTS = 200
 LAYERS_MAX = 100_000
 """More heights than this are not collected: no machine prints them, and memory is to be bounded."""
 
+LIFT_MAX_MM = 10.0
+"""How far Z may be lifted before it is homed: our choice, as much as a stop lifts it."""
+
 _PLANES = {"G17": (0, 1, 2, "IJ"), "G18": (2, 0, 1, "KI"), "G19": (1, 2, 0, "JK")}
 """The axes in which G2 and G3 turn, the third, and the words of the centre (gcode/motion/G2_G3.cpp)."""
 
@@ -94,6 +99,15 @@ class Unknowable:
     line: int
 
 
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """The first move of an axis of which nobody knows where it stands. `released`: it was known, before M18 or M84."""
+
+    axis: str
+    line: int
+    released: bool
+
+
 @dataclass(slots=True)
 class Analysis:
     """What was found. `extents_mm` has the axes that are moved; heaters have no extreme where they are never set.
@@ -117,6 +131,7 @@ class Analysis:
     tool_changes: int = 0
     retractions: int = 0
     unknowable: Unknowable | None = None
+    unplaced: Unplaced | None = None
 
 
 def analyse(lines: Iterable[tuple[int, str]], dynamics: Dynamics | None = None) -> Analysis:
@@ -145,6 +160,9 @@ class _Reader:
         self._layers_mm: set[float] = set()
         self._tool = "T0"
         self._retracted = False
+        self._placeless = set("XYZ")
+        self._released: set[str] = set()
+        self._lifted_mm = 0.0
         # RETRACT_LENGTH, RETRACT_FEEDRATE, RETRACT_RECOVER_LENGTH and _FEEDRATE: Marlin/Configuration_adv.h.
         self._retract_mm, self._retract_mm_per_s = 3.0, 45.0
         self._recover_extra_mm, self._recover_mm_per_s = 0.0, 8.0
@@ -191,6 +209,8 @@ class _Reader:
         """Where a move ends, and what it extrudes."""
         modes = self._modes
         feed_first, x, y, z, e, feed = given
+        if self._placeless:
+            self._note_place(number, given)
         if x is not None:
             self._extent_x.add(modes.x - modes.shift_x, number)
         if y is not None:
@@ -204,6 +224,18 @@ class _Reader:
                 self._note_layer(modes.z - modes.shift_z)
         if feed is not None or feed_first is not None:
             self._found.feed_mm_per_min.add(modes.feed_mm_per_min, number)
+
+    def _note_place(self, number: int, given: tuple[Number, ...]) -> None:
+        """A move while not every axis is known to stand where its name says."""
+        _, x, y, z, _, _ = given
+        moved = {axis for axis, value in (("X", x), ("Y", y), ("Z", z)) if value is not None} & self._placeless
+        if z is not None and moved == {"Z"} and not self._modes.absolute and float(z) >= 0.0:
+            self._lifted_mm += float(z) * self._modes.scale
+            if self._lifted_mm <= LIFT_MAX_MM:
+                return
+        if moved and self._found.unplaced is None:
+            axis = min(moved)
+            self._found.unplaced = Unplaced(axis, number, axis in self._released)
 
     def _note_layer(self, z_mm: float) -> None:
         if z_mm != self._layer_z_mm and len(self._layers_mm) < LAYERS_MAX:
@@ -246,14 +278,24 @@ class _Reader:
                 self._count(number, code, words)
         modes.carry_out(code, words)
 
+    def _release(self, named: set[str]) -> None:
+        """Motors are switched off: those named, or all (gcode/control/M17_M18_M84.cpp)."""
+        released = named or set("XYZ")
+        self._released |= (released & set("XYZ")) - self._placeless
+        self._placeless |= released & set("XYZ")
+
     def _is_unknowable(self, code: str, number: int) -> None:
         self._found.unknowable = self._found.unknowable or Unknowable(code, number)
 
     def _count(self, number: int, code: str, words: Words) -> None:
         """What is noted beside the motion."""
         found = self._found
+        if code in {"M18", "M84"} and "S" not in words:
+            self._release(words.keys() & set("XYZE"))
         if code in _PROBING:
             found.probings += 1
+            if code == "G28":
+                self._placeless -= words.keys() & set("XYZ") or set("XYZ")
         elif code[0] == "T" and code != self._tool:
             self._tool = code
             found.tool_changes += 1

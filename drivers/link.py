@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 import socket
+import struct
 import termios
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +65,17 @@ class Link:
             self._unwritten += data
             if len(self._unwritten) > WRITE_BUFFER_MAX_BYTES:
                 self._lose("the machine has stopped reading")
+
+    def set_dtr(self, raised: bool) -> bool:
+        """Raise or drop DTR; False where there is none: TCP, a pseudo-terminal, a port that is gone (tty_ioctl(4))."""
+        if self._closed or not isinstance(self._source, serial.Serial):
+            return False
+        request = termios.TIOCMBIS if raised else termios.TIOCMBIC
+        try:
+            fcntl.ioctl(self._fd, request, struct.pack("i", termios.TIOCM_DTR))
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Let go. Idempotent; sends nothing."""

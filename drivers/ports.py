@@ -14,7 +14,7 @@ them at random. What fits two devices is refused; nothing is ever opened to find
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serial.tools import list_ports
@@ -116,11 +116,22 @@ def present_ports(links: Path = LINKS) -> list[Adapter]:
 
 def find(wanted: str) -> str:
     """The path to open for `wanted`, as things are plugged in now. Raises `ConnectError` in words."""
+    return find_adapter(wanted).device
+
+
+def find_adapter(wanted: str) -> Adapter:
+    """What `wanted` names, as things are plugged in now; `device` is the path to open. Raises `ConnectError` in words.
+
+    A path that the kernel does not list (a pseudo-terminal, a link of the site's own) is itself; what is known of the
+    device that it leads to is told all the same.
+    """
     present = present_ports()
     device = choose(wanted, present)
     if not Path(device).exists():
         raise ConnectError(f"the port {device} does not exist; {_listed(present)}")
-    return device
+    real = str(Path(device).resolve())
+    behind = next((adapter for adapter in present if real == str(Path(adapter.device).resolve())), Adapter(device))
+    return replace(behind, device=device)
 
 
 def _same_name(one: Adapter, other: Adapter) -> bool:

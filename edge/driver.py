@@ -414,6 +414,16 @@ class DriverPlugin(ABC, Generic[ConnectionT, LimitsT]):
         Raises `ConnectError` or `IdentityError`.
         """
 
+    def make_safe(self, machine: Machine[ConnectionT, LimitsT], deadline_s: float) -> str:
+        """Switch off what heats, blows or turns, without a move; what the machine confirmed, in words.
+
+        For when no daemon runs: synchronous, from a thread or process of its own, with no journal and no open driver.
+        `deadline_s` is a time of the host's monotonic clock. Empty if this kind of machine has nothing to make safe.
+
+        Raises `ConnectError`, `IdentityError` or `NotConfirmedError`.
+        """
+        return ""
+
 
 async def shielded(work: Coroutine[None, None, None], name: str) -> None:
     """Carry `work` to its end even if the caller is cancelled meanwhile; the cancellation is raised afterwards.

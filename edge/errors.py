@@ -19,7 +19,9 @@
     │   └── StoreClosedError        written to after close
     ├── UplinkError                 the centre cannot be reached, or does not take a message (`edge.uplink.port`)
     ├── ArtifactError               a file is missing, too large, or not what its hash says
-    │   └── BundleError             a .mfjob bundle is malformed
+    │   ├── WrongHashError          its bytes are not those that its name says
+    │   ├── BundleError             a .mfjob bundle is malformed
+    │   └── FetchError              a source did not give a file, or gave another one
     └── DriverError                 the only errors a driver may raise
         ├── NotAcceptableError      the program asks for what the machine must not do; nothing moved
         └── MachineError            the machine or the way to it failed; says whether motion is possible
@@ -127,8 +129,16 @@ class ArtifactError(EdgeError):
     """A file is missing, too large, or not what its hash says."""
 
 
+class WrongHashError(ArtifactError):
+    """A file's bytes are not those that its name says."""
+
+
 class BundleError(ArtifactError):
     """A .mfjob bundle is malformed."""
+
+
+class FetchError(ArtifactError):
+    """A source did not give a file, or gave another one. Names the host, never the whole address."""
 
 
 class DriverError(EdgeError):

@@ -18,6 +18,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from edge.clock import SystemClock
@@ -93,6 +94,7 @@ class Execution:
         self._leaves = False
         self._left_standing = False
         self._stop_failure = ""
+        self.safe_by = ""  # who has the machine made safe
         self._suspended = suspended
         self._prompt: str | None = None  # what a machine that holds by itself says
         self._commanded = False  # a pause or a resume is under way
@@ -120,7 +122,9 @@ class Execution:
                 log.error("requests to %s were not passed on (%s)", self._machine, log_bug(log, error))
             if self._left_standing and executing.cancelled():
                 return None
-            return self._outcome(executing)  # also of one that ended by itself just before it was let go
+            return self._held_if_made_safe(
+                self._outcome(executing)
+            )  # also of one that ended by itself just before it was let go
         finally:
             executing.cancel()
             asking.cancel()
@@ -234,6 +238,15 @@ class Execution:
 
     # Its end
 
+    def _held_if_made_safe(self, outcome: Outcome) -> Outcome:
+        """Whoever made the machine safe wants no new attempt by the order's policy, and no end: a person is to look."""
+        said = f"{self.safe_by} had the machine made safe"
+        if self.safe_by and outcome.kind is OutcomeKind.STOPPED:
+            return replace(outcome, reason=said)
+        if self.safe_by and outcome.kind is OutcomeKind.FAILED:
+            return replace(outcome, kind=OutcomeKind.UNKNOWN, reason=f"{said}: {outcome.reason}")
+        return outcome
+
     def _outcome(self, done: asyncio.Task[Outcome]) -> Outcome:
         """What the end of a driver's `execute` means."""
         try:
@@ -257,7 +270,7 @@ class Execution:
         leaves = self._leaves and Capability.DETACH in self._driver.capabilities and not self.suspended
         if leaves and await self._let_go(executing):
             return
-        if failure := await made_safe(self._driver, self._driver_name, self._clock):
+        if failure := await stop_machine(self._driver, self._driver_name, self._clock.mono_s() + STOP_S):
             self._give_up(failure)
             return
         await asyncio.wait([executing], timeout=AFTER_STOP_S)
@@ -294,10 +307,10 @@ class Execution:
             self._executing.cancel()
 
 
-async def made_safe(driver: Driver, driver_name: str, clock: SystemClock) -> str:
+async def stop_machine(driver: Driver, driver_name: str, deadline_s: float) -> str:
     """Stop the machine; why it has not confirmed, empty if it has."""
     try:
-        await driver.stop(clock.mono_s() + STOP_S)
+        await driver.stop(deadline_s)
     except DriverError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - a driver's bug: nobody knows what the machine does now

@@ -21,18 +21,21 @@ class _OneLine(logging.Formatter):
         return message if calm else f"{record.levelname.lower()}: {message}"
 
 
-def set_up(state_dir: Path, *, verbose: bool) -> Path:
-    """Log to standard error and to a rotating file below `state_dir`; the file's path."""
+def set_up(state_dir: Path, *, verbose: bool = False, screen: bool = True) -> Path:
+    """Log to a rotating file below `state_dir`, and with `screen` to standard error; the file's path."""
     path = state_dir / "log" / "edge.log"
     path.parent.mkdir(exist_ok=True)
     file = logging.handlers.RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    screen = logging.StreamHandler(sys.stderr)
-    screen.setFormatter(_OneLine())
-    screen.setLevel(logging.DEBUG if verbose else logging.INFO)
+    handlers: list[logging.Handler] = [file]
+    if screen:
+        terminal = logging.StreamHandler(sys.stderr)
+        terminal.setFormatter(_OneLine())
+        terminal.setLevel(logging.DEBUG if verbose else logging.INFO)
+        handlers.append(terminal)
     root = logging.getLogger()
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
-    for handler in (file, screen):
+    for handler in handlers:
         root.addHandler(handler)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     return path

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from edge.artifacts import Artifacts
@@ -41,10 +41,11 @@ from edge.driver import (
     StillRunning,
 )
 from edge.errors import ArtifactError
-from edge.execution import made_safe, told, unknown
+from edge.execution import STOP_S, stop_machine, told, unknown
 from edge.jobstate import StepState
 from edge.journal import Journal, OpenRun, Standing, Transaction
 from edge.logs import log_bug
+from edge.make_safe import made_safe
 from edge.model.event import Draft, EventKind
 from edge.model.order import OnRestart, parse_order
 from edge.scribe import ACTOR, Scribe
@@ -61,8 +62,9 @@ STOP_REQUESTED = "a stop was requested"
 class LeftRun:
     """A run that has begun and has no end.
 
-    `stop_requested`: somebody had asked for its end before the daemon died. `refusal`: why the order is no longer what
-    was signed, or by nobody who may; empty if it is. It does not depend on the time: a print may outlast a root.
+    `stop_requested`: somebody had asked for its end before the daemon died. `refusal`: why the order is not what was
+    signed, or needs a compromised key; empty if neither. A print may outlast a root, and the rotation of a key.
+    `made_safe`: who switched the machine off while no daemon ran; empty if nobody has.
     """
 
     run: Run
@@ -71,6 +73,7 @@ class LeftRun:
     on_restart: OnRestart
     stop_requested: bool
     refusal: str = ""
+    made_safe: str = ""
 
     @property
     def forbids(self) -> str:
@@ -79,6 +82,8 @@ class LeftRun:
             return STOP_REQUESTED
         if self.refusal:
             return f"the order does not count any more: {self.refusal}"
+        if self.made_safe:
+            return self.made_safe
         return "" if self.on_restart is OnRestart.RESUME else f"the order says: {self.on_restart} after a restart"
 
     def go_on(self, resumed: Draft, resume: Resume) -> Callable[[Transaction], GoesOn]:
@@ -123,18 +128,21 @@ async def left_runs(
 
 
 async def _left_run(journal: Journal, artifacts: Artifacts, authority: Authority, left: OpenRun) -> LeftRun:
-    def read(transaction: Transaction) -> tuple[bytes, bytes, Standing]:
+    def read(transaction: Transaction) -> tuple[bytes, bytes, Standing, list[bytes], str]:
         standing = transaction.standing_of(left.job_id, left.part, left.step)
-        return transaction.payload_of(left.job_id), transaction.envelope_of(left.job_id), standing
+        payload, envelope = transaction.payload_of(left.job_id), transaction.envelope_of(left.job_id)
+        safe = made_safe(transaction, left.machine, left.run_id)
+        return payload, envelope, standing, transaction.roots(), safe
 
-    payload, envelope, standing = await journal.transact(read)
+    payload, envelope, standing, roots, safe = await journal.transact(read)
     order = parse_order(payload)
     step, program = work_of(order, left.step, artifacts)
     checkpoint = await journal.checkpoint_of(left.run_id)
     run = Run(left.run_id, left.job_id, left.part, step, left.attempt, checkpoint)
     (on_restart,) = [ordered.on_restart for ordered in order.steps if ordered.id == left.step]
     asked = standing.requested.ends_the_run
-    return LeftRun(run, program, left.machine, on_restart, asked, authority.refusal(envelope, order))
+    refusal = authority.forbids_going_on(envelope, order, roots)
+    return LeftRun(run, program, left.machine, on_restart, asked, refusal, safe)
 
 
 class Recoverer:
@@ -167,6 +175,8 @@ class Recoverer:
             case Finished(outcome=ended):
                 return ended
             case Lost():
+                if left.made_safe:
+                    recovery = replace(recovery, reason=f"{left.made_safe}; {recovery.reason}")
                 return await self._lost(driver, recovery)
             case At() | StillRunning():
                 return await self._go_on(driver, left, recovery)
@@ -210,7 +220,7 @@ class Recoverer:
         if left.on_restart is OnRestart.ABORT and not left.stop_requested:
             body = {"reason": "the order says: abort after a restart"}
             await self._scribe.record(Draft(EventKind.CANCEL_REQUESTED, ACTOR, body, job_id=left.run.job_id))
-        if failure := await made_safe(driver, self._machine.driver, self._clock):
+        if failure := await stop_machine(driver, self._machine.driver, self._clock.mono_s() + STOP_S):
             return unknown(f"{REASON}; {why}, and a stop was not confirmed: {failure}")
         return Outcome(OutcomeKind.STOPPED, Motion.POSSIBLE, f"{REASON}; {why}")
 
@@ -218,7 +228,7 @@ class Recoverer:
         """Nobody knows what became of the run. The machine that answers is made safe; that proves nothing else."""
         if not lost.same_machine:
             return unknown(lost.reason)
-        failure = await made_safe(driver, self._machine.driver, self._clock)
+        failure = await stop_machine(driver, self._machine.driver, self._clock.mono_s() + STOP_S)
         done = f"its stop was not confirmed: {failure}" if failure else "it was stopped, heaters off, and confirmed it"
         evidence: dict[str, Json] = {"stop_confirmed": not failure}
         return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, f"{lost.reason}; {done}", evidence)

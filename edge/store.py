@@ -167,7 +167,7 @@ class Store:
         try:
             with contextlib.ExitStack() as stack:
                 try:
-                    stack.enter_context(_locked(self.path))
+                    stack.enter_context(locked(self.path))
                     connection = stack.enter_context(contextlib.closing(_connect(self.path)))
                 except (JournalError, sqlite3.Error, OSError) as error:
                     self._call(_set_exception, self._opened, _in_words(self.path, error))
@@ -246,21 +246,29 @@ def _set_exception(future: asyncio.Future[None], error: BaseException) -> None:
         future.set_exception(error)
 
 
+def lock_of(path: Path) -> Path:
+    """The lock file of the database at `path`."""
+    return path.with_name(path.name + ".lock")
+
+
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file, whose text is the holder's process id."""
-    lock = path.with_name(path.name + ".lock")
+def locked(path: Path, holder: str = "") -> Iterator[None]:
+    """Hold the lock file, whose text is the holder's process id, and what it does if it is no daemon.
+
+    Raises `JournalError` if somebody else has it.
+    """
+    lock = lock_of(path)
     with lock.open("a+", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read(20).strip()
+            other = file.read(120).strip()
             raise JournalError(
-                f"{path} is in use by another process{f' ({holder})' if holder else ''}; one daemon has it at a time"
+                f"{path} is in use by another process{f' ({other})' if other else ''}; one daemon has it at a time"
             ) from None
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{os.getpid()}{f', {holder}' if holder else ''}\n")
         file.flush()
         yield
 

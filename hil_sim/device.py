@@ -64,6 +64,7 @@ class Device:
         self._note = note
         self._timer: asyncio.TimerHandle | None = None
         self._timer_for_s: float | None = None
+        self._held = False
         self._inbound = Pace(baud, self._deliver, self._wire.resume_reading)
         self._outbound = Pace(baud, wire.send, None)
 
@@ -77,6 +78,12 @@ class Device:
         self._note("reset")
         self._outbound.push(self._firmware.boot(self._clock.now_s()))
         self._keep_time()
+
+    def press_hold(self) -> None:
+        """The button at the machine that holds it, and the next time the one that lets it go on."""
+        self._note("go on" if self._held else "hold")
+        self._deliver(b"~" if self._held else b"!")
+        self._held = not self._held
 
     def stop(self) -> None:
         """Let go of timers and of the wire."""

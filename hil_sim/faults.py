@@ -2,21 +2,30 @@
 
 | name | argument | what happens |
 |---|---|---|
+| `cancel-after` | N | after N executed commands somebody cancels at the display: the host is asked to |
 | `corrupt` | share, 0 to 1 | this share of the incoming lines has one bit flipped before the firmware sees them |
 | `die-after` | N | the board resets after N executed commands: banner, line counter 0, heaters off |
 | `drop-ok` | N | the Nth `ok` of a numbered line is never sent |
 | `halt-after` | N | after N executed commands thermal protection kills the firmware, which is silent from then on |
 | `no-ok-after-resend` | | `Resend: n` comes without an `ok` after it, as some firmware does |
+| `pause-after` | N | after N executed commands somebody presses Pause at the display, and Resume a minute later |
+| `run-out-after` | N | after N executed commands the filament runs out: the firmware pauses, and carries out an M600 |
 | `silent-after` | N | after N executed commands the firmware hangs: reads, does and answers nothing until a reset |
 
-The commands are counted from the start of the simulator, over resets; each of the four counted faults happens once.
+A router has those of `GRBL_NAMES`, where N counts blocks and `ok`s of any line, and one of its own:
+
+| name | argument | what happens |
+|---|---|---|
+| `alarm-after` | N | a limit switch is hit after N executed blocks: ``ALARM:1``, and nothing more until a reset |
+
+The commands are counted from the start of the simulator, over resets; each counted fault happens once.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 _PIECE = re.compile(rb"[^\r\n]+|[\r\n]")
@@ -36,16 +45,21 @@ class Faults:
     halt_after: int | None = None
     no_ok_after_resend: bool = False
     silent_after: int | None = None
+    run_out_after: int | None = None
+    pause_after: int | None = None
+    cancel_after: int | None = None
+    alarm_after: int | None = None
 
     @classmethod
-    def parse(cls, texts: Iterable[str]) -> Faults:
-        """From `NAME` or `NAME=ARG` texts; raises `FaultError`."""
+    def parse(cls, texts: Iterable[str], names: Sequence[str] = ()) -> Faults:
+        """From `NAME` or `NAME=ARG` texts, of which the machine has `names` (a printer's); raises `FaultError`."""
+        names = names or NAMES
         values: dict[str, float | int | bool] = {}
         for text in texts:
             name, _, argument = text.partition("=")
             key = name.replace("-", "_")
-            if name not in NAMES:
-                raise FaultError(f"no fault is called {name!r}; there are {', '.join(NAMES)}")
+            if name not in names:
+                raise FaultError(f"no fault is called {name!r}; there are {', '.join(names)}")
             if key == "no_ok_after_resend":
                 if argument:
                     raise FaultError(f"fault {name} takes no argument")
@@ -57,7 +71,9 @@ class Faults:
         return cls(**values)  # type: ignore[arg-type]  # the loop has given each field its type
 
 
-NAMES = tuple(f.name.replace("_", "-") for f in fields(Faults))
+GRBL_NAMES = ("alarm-after", "die-after", "drop-ok", "silent-after")
+NAMES = tuple(name for f in fields(Faults) if (name := f.name.replace("_", "-")) != "alarm-after")
+"""Those of a printer."""
 
 
 def _share(name: str, argument: str) -> float:

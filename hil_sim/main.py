@@ -12,8 +12,9 @@ from typing import NoReturn
 
 from hil_sim.clock import ScaledClock
 from hil_sim.device import CommandLog, Device, Firmware, note_to_stderr
-from hil_sim.faults import NAMES, FaultError, Faults
+from hil_sim.faults import GRBL_NAMES, NAMES, FaultError, Faults
 from hil_sim.grbl import firmware as grbl
+from hil_sim.grbl import texts as grbl_texts
 from hil_sim.printer import firmware as printer
 from hil_sim.printer import texts
 from hil_sim.printer.board import Options
@@ -71,8 +72,10 @@ def _printer_arguments(machine: argparse.ArgumentParser) -> None:
         "--emergency-parser",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="act on M108, M112 and M410 as they arrive (default: yes)",
+        help="act on M108, M112, M410 and M876 as they arrive (default: yes)",
     )
+    machine.add_argument("--no-prompts", action="store_true", help="built without host prompts")
+    machine.add_argument("--no-thermal-protection", action="store_true", help="built without, and M115 says so")
     machine.add_argument(
         "--fault", metavar="NAME[=ARG]", action="append", default=[], help=f"may be repeated: {', '.join(NAMES)}"
     )
@@ -82,8 +85,21 @@ def _printer_arguments(machine: argparse.ArgumentParser) -> None:
 def _grbl_arguments(machine: argparse.ArgumentParser) -> None:
     _common_arguments(machine)
     machine.add_argument("--info", metavar="TEXT", default="", help="the text that $I shows, as stored with $I=TEXT")
-    machine.add_argument("--rx-bytes", metavar="N", type=_count, default=1023, help="room of the receive ring")
+    machine.add_argument("--plain", action="store_true", help="grbl 1.1 in the place of grblHAL")
+    machine.add_argument(
+        "--rx-bytes", metavar="N", type=_count, help="room of the receive ring (1023, and 128 with --plain)"
+    )
     machine.add_argument("--no-bf", action="store_true", help="no `Bf:` in status reports")
+    machine.add_argument("--work-position", action="store_true", help="reports tell WPos in the place of MPos")
+    place = machine.add_mutually_exclusive_group()
+    place.add_argument("--homed", action="store_true", help="a person has homed it before anybody connects")
+    place.add_argument("--locked", action="store_true", help="it is locked when it starts, until it is homed")
+    machine.add_argument(
+        "--g54", metavar="X,Y,Z", type=_place, default=(0.0, 0.0, 0.0), help="where the work zero lies (mm)"
+    )
+    machine.add_argument(
+        "--fault", metavar="NAME[=ARG]", action="append", default=[], help=f"may be repeated: {', '.join(GRBL_NAMES)}"
+    )
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -103,6 +119,14 @@ def _positive(text: str) -> float:
     return number
 
 
+def _place(text: str) -> tuple[float, float, float]:
+    try:
+        x, y, z = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not X,Y,Z in mm") from None
+    return x, y, z
+
+
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -111,13 +135,24 @@ def _count(text: str) -> int:
 
 def _machine(arguments: argparse.Namespace, record: Callable[[float, str, str], None]) -> Firmware:
     if arguments.machine == "grbl":
-        built = grbl.Options(info=arguments.info, rx_bytes=arguments.rx_bytes, reports_buffers=not arguments.no_bf)
-        return grbl.Firmware(built, record)
+        built = grbl.Options(
+            info=arguments.info,
+            rx_bytes=arguments.rx_bytes or (grbl_texts.PLAIN_RX_BYTES if arguments.plain else grbl_texts.RX_BYTES - 1),
+            plain=arguments.plain,
+            reports_buffers=not arguments.no_bf,
+            reports_work=arguments.work_position,
+            homed=arguments.homed,
+            locked=arguments.locked,
+            g54_mm=arguments.g54,
+        )
+        return grbl.Firmware(built, record, Faults.parse(arguments.fault, GRBL_NAMES))
     options = Options(
         uuid=arguments.uuid,
         advanced_ok=arguments.advanced_ok,
         emergency_parser=arguments.emergency_parser,
         rx_bytes=arguments.rx_bytes,
+        prompts=not arguments.no_prompts,
+        thermal_protection=not arguments.no_thermal_protection,
     )
     return printer.Firmware(options, Faults.parse(arguments.fault), record, arguments.seed)
 
@@ -156,13 +191,14 @@ def _unnoted(_text: str) -> None:
 
 
 async def _serve(device: Device, description: str) -> None:
-    """Run until SIGTERM or SIGINT; SIGUSR1 presses the reset button."""
+    """Run until SIGTERM or SIGINT; SIGUSR1 presses the reset button, SIGUSR2 a router's hold and start buttons."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     handlers: dict[signal.Signals, Callable[[], None]] = {
         signal.SIGTERM: stop.set,
         signal.SIGINT: stop.set,
         signal.SIGUSR1: device.press_reset,
+        signal.SIGUSR2: device.press_hold,
     }
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from drivers.analysis import Analysis, Extent, analyse, behind_g53, code_of, command_on
 from drivers.gcode.config import Limits, Range
-from drivers.gcode.profile import Profile
+from drivers.gcode.profile import MARLIN, Profile
 from edge.driver import NotAcceptableError, Prediction, Program, Value
 
 _CODE = re.compile(r"[GMT]\d")
@@ -53,6 +53,10 @@ def check_program(program: Program, limits: Limits, *profiles: Profile) -> Predi
     _within("nozzle temperature", found.nozzle_degc, limits.nozzle_degc, "degC", off=0.0)
     _within("bed temperature", found.bed_degc, limits.bed_degc, "degC", off=0.0)
     _within("chamber temperature", found.chamber_degc, _UNHEATED, "degC", off=0.0)
+    if found.unplaced is not None and all(profile.dialect == MARLIN for profile in profiles):
+        axis, line, released = found.unplaced.axis, found.unplaced.line, found.unplaced.released
+        what = "a move after its motor was released" if released else "a move before it is homed"
+        raise NotAcceptableError(f"line {line}: {axis}", what, "moves after G28, for nobody knows where it stands")
     timeline = tuple((done, round(seconds, 1)) for done, seconds in found.timeline)
     return Prediction(duration_s=round(found.duration_s, 1), facts=_facts(found), timeline=timeline)
 

@@ -48,8 +48,13 @@ class Connection(BaseModel):
     `uuid` is what the firmware must say in its answer to M115; another one is refused.
 
     `window` says how much may be in flight: ``one`` line at a time, or the ``full`` receive buffer of the firmware.
-    ``auto`` takes the full buffer only where single bytes cannot get lost or changed: over TCP, and where the profile
-    says that it is proven. Say ``full`` for a serial line that you know to be clean.
+    ``auto`` takes the full buffer only where single bytes cannot get lost or changed: over TCP, over USB that ends in
+    the printer's own controller (`drivers.gcode.window`), and where the profile says that it is proven. Say ``one``
+    where a serial server such as ser2net turns TCP into a bare UART, and ``full`` for a serial line that you know to be
+    clean.
+
+    `standby_after_s`: so long after a print was held its nozzle cools to standby. `unprotected_heaters`: print even if
+    the firmware does not say that it switches off a heater that runs away; only for a printer that is never alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +64,8 @@ class Connection(BaseModel):
     window: Literal["auto", "one", "full"] = "auto"
     uuid: Annotated[str | None, AfterValidator(_uuid)] = None
     url: Annotated[str | None, AfterValidator(_tcp)] = None
+    standby_after_s: float = Field(default=300.0, ge=0)
+    unprotected_heaters: bool = False
 
     @model_validator(mode="after")
     def _one_way(self) -> Connection:
@@ -73,7 +80,11 @@ class Connection(BaseModel):
 
 
 class Limits(BaseModel):
-    """What a program may ask of this printer. A heater without a range must not be heated."""
+    """What a program may ask of this machine. A heater without a range must not be heated.
+
+    For grbl the ranges are the machine's own coordinates (G53). `homing` says who homes it: a ``person`` at the
+    machine, and until then no work begins; or each ``program``, whose first line is then ``$H``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,6 +93,7 @@ class Limits(BaseModel):
     z_mm: Range
     nozzle_degc: Range = (0.0, 0.0)
     bed_degc: Range = (0.0, 0.0)
+    homing: Literal["person", "program"] = "person"
 
 
 Printer: TypeAlias = Machine[Connection, Limits]

@@ -183,6 +183,11 @@ class GrblStream:
         return not self._running and self._halt is _Halt.NO
 
     @property
+    def halting(self) -> bool:
+        """The machine is being stopped for good: a ``~`` now would let it go on."""
+        return self._halt is not _Halt.NO
+
+    @property
     def acked(self) -> int:
         """Number of the last program command that was acknowledged."""
         return self._acked

@@ -7,6 +7,9 @@ alarm 10 is the second motor of an axis for grbl, and the emergency stop for grb
 
 from __future__ import annotations
 
+LOCKED = 9
+"""The error of every line of G-code while the controller is locked."""
+
 ERRORS = {
     1: "a word of the line does not begin with a letter",
     2: "a number is missing or malformed",

@@ -83,6 +83,10 @@ _BANNER = re.compile(r"Grbl\w* \d\S* \[.*'\$'.*\]")
 _STATUS = re.compile(r"<([A-Z][a-z]+)(?::(\d+))?((?:\|[^|<>]*)*)>")
 _VERSION = re.compile(r"\[VER:([^:\]]+):([^\]]*)\]")
 _OPTIONS = re.compile(r"\[OPT:[^,\]]*,\d+,(\d+)")
+_MIST = re.compile(r"\[OPT:[^,\]]*M")
+_SETTING = re.compile(r"\$(\d+)=(\S*)")
+_NUMBER = r"[-+]?\d+(?:\.\d*)?"
+_OFFSET = re.compile(rf"\[(G5[4-9]|G92|TLO):({_NUMBER}(?:,{_NUMBER})*)\]")
 _BRACKETED = re.compile(r"\[(FIRMWARE|BOARD):([^\]]*)\]")
 
 
@@ -101,6 +105,11 @@ def parse(line: str) -> Reply:
     if text.startswith("[MSG:") and text.endswith("]"):
         return Notice(text[5:-1])
     return Banner(text) if _BANNER.fullmatch(text) else Text(text)
+
+
+def is_spoken(line: str) -> bool:
+    """Whether no firmware but one of this dialect says this line."""
+    return isinstance(parse(line), Banner | Refusal | Alarm | Status)
 
 
 def introduces(reply: Reply) -> bool:
@@ -125,6 +134,26 @@ def identity(replies: Iterable[Reply]) -> Firmware:
             found[match.group(1)] = match.group(2)
     name = "GrblHAL" if found.get("FIRMWARE", "").lower() == "grblhal" else "Grbl"
     return Firmware(f"{name} {version}" if version else "", found.get("BOARD", ""), info)
+
+
+def settings(replies: Iterable[Reply]) -> dict[str, str]:
+    """The answer to ``$$``: values by the number of the setting, as they stand there."""
+    matches = (_SETTING.match(reply.text) for reply in replies if isinstance(reply, Text))
+    return {match[1]: match[2] for match in matches if match}
+
+
+def offsets(replies: Iterable[Reply]) -> dict[str, tuple[float, ...]]:
+    """The answer to ``$#``: ``G54`` to ``G59``, ``G92`` and ``TLO`` as they stand there, less what is damaged."""
+    found: dict[str, tuple[float, ...]] = {}
+    for reply in replies:
+        if isinstance(reply, Text) and (match := _OFFSET.fullmatch(reply.text)):
+            found[match[1]] = tuple(map(float, match[2].split(",")))
+    return found
+
+
+def has_mist(replies: Iterable[Reply]) -> bool:
+    """Whether the answer to ``$I`` tells of mist coolant (M7): ``M`` in ``[OPT:…]`` (grbl/report.c)."""
+    return any(isinstance(reply, Text) and _MIST.match(reply.text) for reply in replies)
 
 
 def rx_bytes(replies: Iterable[Reply]) -> int | None:

@@ -36,6 +36,10 @@ class Memory:
         self._left = left
         self.reserved = left.reserved
 
+    def hold(self, held: bool) -> None:
+        """The print is held from now on, or goes on; the next heartbeat says so."""
+        self._left = replace(self._left, held=held)
+
     async def reserve(self, number: int, acked: int, heaters: Mapping[str, tuple[float, float]]) -> None:
         """Make durable that commands up to `number` may be sent from now on."""
         self._left = replace(self._left, reserved=number)

@@ -126,13 +126,16 @@ class ProgramTable(_Table):
 class Macro(_Table):
     """Commands of this firmware for what the driver does by itself. Empty where it has none; then it does not do it.
 
-    `pause` retracts and moves away, `resume` comes back to where the run was held (modes and feed rate are restored by
-    the driver); `standby` cools the nozzle of a held run. A stop is `make_safe`, which turns everything off without a
-    move, and in the middle of a program `park`. `abort` stops everything at once, whatever it costs.
+    `begin` is sent before a program, and neither moves nor heats: millimetres, absolute coordinates for all axes, the
+    plane XY, speed and flow at 100 %, which is what the check takes for granted. `pause` retracts and moves away,
+    `resume` comes back to where the run was held (modes and feed rate are restored by the driver); `standby` cools the
+    nozzle of a held run. A stop is `make_safe`, which turns everything off without a move, and in the middle of a
+    program `park`. `abort` stops everything at once, whatever it costs.
     """
 
     report_temperatures: Command = ""
     break_wait: Command = ""
+    begin: tuple[Command, ...] = ()
     pause: tuple[Command, ...] = ()
     resume: tuple[Command, ...] = ()
     standby: tuple[Command, ...] = ()
@@ -170,12 +173,17 @@ class Profile(_Table):
         return self
 
 
-def named(name: str, user_dir: Path | None, dialect: str = MARLIN) -> Profile:
-    """The profile `name`. Raises `DriverError`, also if it is for another dialect."""
+def loaded(name: str, user_dir: Path | None) -> Profile:
+    """The profile `name`, of whatever dialect. Raises `DriverError`."""
     try:
-        profile = firmware_profiles.load(name, Profile, user_dir)
+        return firmware_profiles.load(name, Profile, user_dir)
     except firmware_profiles.ProfileError as error:
         raise DriverError(str(error)) from error
+
+
+def named(name: str, user_dir: Path | None, dialect: str = MARLIN) -> Profile:
+    """The profile `name`. Raises `DriverError`, also if it is for another dialect."""
+    profile = loaded(name, user_dir)
     if profile.dialect != dialect:
         raise DriverError(f"the profile {name!r} is for the dialect {profile.dialect!r}, not {dialect!r}")
     return profile

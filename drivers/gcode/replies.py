@@ -1,8 +1,13 @@
 """What a Marlin-like firmware says, line by line. PURE.
 
-Every form here was seen on Marlin 2.1.2.1 or on OctoPrint's virtual printer; texts are those of
-Marlin/src/core/language.h and Marlin/src/gcode/queue.cpp (2.1.2.1). A line that fits no form is `Text`: it is shown to
-people and moves nothing.
+The forms of Marlin were seen on 2.1.2.1 or on OctoPrint's virtual printer; texts are those of
+Marlin/src/core/language.h and Marlin/src/gcode/queue.cpp (2.1.2.1). Those of others are read from their sources, not
+tried: Prusa-Firmware 3.14 (Firmware/cmdqueue.cpp, Marlin_main.cpp, messages.cpp), Prusa-Firmware-Buddy 6.3.0
+(lib/Marlin), RepRapFirmware 3.5.3 (src/GCodes/GCodes.cpp, GCodes2.cpp), Smoothieware at bb41e992
+(src/modules/communication/GcodeDispatch.cpp).
+
+A line that fits no form is `Text`: it is shown to people and moves nothing. But what begins like an error and fits no
+form is `Fatal`: what nobody understands is never taken for success.
 """
 
 from __future__ import annotations
@@ -24,14 +29,14 @@ class Ok:
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """``Resend: n``: send line `line` next; everything below it was taken."""
+    """``Resend: n`` or ``rs N4``: send line `line` next; everything below it was taken."""
 
     line: int
 
 
 @dataclass(frozen=True, slots=True)
 class LineError:
-    """The last line read was refused: checksum, number, or missing checksum. `last_line` was the last one taken."""
+    """The last line read was refused or lost: checksum, number, overrun. `last_line`, if told, was the last taken."""
 
     text: str
     last_line: int | None
@@ -46,7 +51,10 @@ class Fatal:
 
 @dataclass(frozen=True, slots=True)
 class UnknownCommand:
-    """``echo:Unknown command: "…"``: the command before the next ``ok`` was not carried out."""
+    """``echo:Unknown command: "…"``: the command before the next ``ok`` was not carried out.
+
+    `command` is empty where the firmware does not repeat it.
+    """
 
     command: str
 
@@ -105,13 +113,37 @@ Reply: TypeAlias = (
 _RESEND = re.compile(r"(?:resend|rs):?\s*N?(\d+)", re.IGNORECASE)
 _LINE_ERROR = re.compile(
     r"error:\s*(?:checksum mismatch|line number is not last line number|no checksum with line number"
-    r"|no line number with checksum|expected line|missing checksum|wrong checksum|bad checksum)",
+    r"|no line number with checksum|expected line|missing checksum|wrong checksum|bad checksum)"
+    # Prusa-Firmware: the receive buffer ran over and was thrown away, or half a line was.
+    r"|full rx buffer$|rx timeout$",
     re.IGNORECASE,
 )
 _LAST_LINE = re.compile(r"last line:\s*(\d+)", re.IGNORECASE)
-_UNKNOWN = re.compile(r'echo:\s*unknown command:\s*"?(.*?)"?$', re.IGNORECASE)
+_ACTION = re.compile(r"// ?action:\s*(.*)$")
+"""Prusa-Firmware has a blank behind the slashes (Firmware/messages.cpp, MSG_OCTOPRINT_…)."""
+_UNKNOWN = re.compile(
+    r'echo:\s*unknown command:\s*"?(?P<marlin>.*?)"?$'
+    r"|unknown [GMD] code:\s*(?P<prusa>.*)$"  # Prusa-Firmware: MSG_UNKNOWN_CODE
+    r"|(?:error|warning):\s*(?P<reprap>[GMT][\d.]+)\b[^:]*: command is not supported\b"
+    r"|error:\s*bad command:\s*(?P<bad>.*)$",  # RepRapFirmware
+    re.IGNORECASE,
+)
 _BUSY = re.compile(r"(?:echo:\s*)?busy:\s*(.*)$", re.IGNORECASE)
-_NOT_DONE = re.compile(r"echo:\s*(?:cold extrusion prevented|too long extrusion prevented|home .*first)", re.IGNORECASE)
+_ERROR = re.compile(r"(?:error\b|!!):?\s*", re.IGNORECASE)
+_HALTED = re.compile(
+    r"printer stopped due to errors"  # Marlin, Buddy: said to each move, which is then left out
+    r"|.*\bhalt asserted\b|.*\breset or (?:\$x or )?m999 required\b|entering alarm/halt state"  # Smoothieware
+    r"|.*: machine is halted$",  # RepRapFirmware
+    re.IGNORECASE,
+)
+_NOT_DONE = re.compile(
+    r"(?:echo:)?\s*(?P<marlin>(?:cold extrusion|too long extrusion) prevented.*|home .*(?:first|before z).*"
+    r"|hotend too cold.*|.*\binvalid extruder\b.*|\?.*)"
+    # RepRapFirmware: `Error: G1: insufficient axes homed`; the command was left out, and all others are not.
+    r"|error:\s*(?P<reprap>[GMT][\d.]+\b[^:]*: .*)"
+    r"|error:\s*(?P<smoothie>.*entire move ignored.*)",
+    re.IGNORECASE,
+)
 _OK_LINE = re.compile(r"\bN(\d+)")
 _HEATER = re.compile(r"\b(T\d?|B|C):\s*(-?\d+(?:\.\d+)?)\s*/\s*(-?\d+(?:\.\d+)?)")
 _AXIS = re.compile(r"\b([XYZE]):\s*(-?\d+(?:\.\d+)?)")
@@ -124,26 +156,37 @@ def parse(line: str) -> list[Reply]:
         return [Ok()]
     if text.startswith(("ok ", "ok\t")):
         rest = text[2:].strip()
+        if _HALTED.match(rest):  # Smoothieware's answer to M112
+            return [Fatal(rest)]
+        if rest.startswith("- "):  # and what it says of a line that it left out
+            return [UnknownCommand("") if rest == "- ignored" else NotDone(rest[2:]), Ok()]
         number = _OK_LINE.search(rest)
         return [*_values(rest), Ok(int(number.group(1)) if number else None)]
-    if text == "start":
+    if text == "start" or text.startswith("Smoothie Running @"):
         return [Boot()]
     if match := _RESEND.match(text):
         return [Resend(int(match.group(1)))]
-    if text.lower().startswith(("error:", "!!")):
-        if _LINE_ERROR.match(text):
-            last = _LAST_LINE.search(text)
-            return [LineError(text, int(last.group(1)) if last else None)]
-        return [Fatal(text.removeprefix("Error:").removeprefix("!!").strip())]
-    if text.startswith("//action:"):
-        return [Action(text.removeprefix("//action:"))]
+    if _LINE_ERROR.match(text):
+        last = _LAST_LINE.search(text)
+        return [LineError(text, int(last.group(1)) if last else None)]
+    if match := _ACTION.match(text):
+        return [Action(match.group(1))]
     if match := _UNKNOWN.match(text):
-        return [UnknownCommand(match.group(1))]
+        return [UnknownCommand(_said(match))]
     if match := _BUSY.match(text):
         return [Busy(match.group(1))]
-    if _NOT_DONE.match(text):
-        return [NotDone(text.removeprefix("echo:").strip())]
+    error = _ERROR.match(text)
+    if _HALTED.match(text):
+        return [Fatal(text[error.end() :] if error else text)]
+    if match := _NOT_DONE.match(text):
+        return [NotDone(_said(match))]
+    if error:
+        return [Fatal(text[error.end() :] or "it is halted")]
     return [*_values(text)] or [Text(text)]
+
+
+def _said(match: re.Match[str]) -> str:
+    return next(part for part in match.groups() if part is not None).strip()
 
 
 def _values(text: str) -> list[Reply]:

@@ -18,9 +18,13 @@ command that was taken is carried out unless the board is reset. So a print goes
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from drivers.analysis import code_of, position_after, words_of
+from drivers.analysis import Position, code_of, position_after, words_of
+
+MACRO_BASE = 900_000_000
+"""What the driver sends by itself is numbered from here: no program comes so far, so the firmware's counter alone says
+that it is not the program's any more."""
 
 POSITION_TOLERANCE_MM = 0.02
 """M114 prints two decimals (Marlin/src/gcode/host/M114.cpp); an honest position differs by half of the last one."""
@@ -38,12 +42,13 @@ _HEATERS = {"M104": "T", "M109": "T", "M140": "B", "M190": "B", "M141": "C", "M1
 class Standing:
     """What a program has brought about: the axes that it knows, in mm as M114 tells them, and the heaters it has set.
 
-    An axis is left out while only the machine knows it: after homing, until the first absolute move.
+    An axis is left out while only the machine knows it: after homing, until the first absolute move. `at`: modes.
     """
 
     position_mm: Mapping[str, float]
     targets_degc: Mapping[str, float]
     absolute: bool
+    at: Position | None = field(default=None, compare=False)
 
 
 def standing_after(program: Iterable[str], count: int) -> Standing:
@@ -60,7 +65,7 @@ def standing_after(program: Iterable[str], count: int) -> Standing:
     found = position_after(noting(), count)
     axes = {"X": found.x_mm, "Y": found.y_mm, "Z": found.z_mm}
     known = {axis: value for axis, value in axes.items() if value is not None}
-    return Standing(known, targets_degc, found.absolute)
+    return Standing(known, targets_degc, found.absolute, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class Left:
     """What the last daemon wrote down. `reserved` is durable before it is sent; the rest is from its last heartbeat.
 
     `heaters` maps a name to (actual, target) in degC; `at_mono_s` is the host's monotonic clock of the boot `boot_id`.
+    `held`: the print was paused; from then on the firmware's counter is the driver's own, until the print goes on.
     """
 
     reserved: int
@@ -77,6 +83,7 @@ class Left:
     serial: str
     at_mono_s: float
     heaters: Mapping[str, tuple[float, float]]
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,8 @@ def doubt(left: Left, found: Found, gap_max_s: float, expected: Standing) -> str
         return "the printer was reset in between"
     if found.serial != left.serial:
         return f"another printer is there: {found.serial or 'without a UUID'} instead of {left.serial or 'none'}"
+    if left.held and found.counted >= MACRO_BASE:
+        return "the print was held: the printer stands where it was parked, and not where the program left it"
     if found.counted == 0:
         return "the printer counts from 0: it was reset in between, or had taken nothing yet"
     if not left.acked <= found.counted <= left.reserved:

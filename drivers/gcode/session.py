@@ -33,6 +33,9 @@ class Session:
         self.stream = GcodeStream(Wire(), self._clock.mono_s())
         self.failure: MachineError | None = None
         self.restarted = False  # the failure is that the board has just booted
+        self.gone = False  # nothing can be heard over this link any more
+        self._patient = False
+        self.overhear: Callable[[bytes], None] = lambda data: None  # what comes, whatever has latched
 
     # Connection
 
@@ -51,6 +54,7 @@ class Session:
 
     def close(self) -> None:
         """Let go of the link. Idempotent; sends nothing."""
+        self.gone = True
         self.fail(NotConfirmedError("the connection was closed"))
         if self._link is not None:
             self._link.close()
@@ -122,6 +126,22 @@ class Session:
             self._context.record_bytes(">", data)
             self._link.write(data)
 
+    def be_patient(self, patient: bool) -> None:
+        """Whether the firmware waits for a person and says nothing meanwhile: then silence is no sign of anything."""
+        if self._patient and not patient:
+            self.stream.excuse(self._clock.mono_s())
+        self._patient = patient
+
+    async def pulse_dtr(self, down_s: float) -> bool:
+        """Drop DTR for so long; False where the link has none. Resets most boards with a USB bridge."""
+        if self._link is None or not self._link.set_dtr(False):
+            return False
+        try:
+            await asyncio.sleep(down_s)
+        finally:
+            self._link.set_dtr(True)
+        return True
+
     def fail(self, error: MachineError) -> None:
         """Latch: this connection is of no use any more."""
         if self.failure is not None:
@@ -148,15 +168,20 @@ class Session:
     def received(self, data: bytes) -> None:
         """Bytes came from the link."""
         self._context.record_bytes("<", data)
+        self.overhear(data)
         now_s = self._clock.mono_s()
         self._after(self.stream.receive(data, now_s), now_s)
 
     def link_lost(self, reason: str) -> None:
         """The link broke: what the machine does now, nobody knows."""
+        self.gone = True
+        self.overhear(b"")
         self.fail(NotConfirmedError(f"the link to the machine broke: {reason}"))
 
     def _tick(self) -> None:
         self._timer = None
+        if self._patient:
+            return
         now_s = self._clock.mono_s()
         data, events = self.stream.tick(now_s)
         if data:
@@ -186,7 +211,7 @@ class Session:
         if self._drained is not None and not self._drained.done() and self.stream.drained:
             self._drained.set_result(None)
         deadline_s = self.stream.deadline_s()
-        if deadline_s is None:
+        if deadline_s is None or self._patient:
             return
         at_s = self._loop.time() + max(0.0, deadline_s - now_s)
         # A timer that is early finds nothing to do and is set anew; one for each line would cost more than the line.

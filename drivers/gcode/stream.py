@@ -17,7 +17,8 @@ Rules
 5. Nothing is guessed after a silence: a line with a number far ahead is refused by the firmware with the last number
    it took (`PROBE_NUMBER`), and that is the truth.
 6. A line whose ``N`` was garbled is no numbered line to the firmware: it says that it does not know that command, and
-   then ``ok``. The text is not the one sent, so that ``ok`` acknowledges nothing and the line goes out again.
+   then ``ok``. The text is not the one sent, so that ``ok`` acknowledges nothing and the line goes out again. So does
+   a request or a probe that comes back with one character changed: no need to wait until it is overdue.
 7. A failure latches. Nothing more is sent until a new stream is made on a new connection.
 
 Source of the protocol: Marlin/src/gcode/queue.cpp (2.1.2.1), `get_serial_commands` and `flush_and_request_resend`.
@@ -132,6 +133,7 @@ class _Line:
     expects: Callable[[Reply], bool] | None = None
     sets_counter: bool = False
     asked_again: int = 0
+    busy: bool = False
     replies: list[Reply] = field(default_factory=list)
 
     def is_answered(self) -> bool:
@@ -151,6 +153,10 @@ def numbered(number: int, command: str) -> bytes:
     """``N<number> <command>*<checksum>`` with its line end."""
     body = f"N{number} {command}".encode("ascii")
     return b"%b*%d\n" % (body, checksum(body))
+
+
+def _differs_in_one(one: str, other: str) -> bool:
+    return len(one) == len(other) and sum(a != b for a, b in zip(one, other, strict=True)) == 1
 
 
 class GcodeStream:
@@ -231,6 +237,10 @@ class GcodeStream:
         """Ask the firmware for its counter; `Probed` follows."""
         self._probe_due = True
 
+    def excuse(self, now_s: float) -> None:
+        """The silence until now had a reason; time-outs begin anew."""
+        self._moved_s = self._heard_s = now_s
+
     # What is so
 
     @property
@@ -250,6 +260,11 @@ class GcodeStream:
         return self._acked
 
     @property
+    def blocked(self) -> bool:
+        """The firmware has said that it is busy with the oldest line in flight: it has taken that, and is at it."""
+        return bool(self._flight) and self._flight[0].busy
+
+    @property
     def window_bytes(self) -> int:
         """Bytes that may be in flight now; 0 is one line at a time."""
         trusted = self._clean >= CLEAN_LINES and self.resends < DISTRUST_ERRORS
@@ -262,7 +277,7 @@ class GcodeStream:
         out: list[bytes] = []
         while self._failure is None and not self._probing and self._resend_ok_until_s is None:
             if self._probe_due:
-                if self._flight:
+                if self._flight and not self._probes_unanswered:
                     break
                 self._probe_due = False
                 self._heard_s = now_s
@@ -331,8 +346,15 @@ class GcodeStream:
                 self._moved_s = now_s
                 self._resend_ok_until_s = now_s + RESEND_OK_S
                 return self._resend(line)
-            case LineError() | Busy():
+            case LineError():
+                # Not every one is followed by a `Resend`: Prusa's "Full RX Buffer" and "RX timeout" are not.
                 self._moved_s = now_s
+                self._clean = 0
+                return [Heard(reply)]
+            case Busy():
+                self._moved_s = now_s
+                if self._flight:
+                    self._flight[0].busy = True
                 return [Heard(reply)]
             case Boot():
                 return self._fail("the printer has restarted", Cause.RESTARTED)
@@ -346,7 +368,10 @@ class GcodeStream:
                     return self._fail(f'the firmware does not know the command "{command}"', Cause.SAID)
                 self._garbled = True
                 return [Heard(reply)]
-            case NotDone(text=text) if self._numbered_in_flight():
+            case UnknownCommand(command=command) if self._is_garbled(command):
+                self._garbled = True
+                return [Heard(reply)]
+            case NotDone(text=text) if any(line.number is not None for line in self._flight):
                 return self._fail(f"the firmware did not carry out a command: {text}", Cause.SAID)
             case _:
                 if self._flight and self._flight[0].number is None:
@@ -368,8 +393,39 @@ class GcodeStream:
             return []
         if self._garbled:
             self._garbled = False
-            return self._refuse(self._flight[0].number or 0) if self._numbered_in_flight() else []
+            return self._left_out()
         return self._acknowledge(number)
+
+    def _is_garbled(self, command: str) -> bool:
+        """Whether what the firmware does not know is our probe or request, with one character changed on its way."""
+        if self._probing:
+            return _differs_in_one(command, f"N{PROBE_NUMBER} M105")
+        return bool(self._flight) and _differs_in_one(command, self._flight[0].command)
+
+    def _left_out(self) -> list[Event]:
+        """The ``ok`` of a line that the firmware did not recognise."""
+        if self._probing:
+            self._probing = False
+            self._probe_due = True
+            self._probes_unanswered += 1
+            return self._give_up_probing() if self._probes_unanswered > self._wire.max_resends else []
+        if not self._flight:
+            return []
+        if (number := self._flight[0].number) is not None:
+            return self._refuse(number)
+        line = self._land()
+        line.replies.clear()
+        self._again.appendleft(line)
+        return self._asked_too_often(line)
+
+    def _asked_too_often(self, line: _Line) -> list[Event]:
+        line.asked_again += 1
+        if line.asked_again <= self._wire.max_resends:
+            return []
+        return self._fail(f"{line.command} was sent {line.asked_again} times and never answered", Cause.SILENT)
+
+    def _give_up_probing(self) -> list[Event]:
+        return self._fail("the printer talks, but does not say which line it took", Cause.SILENT)
 
     def _acknowledge(self, number: int | None) -> list[Event]:
         """One ``ok``; with its line number (ADVANCED_OK) also the lines whose ``ok`` was lost before it."""
@@ -449,10 +505,9 @@ class GcodeStream:
                 events += self._done(line)
             else:
                 line.replies.clear()
-                line.asked_again += 1
-                if line.asked_again > self._wire.max_resends:
-                    reason = f"{line.command} was sent {line.asked_again} times and never answered"
-                    return [*events, *self._fail(reason, Cause.SILENT)]
+                line.busy = False
+                if failed := self._asked_too_often(line):
+                    return [*events, *failed]
                 back.append(line)
         self._again.extendleft(reversed(back))
         return [*events, *(self._fits(last_line) or [Probed(last_line)])]
@@ -499,6 +554,6 @@ class GcodeStream:
         if self._probing:
             self._probes_unanswered += 1
             if self._probes_unanswered > self._wire.max_resends:
-                return b"", self._fail("the printer talks, but does not say which line it took", Cause.SILENT)
+                return b"", self._give_up_probing()
         # The line end first: what a broken line left in the firmware's buffer must not swallow the probe.
         return b"\n" + self._start_probe(now_s), []

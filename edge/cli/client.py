@@ -17,8 +17,8 @@ TIMEOUT_S = 150.0
 class _Connection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("edge", timeout=TIMEOUT_S)
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("edge", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
@@ -27,9 +27,15 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def call(path: Path, method: str, target: str, body: dict[str, Any] | IO[bytes] | None = None) -> Any:
+def call(
+    path: Path,
+    method: str,
+    target: str,
+    body: dict[str, Any] | IO[bytes] | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Any:
     """One request; the JSON of the answer. Raises `NotRunningError`, or `RefusedError` with the daemon's sentence."""
-    connection = _Connection(path)
+    connection = _Connection(path, timeout_s)
     content = json.dumps(body).encode() if isinstance(body, dict) else body
     try:
         connection.request(method, target, content)

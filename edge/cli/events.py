@@ -19,6 +19,9 @@ from edge.views import open_readonly
 FOLLOW_WAIT_S = 30
 PAGE = 1000
 
+SAID = ("outcome", "reason", "firmware", "problem", "confirmed")
+"""Of an event's body, what is shown of it: the first that is there."""
+
 
 def events(args: argparse.Namespace) -> int:
     """Print the last events; with --follow also each one that comes."""
@@ -52,7 +55,14 @@ def line(event: Mapping[str, Any], *, job: bool = True) -> str:
     """One event on one line of the terminal; without `job` on a page that is about one job anyway."""
     about = [event[key] for key in ("machine", "job_id") if event.get(key) and (job or key != "job_id")]
     body = event["body"]
-    said = next((str(body[key]) for key in ("outcome", "resolution", "reason", "firmware") if body.get(key)), "")
+    said = next(
+        (
+            str(body[key])
+            for key in ("outcome", "resolution", "reason", "firmware", "problem", "confirmed")
+            if body.get(key)
+        ),
+        "",
+    )
     when, who = text.clock_time(event["at_wall"]), f"({event['actor']})"
     parts = [f"{event['seq']:>5}", when, event["kind"], *about, who, said]
     return text.clip("  ".join(part for part in parts if part), text.WIDTH)

@@ -9,7 +9,7 @@ from edge.cli.args import Commands, command
 
 
 def add_site_commands(commands: Commands) -> None:
-    """`demo`, `init`, `check`, `run`, `status`, `machines`, `jobs`, `why` and `events`."""
+    """`demo`, `init`, `check`, `run`, `restart`, `make-safe`, `status`, `machines`, `jobs`, `why` and `events`."""
     demo = command(commands, "demo", "the whole story in one terminal, with a simulated printer", _demo)
     demo.add_argument("--keep", action="store_true", help="leave the demo's folder where it is")
 
@@ -23,6 +23,12 @@ def add_site_commands(commands: Commands) -> None:
     summary = 'begin the daemon anew; a job whose order says on_restart = "resume" goes on where it stood'
     restart = command(commands, "restart", summary, _restart)
     restart.add_argument("--force", action="store_true", help="even if a job is running that will be stopped by it")
+
+    summary = "stop machines and switch them off, with the daemon or without it; this is no emergency stop"
+    safe = command(commands, "make-safe", summary, _make_safe)
+    safe.add_argument("machines", nargs="*", metavar="MACHINE", help="(default: all)")
+    within = "how long a machine may take to confirm, at most 120 (default: 60)"
+    safe.add_argument("--within", type=float, default=60.0, metavar="SECONDS", help=within)
 
     status = command(commands, "status", "what needs a hand, the machines and the open jobs", _status)
     status.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
@@ -38,9 +44,11 @@ def add_site_commands(commands: Commands) -> None:
 
 
 def add_job_commands(job_commands: Commands) -> None:
-    """`job submit`, `job show`, `job cancel`, and those of `_add_steering_commands`."""
+    """`job submit`, `job import`, `job show`, `job cancel`, and those of `_add_steering_commands`."""
     submit = command(job_commands, "submit", "hand a signed bundle to the site", _job_submit)
-    submit.add_argument("file", type=Path, metavar="FILE.mfjob")
+    submit.add_argument("file", type=Path, metavar="FILE")
+    stick = command(job_commands, "import", "hand all bundles on a stick to the site", _job_import)
+    stick.add_argument("dir", type=Path, metavar="DIR", help="where the stick is mounted, or a folder on it")
     show = command(job_commands, "show", "all that is known of a job", _job_show)
     show.add_argument("job", metavar="JOB", help="its id, or enough of it")
     cancel = command(job_commands, "cancel", "end a job; a running machine is stopped", _job_cancel)
@@ -109,6 +117,12 @@ def _restart(args: argparse.Namespace) -> int:
     return restart.restart(args)
 
 
+def _make_safe(args: argparse.Namespace) -> int:
+    from edge.cli import make_safe
+
+    return make_safe.make_safe(args)
+
+
 def _status(args: argparse.Namespace) -> int:
     from edge.cli import status
 
@@ -143,6 +157,12 @@ def _job_submit(args: argparse.Namespace) -> int:
     from edge.cli import jobs
 
     return jobs.submit(args)
+
+
+def _job_import(args: argparse.Namespace) -> int:
+    from edge.cli import job_import
+
+    return job_import.import_(args)
 
 
 def _job_show(args: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from hil_sim.faults import Faults
 from hil_sim.grbl import gcode, texts
 from hil_sim.grbl.motion import MAX_MM_PER_S, Motion, Position
 
@@ -57,12 +58,33 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How this machine was built and configured. Home is at 0, travel is positive."""
+    """How this machine was built and configured, and what a person has done at it. Home is at 0, travel is positive.
+
+    `homed`: a person has homed it since it was switched on; `locked`: it is locked by an alarm until somebody does.
+    `g54_mm` is where the work zero lies in machine coordinates. `reports_work`: WPos in the place of MPos.
+    `plain`: grbl 1.1 in the place of grblHAL. It has smaller buffers, does not say whether it is homed, and carries out
+    what stands behind a refused line.
+    """
 
     info: str = ""
     size_mm: Position = (300.0, 200.0, 80.0)
     rx_bytes: int = texts.RX_BYTES - 1
     reports_buffers: bool = True
+    reports_work: bool = False
+    homed: bool = False
+    locked: bool = False
+    g54_mm: Position = (0.0, 0.0, 0.0)
+    plain: bool = False
+
+    @property
+    def blocks(self) -> int:
+        """Moves that the planner holds."""
+        return texts.PLAIN_BLOCKS if self.plain else texts.PLANNER_BLOCKS
+
+    @property
+    def line_bytes(self) -> int:
+        """The longest line."""
+        return texts.PLAIN_LINE_BYTES if self.plain else LINE_BYTES
 
 
 class State(Enum):
@@ -78,22 +100,28 @@ class State(Enum):
 class Firmware:
     """One machine. Time arguments are simulated seconds and never go back."""
 
-    def __init__(self, options: Options, record: Record) -> None:
+    def __init__(self, options: Options, record: Record, faults: Faults | None = None) -> None:
         """`record` is told each line that is carried out, each start and each alarm. `boot` comes first."""
         self._options = options
         self._record = record
         self._now_s = 0.0
-        self._motion = Motion(texts.PLANNER_BLOCKS)
-        self._homed = False
-        self._locked = False
+        self._motion = Motion(self._options.blocks)
+        self._homed = options.homed
+        self._locked = options.locked
+        self._faults = faults or Faults()
+        self._blocks = self._oks = 0
+        self._mute = self._booted = False
         self._out: list[str] = []
         self._reset()
 
     def boot(self, now_s: float) -> bytes:
         """Power-up or reset button: forget everything, the position and the alarm, too."""
         self._now_s = max(self._now_s, now_s)
-        self._motion = Motion(texts.PLANNER_BLOCKS)
-        self._homed = self._locked = False
+        if self._booted:
+            self._homed = self._mute = False  # what a person has done at it was before the first time
+            self._locked = self._options.locked
+        self._booted = True
+        self._motion = Motion(self._options.blocks)
         self._start()
         return self._sent()
 
@@ -123,6 +151,7 @@ class Firmware:
         self._line_end = 0
         self._last_error = 0
         self._modes = gcode.Modes()
+        self._modes.zeros_mm["G54"] = self._options.g54_mm
         self._asked = self._hold_asked = self._start_asked = False
         self._held = self._homing = self._critical = False
         self._reports = 0
@@ -135,7 +164,7 @@ class Firmware:
     def _start(self) -> None:
         self._reset()
         self._record(self._now_s, "!", "boot")
-        self._say(texts.BANNER)
+        self._say(texts.PLAIN_BANNER if self._options.plain else texts.BANNER)
         if self._locked:
             self._say(texts.message(texts.LOCKED))
 
@@ -149,7 +178,7 @@ class Firmware:
 
     def _alarm(self, code: int) -> None:
         self._locked = True
-        if code in (3, 6):
+        if code in (1, 3, 6):
             self._homed = False
         self._say(texts.alarm(code))
         self._record(self._now_s, "!", f"alarm {code}")
@@ -197,6 +226,8 @@ class Firmware:
     # -- bytes
 
     def _arrive(self, byte: int) -> None:
+        if self._mute:
+            return
         match byte:
             case 0x18:
                 self._soft_reset()
@@ -239,7 +270,7 @@ class Firmware:
         while self._ring and not self._held and self._waiting is None:
             byte = self._ring.pop(0)
             if byte not in b"\r\n":
-                if byte >= 0x20 and len(self._line) <= LINE_BYTES:
+                if byte >= 0x20 and len(self._line) <= self._options.line_bytes:
                     self._line.append(byte)
                 continue
             if not self._line and self._line_end and self._line_end != byte:
@@ -258,7 +289,7 @@ class Firmware:
     # -- lines
 
     def _carry_out(self, text: str) -> None:
-        if len(text) > LINE_BYTES:
+        if len(text) > self._options.line_bytes:
             self._answer(11)
         elif not (line := gcode.bare(text)):
             self._answer(0)
@@ -272,9 +303,13 @@ class Firmware:
             self._block(line, text.strip())
 
     def _answer(self, error: int) -> None:
-        self._last_error = error
+        self._last_error = 0 if self._options.plain else error
         if error:
             self._line_end = 0
+        else:
+            self._oks += 1
+            if self._oks == self._faults.drop_ok:
+                return
         self._say(texts.error(error) if error else texts.OK)
 
     def _block(self, line: str, text: str) -> None:
@@ -284,15 +319,29 @@ class Firmware:
             self._answer(error.code)
             return
         if block.target and self._homed and not self._reaches(block.target):
-            self._motion.clear(self._now_s)
-            self._alarm(2)
-            self._say(texts.message(texts.CRITICAL))
-            self._critical = True
-            self._ring.clear()
+            self._stop_for_good(2)
             return
         self._record(self._now_s, "-", text)
+        self._blocks += 1
+        if self._blocks == self._faults.alarm_after:
+            self._stop_for_good(1)
+            return
+        if self._blocks == self._faults.silent_after:
+            self._mute = True
+            return
+        if self._blocks == self._faults.die_after:
+            self._out.append(self.boot(self._now_s).decode("latin-1"))
+            return
         self._waiting = self._do(block)
         self._go_on()
+
+    def _stop_for_good(self, alarm: int) -> None:
+        """Stand at once, and take nothing until Ctrl-X."""
+        self._motion.clear(self._now_s)
+        self._alarm(alarm)
+        self._say(texts.message(texts.CRITICAL))
+        self._critical = True
+        self._ring.clear()
 
     def _reaches(self, target: Position) -> bool:
         return all(0.0 <= mm <= size for mm, size in zip(target, self._options.size_mm, strict=True))
@@ -334,10 +383,12 @@ class Firmware:
             case "$":
                 self._say(texts.HELP)
             case "$I":
-                self._say(texts.identity(self._options.info))
+                self._say(texts.identity(self._options.info, plain=self._options.plain))
             case "$$":
                 sizes = {f"$13{i}": f"{mm:.3f}" for i, mm in enumerate(self._options.size_mm)}
                 self._say("".join(f"{name}={value}{texts.END}" for name, value in (_SETTINGS | sizes).items()))
+            case "$#":
+                self._say(texts.offsets(self._modes.zeros_mm, self._modes.offset_mm))
             case "$G":
                 self._say(f"[GC:{self._parser_state()}]{texts.END}")
             case "$X" | "$H" if self._critical:
@@ -379,16 +430,21 @@ class Firmware:
         name = state.value
         if state is State.HOLD:
             name += ":1" if self._motion.running else ":0"
-        fields = [name, f"MPos:{texts.numbers(self._motion.position(self._now_s))}"]
+        place, shift = self._motion.position(self._now_s), self._modes.shift_mm()
+        fields = [name, f"MPos:{texts.numbers(place)}"]
+        if self._options.reports_work:
+            fields[1] = f"WPos:{texts.numbers(mm - by for mm, by in zip(place, shift, strict=True))}"
         if self._options.reports_buffers:
             fields.append(f"Bf:{self._motion.blocks_free()},{self._options.rx_bytes - len(self._ring)}")
         speed = self._modes.feed_mm_per_min if state is State.RUN else 0.0
         fields.append(f"FS:{speed:.0f},{0.0 if self._modes.spindle == 'M5' else self._modes.rpm:.0f}")
         if self._reports % STATUS_REFRESH == 0:
-            fields.append(f"WCO:{texts.numbers(-mm for mm in self._modes.offset_mm)}")
+            fields.append(f"WCO:{texts.numbers(shift)}")
         elif self._reports % STATUS_REFRESH == 1:
             spindle = {"M3": "S", "M4": "C"}.get(self._modes.spindle, "")
             coolant = "".join(letter for code, letter in (("M8", "F"), ("M7", "M")) if code in self._modes.coolant)
-            fields += ["Ov:100,100,100", f"A:{spindle}{coolant}", f"H:{int(self._homed)}"]
+            fields += ["Ov:100,100,100", f"A:{spindle}{coolant}"]
+            if not self._options.plain:
+                fields.append(f"H:{int(self._homed)}")
         self._reports += 1
         self._say(f"<{'|'.join(fields)}>{texts.END}")

@@ -1,7 +1,7 @@
 """One line of G-code for a router: checked as a whole before anything of it is carried out. No I/O, no time.
 
 The order of the checks and the error numbers follow grbl's gcode.c. Known are G0 to G4, G17, G20, G21, G28, G40, G49,
-G53, G54 to G59 (without offsets of their own), G80, G90, G91, G92, G92.1, G94, M0 to M5, M7 to M9, M30, and the words
+G53, G54 to G59, G80, G90, G91, G92, G92.1, G94, M0 to M5, M7 to M9, M30, and the words
 F, S, T; everything else is refused, also what a real grblHAL can (G10, G18, G19, G38, G43, G93, M6, parameters).
 """
 
@@ -57,6 +57,13 @@ class Modes:
     tool: int = 0
     offset_mm: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     """Work less machine coordinates, by G92."""
+    zeros_mm: dict[str, Position] = field(default_factory=lambda: {f"G5{n}": (0.0, 0.0, 0.0) for n in range(4, 10)})
+    """Where the zero of each coordinate system lies in machine coordinates; no command here changes it."""
+
+    def shift_mm(self) -> list[float]:
+        """Machine less work coordinates."""
+        zero = self.zeros_mm[self.chosen["system"]]
+        return [a - b for a, b in zip(zero, self.offset_mm, strict=True)]
 
     def end_program(self) -> None:
         """What M2 and M30 do to the modes."""
@@ -110,13 +117,16 @@ def take(line: str, modes: Modes, planned: Position) -> Block:
         if not axes:
             raise RefusedError(26)
         for letter, value in axes.items():
-            offset_mm[_AXES.index(letter)] = value * scale - planned[_AXES.index(letter)]
+            i = _AXES.index(letter)
+            offset_mm[i] = value * scale - planned[i] + modes.zeros_mm[chosen["system"]][i]
     elif once == "G92.1":
         offset_mm = [0.0, 0.0, 0.0]
     elif axes:
         if codes.get("motion") == "G80":
             raise RefusedError(31)
-        target = _target(axes, scale, chosen["distance"], "absolute" in codes, offset_mm, planned)
+        zero_mm = modes.zeros_mm[chosen["system"]]
+        shift_mm = [a - b for a, b in zip(zero_mm, offset_mm, strict=True)]
+        target = _target(axes, scale, chosen["distance"], "absolute" in codes, shift_mm, planned)
         if chosen["motion"] in ("G1", "G2", "G3") and feed_mm_per_min == 0.0:
             raise RefusedError(22)
         if chosen["motion"] in ("G2", "G3"):
@@ -164,7 +174,7 @@ def _words(line: str) -> tuple[dict[str, str], dict[str, float]]:
 
 
 def _target(
-    axes: dict[str, float], scale: float, distance: str, machine: bool, offset_mm: list[float], planned: Position
+    axes: dict[str, float], scale: float, distance: str, machine: bool, shift_mm: list[float], planned: Position
 ) -> Position:
     xyz = list(planned)
     for letter, value in axes.items():
@@ -174,7 +184,7 @@ def _target(
         elif distance == "G91":
             xyz[i] += value * scale
         else:
-            xyz[i] = value * scale - offset_mm[i]
+            xyz[i] = value * scale + shift_mm[i]
     return xyz[0], xyz[1], xyz[2]
 
 

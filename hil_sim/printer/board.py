@@ -29,6 +29,8 @@ class Options:
     uuid: str = texts.DEFAULT_UUID
     advanced_ok: bool = False
     emergency_parser: bool = True
+    prompts: bool = True
+    thermal_protection: bool = True
     rx_bytes: int = 128
     size_mm: tuple[float, float, float] = (200.0, 200.0, 200.0)
 
@@ -77,6 +79,9 @@ class Board:
         self.resend_asked = False
         self.heatup_cancelled = False
         self.user_released = False
+        self.asks_to_continue = False
+        """A prompt is shown whose answer ends the wait (PROMPT_USER_CONTINUE)."""
+        self.out_of_filament = False
         self.report_every_s = 0.0
         self.next_report_s = math.inf
         self.heaters_off()
@@ -89,6 +94,12 @@ class Board:
     def say(self, text: str) -> None:
         """Queue `text`, whole lines with their ends."""
         self.out.append(text)
+
+    def prompt(self, text: str, *buttons: str, asks: bool = False) -> None:
+        """Show a prompt at the host, if this firmware can. `asks`: an answer ends the wait."""
+        self.asks_to_continue = asks
+        if self.options.prompts:
+            self.say(texts.prompt(text, *buttons))
 
     def temperatures(self) -> str:
         """The part of M105, M109 and M155 that they share, with its leading space."""
@@ -122,10 +133,11 @@ def finish_moves(board: Board) -> Waiting:
         yield idle_s
 
 
-def wait_for_user(board: Board) -> Waiting:
-    """Wait until M108."""
+def wait_for_user(board: Board, until_s: float = math.inf) -> Waiting:
+    """Wait until a person has answered, at most until then."""
     board.user_released = False
     board.busy = Busy.PAUSED_FOR_USER
-    while not board.user_released:
-        yield math.inf
+    while not board.user_released and board.now_s < until_s:
+        yield until_s
     board.busy = Busy.PROCESSING
+    board.asks_to_continue = False

@@ -9,7 +9,9 @@ Rules:
 4. A refusal empties the ring. Bytes of one `feed` count as having arrived together: those that follow the refused
    line, up to a ring's size, are lost with it, and the rest of a line cut like this is carried out unchecked.
 5. An `ok` is sent when a command is finished: a move when the planner has taken it.
-6. M112, and a fault that halts, kill: heaters off, motion stopped, silent until a reset.
+6. Without the emergency parser M108, M112 and M410 act when their line is read, if it has no number; so only while the
+   queue has room (`get_serial_commands`).
+7. M112, and a fault that halts, kill: heaters off, motion stopped, silent until a reset.
 
 A command takes no time of its own; only motion, heating and waiting do. For commands that do not wait, the answer to a
 stream without refused lines does not depend on how it is split into `feed`s.
@@ -33,9 +35,12 @@ QUEUE_COMMANDS = 4
 """BUFSIZE of Marlin's default configuration."""
 KEEPALIVE_S = 2.0
 """DEFAULT_KEEPALIVE_INTERVAL: how often a blocking command says that it is busy."""
+PRESSED_AFTER_S = 60.0
+"""How long after Pause, by the fault `pause-after`, somebody presses Resume at the display."""
 
 _PIECE = re.compile(rb"[^\r\n]*[\r\n]|[^\r\n]+")
-_EMERGENCY = re.compile(rb" *(?:N[-0-9 ]*)?M *(108|112|410)")
+_EMERGENCY = re.compile(rb" *(?:N[-0-9 ]*)?M *(108|112|410|876 *S *[0-9])")
+_EARLY = re.compile(r"M(108|112|410)")
 _EMERGENCY_BYTES = 96
 """How much of an unfinished line the emergency parser's memory is given here."""
 _CODE = re.compile(r" *([GMT]) *(\d+)(?:\.\d+)?")
@@ -105,7 +110,7 @@ class Firmware:
         """When `advance` has something to do; None if nothing happens without further bytes."""
         if self._life is not _Life.RUNNING:
             return None
-        next_s = min(self._resume_at_s, self._busy_at_s, self._board.next_report_s)
+        next_s = min(self._resume_at_s, self._busy_at_s, self._board.next_report_s, self._resume_pressed_at_s)
         return next_s if next_s < math.inf else None
 
     # -- life
@@ -116,6 +121,7 @@ class Firmware:
         self._ring = bytearray()
         self._emergency_line = b""
         self._queue: deque[Command] = deque()
+        self._resume_pressed_at_s = math.inf
         self._not_waiting()
 
     def _not_waiting(self) -> None:
@@ -162,6 +168,9 @@ class Firmware:
             elif next_s == self._busy_at_s:
                 self._busy_at_s += KEEPALIVE_S
                 board.say(board.busy.value)
+            elif next_s == self._resume_pressed_at_s:
+                self._resume_pressed_at_s = math.inf
+                board.say(texts.RESUMED_AT_DISPLAY)
             else:
                 board.next_report_s += board.report_every_s
                 board.say(f"{board.temperatures()}\n")
@@ -198,8 +207,10 @@ class Firmware:
                 return
             case b"108":
                 host_codes.release(self._board)
-            case _:
+            case b"410":
                 host_codes.quick_stop(self._board)
+            case _:
+                host_codes.respond(self._board)
         if self._waiting is not None:
             self._resume()
             self._work()
@@ -209,9 +220,27 @@ class Firmware:
         taken = self._reader.take(piece)
         if isinstance(taken, Command):
             self._queue.append(taken)
+            if not self._options.emergency_parser and taken.number is None:
+                self._act_early(taken.text)
         elif isinstance(taken, Refusal):
             self._board.say(texts.refusal(taken.reason, self._reader.last_number))
             self._ask_resend()
+
+    def _act_early(self, text: str) -> None:
+        """What a firmware without the emergency parser does as soon as it has read it; its turn still comes."""
+        found = _EARLY.match(text)
+        match found[1] if found else "":
+            case "112":
+                self._kill(texts.KILLED_BY_M112)
+                return
+            case "108":
+                host_codes.end_heatup(self._board)
+            case "410":
+                host_codes.quick_stop(self._board)
+            case _:
+                return
+        if self._waiting is not None:
+            self._resume()
 
     def _ask_resend(self) -> None:
         self._ring.clear()
@@ -277,15 +306,30 @@ class Firmware:
         if board.resend_asked:
             board.resend_asked = False
             self._ask_resend()
-        self._say_ok(command)
+        if not command.injected:
+            self._say_ok(command)
         self._queue.popleft()
-        faults = self._faults
+        self._go_wrong()
+
+    def _go_wrong(self) -> None:
+        """The faults that count commands."""
+        board, faults = self._board, self._faults
         if self._executed == faults.die_after:
             self._boot()
         elif self._executed == faults.halt_after:
             self._kill(texts.KILLED_BY_RUNAWAY)
         elif self._executed == faults.silent_after:
             self._die(_Life.HUNG)
+        elif self._executed == faults.run_out_after:
+            board.out_of_filament = True
+            board.prompt("FilamentRunout T0")
+            board.say(f"//action:paused {texts.OUT_OF_FILAMENT}\n")
+            self._queue.appendleft(Command(None, "M600", injected=True))
+        elif self._executed == faults.pause_after:
+            board.say(texts.PAUSED_AT_DISPLAY)
+            self._resume_pressed_at_s = board.now_s + PRESSED_AFTER_S
+        elif self._executed == faults.cancel_after:
+            board.say(texts.CANCELLED_AT_DISPLAY)
 
     def _say_ok(self, command: Command) -> None:
         board = self._board

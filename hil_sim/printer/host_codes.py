@@ -18,6 +18,7 @@ WINDOW_DEGC = 1.0
 MAX_REPORT_S = 60.0
 """The longest interval of M155."""
 
+_TIME = re.compile(r" *([PS])([0-9.]+)$")
 _TOOL_PARAMETER = re.compile(r" *([AEP])(\d)(?: +|$)")
 
 
@@ -89,7 +90,12 @@ def _set_line_number(board: Board, arguments: str) -> None:
 
 def _identify(board: Board, _arguments: str) -> None:
     options = board.options
-    board.say(texts.identity(options.uuid, options.emergency_parser, options.size_mm))
+    built = {
+        "EMERGENCY_PARSER": options.emergency_parser,
+        "PROMPT_SUPPORT": options.prompts,
+        "THERMAL_PROTECTION": options.thermal_protection,
+    }
+    board.say(texts.identity(options.uuid, built, options.size_mm))
 
 
 def _say_to_host(board: Board, arguments: str) -> None:
@@ -104,17 +110,34 @@ def _say_to_host(board: Board, arguments: str) -> None:
 def _stop_for_user(code: str) -> Handler:
     def handler(board: Board, arguments: str) -> Waiting:
         yield from finish_moves(board)
+        given = _TIME.match(arguments)
+        until_s = math.inf if given is None else board.now_s + float(given[2]) / (1000.0 if given[1] == "P" else 1.0)
         board.say(f"echo:{arguments.strip(' ') or 'Click please'}\r\n")
-        board.say(f"//action:prompt_begin {code} Stop\n//action:prompt_show\n")
-        yield from wait_for_user(board)
+        board.prompt(f"{code} Stop", "Continue", asks=True)
+        yield from wait_for_user(board, until_s)
 
     return handler
 
 
 def _change_filament(board: Board, _arguments: str) -> Waiting:
+    """M600 without its moves: wait for the filament, load it, and ask for more until that is enough."""
     board.say("//action:paused\n")
+    board.prompt("Pause", "Dismiss")
     yield from finish_moves(board)
+    board.say(texts.INSERT_FILAMENT)
+    board.prompt("Nozzle Parked", "Continue", asks=True)
     yield from wait_for_user(board)
+    board.out_of_filament = False
+    if board.options.prompts:
+        board.say(texts.PROMPT_END)
+    board.say("//action:resumed\n")
+    board.prompt("Resuming", "Dismiss")
+
+
+def _prompt_response(board: Board, arguments: str) -> None:
+    """M876 without the emergency parser: its turn comes when nothing waits any more."""
+    if not board.options.emergency_parser and "S" in words(arguments):
+        respond(board)
 
 
 def _ask_resend(board: Board, arguments: str) -> None:
@@ -124,6 +147,18 @@ def _ask_resend(board: Board, arguments: str) -> None:
 def release(board: Board) -> None:
     """M108: end a wait for the user or for a temperature."""
     board.user_released = True
+    board.heatup_cancelled = True
+
+
+def respond(board: Board) -> None:
+    """M876 S: the answer to a prompt; to one that does not wait, nothing."""
+    if board.asks_to_continue:
+        board.asks_to_continue = False
+        board.user_released = True
+
+
+def end_heatup(board: Board) -> None:
+    """M108 as read without the emergency parser, and without a display: only a wait for a temperature ends."""
     board.heatup_cancelled = True
 
 
@@ -163,6 +198,7 @@ HANDLERS: dict[str, Handler] = {
     "M205": _nothing,
     "M410": _unless_done(quick_stop),
     "M600": _change_filament,
+    "M876": _prompt_response,
     "M999": _ask_resend,
     "T0": _nothing,
 }

@@ -29,10 +29,14 @@ _DECIMAL = re.compile(rb"\s*([-+]?\d+)")
 
 
 class Command(NamedTuple):
-    """A command as it stands in the queue: `number` if it had one, `text` without number and checksum."""
+    """A command as it stands in the queue: `number` if it had one, `text` without number and checksum.
+
+    `injected`: the firmware's own, which nobody is told an `ok` of.
+    """
 
     number: int | None
     text: str
+    injected: bool = False
 
 
 class Refusal(NamedTuple):

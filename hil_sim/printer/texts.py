@@ -2,11 +2,13 @@
 
 Source: seen on the Marlin 2.1.2.1 Linux build (see `tests/transcripts/marlin-2.1.2.1.txt`); the names of the 35
 capabilities, the inside of the `area` line and the position line follow Marlin's source (M115.cpp, motion.cpp), not a
-recording. Lines end in a line feed; the texts that Marlin repeats from the host (M0, M118) end in carriage return and
-line feed, as its `SERIAL_ECHOLN` does.
+recording, and so do the lines of host prompts (host_actions.cpp, pause.cpp, runout.cpp). Lines end in a line feed; the
+texts that Marlin repeats from the host (M0, M118) end in carriage return and line feed, as its `SERIAL_ECHOLN` does.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from hil_sim.plant import Position
 
@@ -21,6 +23,12 @@ BANNER = (
 BUSY_PROCESSING = "echo:busy: processing\n"
 BUSY_PAUSED = "echo:busy: paused for user\n"
 COLD_EXTRUSION = "echo: cold extrusion prevented\n"
+PROMPT_END = "//action:prompt_end\n"
+OUT_OF_FILAMENT = "filament_runout 0"
+INSERT_FILAMENT = "echo:Insert filament and send M108\n"
+PAUSED_AT_DISPLAY = "//action:pause\n"
+RESUMED_AT_DISPLAY = "//action:resume\n"
+CANCELLED_AT_DISPLAY = "//action:cancel\n"
 KILLED = "Error:Printer halted. kill() called!\n"
 KILLED_BY_M112 = "echo:M112 Shutdown\n" + KILLED + "//action:poweroff\n"
 KILLED_BY_RUNAWAY = "Error:Thermal Runaway, system stopped! Heater_ID: 0\n" + KILLED
@@ -73,9 +81,9 @@ _CAPABILITIES = {
 }
 
 
-def identity(uuid: str, emergency_parser: bool, size_mm: tuple[float, float, float]) -> str:
-    """The answer to M115, without its `ok`. `size_mm`: the end of X, Y and Z; all begin at 0."""
-    capabilities = _CAPABILITIES | {"EMERGENCY_PARSER": int(emergency_parser)}
+def identity(uuid: str, built: Mapping[str, bool], size_mm: tuple[float, float, float]) -> str:
+    """The answer to M115, without its `ok`. `built`: capabilities that differ; `size_mm`: the end of X, Y and Z."""
+    capabilities = _CAPABILITIES | {name: int(has) for name, has in built.items()}
     low = "{x:0.0000,y:0.0000,z:0.0000}"
     high = f"{{x:{size_mm[0]:.4f},y:{size_mm[1]:.4f},z:{size_mm[2]:.4f}}}"
     span = f"min:{low},max:{high}"
@@ -92,6 +100,12 @@ def position(logical: Position, native: Position) -> str:
     x, y, z, e = (value + 0.0 for value in logical)
     a, b, c = (round(mm * steps) for mm, steps in zip(native[:3], STEPS_PER_MM, strict=True))
     return f"X:{x:.2f} Y:{y:.2f} Z:{z:.2f} E:{e:.2f} Count X:{a} Y:{b} Z:{c}\n"
+
+
+def prompt(text: str, *buttons: str) -> str:
+    """A host prompt (feature/host_actions.cpp, `prompt_do`): the one before it ends."""
+    choices = "".join(f"//action:prompt_button {button}\n" for button in buttons)
+    return f"{PROMPT_END}//action:prompt_begin {text}\n{choices}//action:prompt_show\n"
 
 
 def refusal(reason: str, last_number: int) -> str:

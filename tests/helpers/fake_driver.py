@@ -71,6 +71,11 @@ async def forget(run: Run) -> Recovery:
     return Lost("a machine that is not there remembers nothing")
 
 
+def nothing(deadline_s: float) -> str:
+    """There is nothing to make safe."""
+    return ""
+
+
 @dataclass
 class Script:
     """What the machine does next, and what was asked of it."""
@@ -84,7 +89,10 @@ class Script:
     open: Callable[[], Awaitable[None]] = confirm
     context: DriverContext | None = None
     executed: list[Run] = field(default_factory=list)
+    abort: Callable[[], Awaitable[None]] = confirm
+    make_safe: Callable[[float], str] = nothing
     stops: int = 0
+    aborts: int = 0
     asked: list[str] = field(default_factory=list)  # "pause" and "resume", as they came
     opened: int = 0
     closed: int = 0
@@ -156,7 +164,8 @@ class FakeDriver(Driver):
         await self._script.stop()
 
     async def abort(self) -> None:
-        raise AssertionError("nobody aborts yet")
+        self._script.aborts += 1
+        await self._script.abort()
 
     async def lost(self) -> MachineError:
         assert self._script.lost is not None
@@ -203,6 +212,9 @@ class FakePlugin(DriverPlugin[Connection, Limits]):
         finally:
             script.closed += 1
             script.lost.cancel()
+
+    def make_safe(self, machine: Machine[Connection, Limits], deadline_s: float) -> str:
+        return self.script.make_safe(deadline_s)
 
 
 PLUGIN = FakePlugin()

@@ -15,6 +15,8 @@ from pathlib import Path
 START_S = 30.0
 MACRO_BASE = 900_000_000
 """What the driver sends by itself, to stop, is numbered from here."""
+MODES_BASE = 890_000_000
+"""And what it sends before a program, to set the modes, from here."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class SimPrinter:
         for number, text in self.commands():
             if number == "0":
                 found.clear()
-            elif number != "-" and int(number) < MACRO_BASE:
+            elif text == f"M110 N{number}" and int(number) < MODES_BASE:
+                assert int(number) == len(found), "a print goes on where it stood"
+            elif number != "-" and int(number) < MODES_BASE:
                 assert int(number) == len(found) + 1
                 found.append(text)
         return found
@@ -49,6 +53,10 @@ class SimPrinter:
     def macros(self) -> list[str]:
         """The driver's own numbered commands, in order, without the one that sets the counter."""
         return [text for number, text in self.commands() if number != "-" and int(number) > MACRO_BASE]
+
+    def modes(self) -> list[str]:
+        """What the driver has sent before its programs, without what sets the counter."""
+        return [text for number, text in self.commands() if number != "-" and MODES_BASE < int(number) < MACRO_BASE]
 
     def reset(self) -> None:
         """Press the reset button."""
@@ -63,14 +71,14 @@ def sim_printer(folder: Path, *options: str, tcp: bool = False, speed: float = 5
     command = [sys.executable, "-m", "hil_sim.main", "printer", *wire, "--speed", str(speed), "--log", str(log)]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE) as process:
         try:
-            kind, place = _ready_line(process).split()[1:]
+            kind, place = ready_line(process).split()[1:]
             yield SimPrinter(process, f"tcp://{place}" if kind == "tcp" else place, log)
         finally:
             process.terminate()
             process.wait(START_S)
 
 
-def _ready_line(process: subprocess.Popen[bytes]) -> str:
+def ready_line(process: subprocess.Popen[bytes]) -> str:
     assert process.stdout is not None
     deadline_s = time.monotonic() + START_S
     ready, _, _ = select.select([process.stdout], [], [], deadline_s - time.monotonic())

@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from edge.cli.client import call
+from edge.folders import FIRST_START, make_state_dir
 from edge.model.fields import time_text
 from edge.trust import new_job_id, write_bundle
 from tests.helpers.sim import SimPrinter, sim_printer
@@ -41,6 +42,9 @@ id = "berlin-1"
 state_dir = "state"
 socket = "edge.sock"
 trust_root = "root.dsse.json"
+
+[time]
+source = "host"
 """
 
 PRINTER = """
@@ -105,7 +109,7 @@ class Daemon:
 class SiteFolder:
     """A site's folder. `ceremony` has the keys that its root trusts."""
 
-    def __init__(self, folder: Path, machines: str | None = None) -> None:
+    def __init__(self, folder: Path, machines: str | None = None, *, guard_after_s: float = 0) -> None:
         self.folder = folder
         self.state_dir = folder / "state"
         self.config = folder / "site.toml"
@@ -113,8 +117,11 @@ class SiteFolder:
         self.ceremony = Ceremony()
         self.daemon: Daemon | None = None
         self._sequence = 0
+        make_state_dir(self.state_dir)
+        (self.state_dir / FIRST_START).touch()
         (folder / "root.dsse.json").write_bytes(signed_root(root_document()))
-        self.config.write_text(SITE + (PRINTER.format(port=folder / "printer") if machines is None else machines))
+        site = SITE + f"guard_after_s = {guard_after_s}\n"
+        self.config.write_text(site + (PRINTER.format(port=folder / "printer") if machines is None else machines))
 
     # As a shell runs it
 
@@ -245,10 +252,10 @@ def starts(printer: SimPrinter) -> int:
 
 @contextlib.contextmanager
 def site_with_printer(
-    folder: Path, *options: str, speed: float = 2000.0, start: bool = True
+    folder: Path, *options: str, speed: float = 2000.0, start: bool = True, guard_after_s: float = 0
 ) -> Iterator[tuple[SiteFolder, SimPrinter]]:
     """A site whose only machine is a simulated printer; both are ended at the end."""
-    site = SiteFolder(folder)
+    site = SiteFolder(folder, guard_after_s=guard_after_s)
     with sim_printer(folder, *options, speed=speed) as printer:
         try:
             if start:

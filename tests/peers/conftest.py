@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.mosquitto import program
+
 
 @pytest.fixture(scope="session")
 def printrun_python() -> Path:
@@ -15,3 +17,12 @@ def printrun_python() -> Path:
     if not place or not Path(place).exists():
         pytest.fail("Printrun is missing: run these tests with `make peers`, which installs it")
     return Path(place)
+
+
+@pytest.fixture(scope="session")
+def mosquitto() -> str:
+    """The broker's program."""
+    try:
+        return program()
+    except FileNotFoundError as error:
+        pytest.fail(str(error))

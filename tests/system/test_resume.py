@@ -4,44 +4,23 @@ from __future__ import annotations
 
 import random
 import signal
-import threading
 from pathlib import Path
 
-from drivers.analysis import commands
 from edge.cli.client import call
-from tests.helpers.sim import SimPrinter, sim_printer
+from tests.helpers.killing import SPEED, exact, kill, print_through_kills
+from tests.helpers.killing import TINY as TINY_PATH
+from tests.helpers.sim import sim_printer
 from tests.helpers.site import PRINTER, SiteFolder, site_with_printer, starts
 
-TINY = (Path(__file__).parent.parent.parent / "edge" / "demo" / "tiny.gcode").read_bytes()
+TINY = TINY_PATH.read_bytes()
 KILLS = 5
 SEED = 20261122
 
 
-def exact(printer: SimPrinter) -> bool:
-    """Whether the printer has carried out the whole program, each command once and in order."""
-    return printer.program() == [*commands(TINY.decode().splitlines()), "M400"]
-
-
-def kill(site: SiteFolder) -> None:
-    assert site.daemon is not None
-    site.daemon.end(signal.SIGKILL)
-
-
 def test_a_print_goes_on_where_it_stood_however_often_the_daemon_is_killed(tmp_path: Path) -> None:
-    moments = random.Random(SEED)
-    with site_with_printer(tmp_path, speed=60) as (site, printer):
-        job_id = site.begun(commands=10, program=TINY, on_restart="resume")
-        for _ in range(KILLS):
-            threading.Event().wait(moments.uniform(0.0, 0.4))  # the moment to be tried
-            kill(site)
-            site.start()
-        ended = site.wait_event("run_ended", job_id)
-        assert (ended["body"]["outcome"], ended["body"]["reason"]) == ("SUCCEEDED", "all 1862 commands carried out")
-        assert exact(printer)
-        assert starts(printer) == 1
-        assert len(site.events("run_began")) == 1
-        assert 1 <= len(site.events("run_resumed")) <= KILLS
-        assert site.json("verify")["ok"]
+    with site_with_printer(tmp_path, speed=SPEED) as (site, printer):
+        found = print_through_kills(site, printer, random.Random(SEED), KILLS)
+        assert 1 <= found.resumed <= found.kills
 
 
 def test_edge_restart_leaves_the_print_standing_and_goes_on(tmp_path: Path) -> None:

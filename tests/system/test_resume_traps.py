@@ -5,12 +5,27 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from drivers.gcode import PLUGIN
-from edge.driver import At, Driver, Finished, Json, Lost, Motion, NotConfirmedError, OutcomeKind, Program, Progress, Run
+from edge.driver import (
+    At,
+    Capability,
+    Driver,
+    Finished,
+    Json,
+    Lost,
+    Motion,
+    NotConfirmedError,
+    OutcomeKind,
+    Program,
+    Progress,
+    Run,
+    Temperature,
+)
 from edge.testing.context import RecordingContext
 from tests.helpers.printing import RUN, bench_machine, write_program
 from tests.helpers.sim import SimPrinter, sim_printer
@@ -113,6 +128,80 @@ async def test_a_heartbeat_that_cannot_be_written_ends_no_print(tmp_path: Path) 
         context.runtime_dir = tmp_path / "gone"
         async with PLUGIN.open(bench_machine(printer), context) as driver:
             assert (await driver.execute(RUN, program)).kind is OutcomeKind.SUCCEEDED
+
+
+HOT = ["G28", "G90", "M104 S215", "M109 S215", *["G1 X50 F6000", "G1 X10"] * 400]
+
+
+@pytest.mark.parametrize(
+    ("meddling", "words"),
+    [
+        ("M104 S0", "heater T has the target 0 degC, it must be 215 degC"),
+        ("G1 X77", "X is at 77 mm"),
+        ("N5000 M110 N5000*125", "the printer counts line 5000, it must be"),
+    ],
+)
+async def test_what_others_did_to_the_printer_ends_the_print(tmp_path: Path, meddling: str, words: str) -> None:
+    program = write_program(tmp_path / "program.gcode", HOT)
+    with sim_printer(tmp_path, speed=100.0) as printer:
+        run = await killed(printer, tmp_path, program, 20)
+        async with PLUGIN.open(bench_machine(printer), RecordingContext(tmp_path)) as driver:
+            await driver._session.ask(meddling)  # type: ignore[attr-defined]  # a hand at the printer's own display
+            found = await driver.recover(run, program)
+            assert isinstance(found, Lost)
+            assert words in found.reason
+            assert found.same_machine
+
+
+async def test_a_heater_that_was_off_for_a_while_ends_the_print(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", HOT)
+    with sim_printer(tmp_path, speed=100.0) as printer:
+        run = await killed(printer, tmp_path, program, 20)
+        context = RecordingContext(tmp_path)
+        async with PLUGIN.open(bench_machine(printer), context) as driver:
+            await driver._session.ask("M104 S0")  # type: ignore[attr-defined]
+            await context.seen(Temperature, lambda seen: seen.name == "T" and seen.actual_degc < 100.0, PATIENCE_S)
+            await driver._session.ask("M104 S215")  # type: ignore[attr-defined]
+            found = await driver.recover(run, program)
+            assert isinstance(found, Lost)
+            assert "heater T has cooled" in found.reason
+
+
+async def test_another_printer_on_the_port_is_left_alone(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", LONG)
+    with sim_printer(tmp_path, speed=100.0) as printer:
+        run = await killed(printer, tmp_path, program, 20)
+    with sim_printer(tmp_path, "--uuid", "00000000-0000-4000-8000-000000000002") as other:
+        async with PLUGIN.open(bench_machine(other), RecordingContext(tmp_path)) as driver:
+            found = await driver.recover(run, program)
+            assert isinstance(found, Lost)
+            assert ("another printer is there" in found.reason, found.same_machine) == (True, False)
+
+
+async def test_a_firmware_that_cannot_be_asked_proves_nothing(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", LONG)
+    with sim_printer(tmp_path, speed=100.0) as printer:
+        run = await killed(printer, tmp_path, program, 20)
+        machine = bench_machine(printer, profile="generic")
+        async with PLUGIN.open(machine, RecordingContext(tmp_path)) as driver:
+            assert not driver.capabilities & {Capability.DETACH, Capability.PAUSE}
+            found = await driver.recover(run, program)
+            assert isinstance(found, Lost)
+            assert "cannot be asked how far it came" in found.reason
+
+
+async def test_a_gap_in_which_motors_may_have_been_released_ends_the_print(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", LONG)
+    profiles = tmp_path / "profiles"
+    profiles.mkdir()
+    shipped = resources.files("firmware_profiles").joinpath("marlin-2.1.toml").read_text()
+    (profiles / "marlin-2.1.toml").write_text(shipped.replace("resume_gap_max_s = 60.0", "resume_gap_max_s = 0.001"))
+    with sim_printer(tmp_path, speed=100.0) as printer:
+        run = await killed(printer, tmp_path, program, 20)
+        async with PLUGIN.open(bench_machine(printer, profiles), RecordingContext(tmp_path)) as driver:
+            found = await driver.recover(run, program)
+            assert isinstance(found, Lost)
+            assert "the pause was" in found.reason
 
 
 async def test_a_printer_that_was_reset_or_is_cold_does_not_go_on(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drivers.gcode import PLUGIN
-from drivers.gcode.profile import fitting, known, named
+from drivers.gcode.profile import all_known, fitting, known, named
 from edge.driver import IdentityError
 
 SHIPPED = resources.files("firmware_profiles").joinpath("marlin-2.1.toml").read_text()
@@ -45,7 +45,7 @@ def test_a_site_s_own_profile_comes_before_the_shipped_one_of_that_name(tmp_path
     own(tmp_path, "marlin-2.1", "silence_s = 20.0", "silence_s = 7.0")
     assert named("marlin-2.1", tmp_path).wire.silence_s == 7.0
     assert list(known(tmp_path)) == list(known(None))
-    assert [info.name for info in PLUGIN.profiles(tmp_path)] == list(known(None))
+    assert [info.name for info in PLUGIN.profiles(tmp_path)] == list(all_known(None))
 
 
 def test_profiles_of_other_dialects_are_not_ours(tmp_path: Path) -> None:

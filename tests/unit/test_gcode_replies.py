@@ -90,7 +90,97 @@ MEANINGS: list[tuple[str, list[Reply]]] = [
 ]
 
 
-@pytest.mark.parametrize(("line", "meaning"), MEANINGS, ids=[line for line, _ in MEANINGS])
+OTHERS: list[tuple[str, list[Reply]]] = [
+    # Prusa-Firmware 3.14, Firmware/: cmdqueue.cpp, messages.cpp, Marlin_main.cpp, planner.cpp, temperature.cpp
+    ("Unknown G code: G17", [UnknownCommand("G17")]),
+    ("Unknown M code: M555 X1", [UnknownCommand("M555 X1")]),
+    (
+        "Error:No Line Number with checksum, Last Line: 7",
+        [LineError("Error:No Line Number with checksum, Last Line: 7", 7)],
+    ),
+    ("Full RX Buffer", [LineError("Full RX Buffer", None)]),
+    ("RX timeout", [LineError("RX timeout", None)]),
+    ("echo:Home X/Y before Z", [NotDone("Home X/Y before Z")]),
+    ("echo: too long extrusion prevented", [NotDone("too long extrusion prevented")]),
+    ("busy: paused for input", [Busy("paused for input")]),
+    (
+        "Error:Printer stopped due to errors. Supervision required.",
+        [Fatal("Printer stopped due to errors. Supervision required.")],
+    ),
+    ("Error:No thermistors - no temperature", [Fatal("No thermistors - no temperature")]),
+    # Prusa-Firmware-Buddy 6.3.0, lib/Marlin/Marlin/src: core/language.h, gcode/queue.cpp, feature/pause.cpp
+    (
+        "Printer stopped due to errors. Fix the error and use M999 to restart."
+        " (Temperature is reset. Set it after restarting)",
+        [
+            Fatal(
+                "Printer stopped due to errors. Fix the error and use M999 to restart."
+                " (Temperature is reset. Set it after restarting)"
+            )
+        ],
+    ),
+    ("echo:Hotend too cold", [NotDone("Hotend too cold")]),
+    ("Error:?J out of range (0.01 to 0.3)", [Fatal("?J out of range (0.01 to 0.3)")]),
+    ("echo:M104 Invalid extruder 3", [NotDone("M104 Invalid extruder 3")]),
+    ("?Z value out of range.", [NotDone("?Z value out of range.")]),
+    # RepRapFirmware 3.5.3, src/GCodes/: GCodes.cpp (HandleReplyPreserveResult), GCodes2.cpp; src/Platform/Platform.cpp
+    ("Error: M555: Command is not supported", [UnknownCommand("M555")]),
+    ("Warning: G17: Command is not supported", [UnknownCommand("G17")]),
+    ("Error: G29: Command is not supported in machine mode FFF", [UnknownCommand("G29")]),
+    ("Error: Bad command: %12 G1 X1", [UnknownCommand("%12 G1 X1")]),
+    ("Error: G1: insufficient axes homed", [NotDone("G1: insufficient axes homed")]),
+    ("Error: M106: Bad or missing parameter", [NotDone("M106: Bad or missing parameter")]),
+    ("Error: G1: Machine is halted", [Fatal("G1: Machine is halted")]),
+    ("Error: CRC32 checksum doesn't match", [Fatal("CRC32 checksum doesn't match")]),
+    (
+        "ok T:21.3 /0.0 T0:21.3 /0.0 B:20.9 /60.0",
+        [Temperatures({"T": (21.3, 0.0), "T0": (21.3, 0.0), "B": (20.9, 60.0)}), Ok()],
+    ),
+    ("Warning: Heater 0 appears to be over-powered", [Text("Warning: Heater 0 appears to be over-powered")]),
+    # Smoothieware bb41e992, src/modules/: communication/GcodeDispatch.cpp, robot/Robot.cpp,
+    # tools/temperaturecontrol/TemperatureControl.cpp; src/main.cpp
+    ("rs N4", [Resend(4)]),
+    ("!!", [Fatal("it is halted")]),
+    ("Entering Alarm/Halt state", [Fatal("Entering Alarm/Halt state")]),
+    ("ok - ignored", [UnknownCommand(""), Ok()]),
+    ("ok - Invalid G53", [NotDone("Invalid G53"), Ok()]),
+    (
+        "ok Emergency Stop Requested - reset or M999 required to exit HALT state",
+        [Fatal("Emergency Stop Requested - reset or M999 required to exit HALT state")],
+    ),
+    (
+        "Error: Soft Endstop X was exceeded - reset or $X or M999 required",
+        [Fatal("Soft Endstop X was exceeded - reset or $X or M999 required")],
+    ),
+    (
+        "Error: Soft Endstop X was exceeded - entire move ignored",
+        [NotDone("Soft Endstop X was exceeded - entire move ignored")],
+    ),
+    ("HALT asserted - reset or M999 required", [Fatal("HALT asserted - reset or M999 required")]),
+    (
+        "Temperature reading is unreliable on T HALT asserted - reset or M999 required",
+        [Fatal("Temperature reading is unreliable on T HALT asserted - reset or M999 required")],
+    ),
+    (
+        "ERROR: MINTEMP or MAXTEMP triggered on T. Check your temperature sensors!",
+        [Fatal("MINTEMP or MAXTEMP triggered on T. Check your temperature sensors!")],
+    ),
+    ("error: LinearDelta illegal move. HALTED", [Fatal("LinearDelta illegal move. HALTED")]),
+    ("Error: unknown", [Fatal("unknown")]),
+    ("Smoothie Running @100MHz", [Boot()]),
+    (
+        "ok C: X:10.0000 Y:2.0000 Z:0.3000 E:1.0000",
+        [Position({"X": 10.0, "Y": 2.0, "Z": 0.3, "E": 1.0}), Ok()],
+    ),
+    ("T:20.1 /200.0 @255", [Temperatures({"T": (20.1, 200.0)})]),
+    # What nobody knows
+    ("Error in something new", [Fatal("in something new")]),
+    ("ERROR", [Fatal("it is halted")]),
+    ("errors: 0", [Text("errors: 0")]),
+]
+
+
+@pytest.mark.parametrize(("line", "meaning"), [*MEANINGS, *OTHERS], ids=[line for line, _ in [*MEANINGS, *OTHERS]])
 def test_a_line_means(line: str, meaning: list[Reply]) -> None:
     assert parse(line) == meaning
     assert parse(f"{line} ") == meaning
@@ -146,3 +236,8 @@ def test_line_noise_is_dropped_and_a_line_without_end_does_not_grow() -> None:
 @given(st.text(max_size=60))
 def test_any_text_means_something(line: str) -> None:
     assert parse(line)
+
+
+@pytest.mark.parametrize("line", ["//action:paused filament_runout 0", "// action:paused filament_runout 0"])
+def test_actions_with_and_without_a_blank(line: str) -> None:
+    assert parse(line) == [Action("paused filament_runout 0")]

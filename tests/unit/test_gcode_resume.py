@@ -10,7 +10,7 @@ import pytest
 
 from drivers.analysis import commands
 from drivers.gcode.memory import HEARTBEAT, Memory, recall
-from drivers.gcode.resume import Found, Left, Standing, doubt, standing_after
+from drivers.gcode.resume import MACRO_BASE, Found, Left, Standing, doubt, standing_after
 from edge.driver import Run, Step
 from edge.testing.context import RecordingContext
 
@@ -70,6 +70,14 @@ def test_one_doubt_is_enough(change: dict[str, object], words: str) -> None:
 def test_a_board_that_was_reset_before_the_first_heartbeat_is_not_taken_for_one_that_waits() -> None:
     left = dataclasses.replace(LEFT, acked=0, heaters={})
     assert "counts from 0" in doubt(left, dataclasses.replace(FOUND, counted=0), GAP_S, EXPECTED)
+
+
+def test_a_print_that_was_held_does_not_go_on() -> None:
+    left = dataclasses.replace(LEFT, held=True)
+    counted = dataclasses.replace(FOUND, counted=MACRO_BASE + 7)
+    assert doubt(left, counted, GAP_S, EXPECTED).startswith("the print was held")
+    assert "counts line 900000007" in doubt(LEFT, counted, GAP_S, EXPECTED), "it was being stopped, or nobody knows"
+    assert doubt(left, FOUND, GAP_S, EXPECTED) == "", "the program goes on, and its first heartbeat does not say so yet"
 
 
 def test_a_heater_that_was_still_warming_up_may_be_as_cold_as_it_was() -> None:

@@ -190,6 +190,15 @@ def test_an_interjection_on_an_idle_stream_is_owed_an_answer_from_now() -> None:
     assert talk.stream.deadline_s() == talk.now_s + WIRE.stall_s
 
 
+def test_a_silence_that_had_a_reason_is_none() -> None:
+    talk = Talk()
+    talk.begin("M600")
+    assert talk.sent() == ["N1 M600"]
+    talk.now_s += 1000.0
+    talk.stream.excuse(talk.now_s)
+    assert talk.stream.deadline_s() == talk.now_s + WIRE.stall_s
+
+
 def test_with_advanced_ok_a_later_line_answers_for_those_before_it() -> None:
     talk = Talk(Wire(window_bytes=100))
     talk.begin("G1 X1", "G1 X2", "G1 X3")
@@ -594,3 +603,134 @@ def test_a_request_that_is_never_answered_fails_and_is_not_asked_for_ever() -> N
         events = talk.say("Error:Line Number is not Last Line Number+1, Last Line: 0", "Resend: 1", "ok")
         talk.sent()
     assert events[-1] == Failed("M114 was sent 4 times and never answered", Cause.SILENT)
+
+
+# -- in the words of other firmware
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("Error: M555: Command is not supported", 'the firmware does not know the command "M555"'),
+        ("Unknown M code: M555 X1", 'the firmware does not know the command "M555 X1"'),
+        ("Error: M555: Bad or missing parameter", "did not carry out a command: M555: Bad or missing parameter"),
+        ("Error: Soft Endstop X was exceeded - entire move ignored", "did not carry out a command: Soft Endstop X"),
+        ("!!", "the printer stopped itself: it is halted"),
+        ("Error: what nobody has read before", "the printer stopped itself: what nobody has read before"),
+    ],
+)
+def test_an_error_never_counts_as_success_whoever_says_it(said: str, words: str) -> None:
+    talk = Talk()
+    talk.begin("M555 X1", "G1 X1")
+    assert talk.sent() == ["N1 M555 X1"]
+    (failed,) = talk.say(said, "ok")
+    assert isinstance(failed, Failed)
+    assert words in failed.reason
+    assert talk.sent() == []
+
+
+def test_an_error_fails_a_program_whose_line_waits_behind_a_request() -> None:
+    talk = Talk(Wire(window_bytes=100, stall_s=6.0, silence_s=20.0))
+    talk.begin("G1 X1")
+    talk.stream.request("M105")
+    assert talk.sent() == ["M105", "N1 G1 X1"]
+    (failed,) = talk.say("echo: cold extrusion prevented")
+    assert failed == Failed("the firmware did not carry out a command: cold extrusion prevented", Cause.SAID)
+
+
+@pytest.mark.parametrize("said", ["ok - ignored", "Error: Bad command: %1 G1 X1\nok"])
+def test_a_line_that_was_left_out_as_no_command_goes_out_again(said: str) -> None:
+    talk = Talk()
+    talk.begin("G1 X1")
+    assert talk.sent() == ["N1 G1 X1"]
+    assert Acked(1) not in talk.say(said)
+    assert talk.sent() == ["N1 G1 X1"]
+    assert talk.say("ok") == [Acked(1)]
+
+
+@pytest.mark.parametrize("said", ["Full RX Buffer", "RX timeout"])
+def test_an_overrun_closes_the_window_though_nothing_is_asked_for_again(said: str) -> None:
+    talk = Talk(Wire(window_bytes=100, stall_s=6.0, silence_s=20.0))
+    assert talk.stream.window_bytes == 100
+    talk.say(said)
+    assert talk.stream.window_bytes == 0
+
+
+def test_the_answer_of_smoothieware_to_a_bad_line_has_no_ok() -> None:
+    talk = Talk()
+    talk.begin("G1 X1")
+    assert talk.sent() == ["N1 G1 X1"]
+    talk.say("rs N1")
+    assert talk.sent() == [], "an ok may still come"
+    talk.now_s += RESEND_OK_S
+    talk.stream.tick(talk.now_s)
+    assert talk.sent() == ["N1 G1 X1"]
+
+
+# -- what is unchecked, on a bad link
+
+
+def test_a_request_that_arrives_changed_in_one_place_is_asked_again_at_once() -> None:
+    talk = Talk()
+    talk.stream.request("M114", lambda reply: isinstance(reply, Position))
+    for _ in range(WIRE.max_resends):
+        assert talk.sent() == ["M114"]
+        assert talk.say('echo:Unknown command: "M314"') == [Heard(UnknownCommand("M314"))]
+        assert talk.say("ok") == []
+    assert talk.sent() == ["M114"]
+    talk.say('echo:Unknown command: "M314"')
+    assert talk.say("ok") == [Failed("M114 was sent 4 times and never answered", Cause.SILENT)]
+
+
+def test_what_somebody_else_has_asked_for_is_not_taken_for_a_changed_request() -> None:
+    talk = Talk()
+    talk.stream.request("M114", lambda reply: isinstance(reply, Position))
+    assert talk.sent() == ["M114"]
+    talk.say('echo:Unknown command: "G999 X1"', "ok")
+    assert talk.sent() == [], "it may still be answered"
+    answered = talk.say("X:1.00 Y:2.00 Z:3.00 E:0.00 Count X:0 Y:0 Z:0", "ok")[-1]
+    assert isinstance(answered, Answered)
+
+
+def test_a_probe_that_arrives_changed_in_one_place_is_sent_again_at_once() -> None:
+    talk = Talk()
+    talk.stream.probe()
+    for _ in range(WIRE.max_resends):
+        assert talk.sent() == [f"N{PROBE_NUMBER} M105"]
+        talk.say(f'echo:Unknown command: "L{PROBE_NUMBER} M105"', "ok")
+    assert talk.sent() == [f"N{PROBE_NUMBER} M105"]
+    events = talk.say(f'echo:Unknown command: "L{PROBE_NUMBER} M105"', "ok")
+    assert events[-1] == Failed("the printer talks, but does not say which line it took", Cause.SILENT)
+
+
+def test_a_changed_probe_after_a_silence_is_sent_again_past_what_is_in_flight() -> None:
+    talk = Talk()
+    talk.begin("G1 X1")
+    assert talk.sent() == ["N1 G1 X1"]
+    assert talk.tick() == (b"\n" + PROBE, [])
+    talk.say(f'echo:Unknown command: "F{PROBE_NUMBER} M105"', "ok")
+    assert talk.sent() == [f"N{PROBE_NUMBER} M105"]
+    events = talk.say("Error:Line Number is not Last Line Number+1, Last Line: 1", "Resend: 2", "ok")
+    assert Acked(1) in events
+
+
+def test_a_changed_request_that_was_answered_meanwhile_is_left_alone() -> None:
+    talk = Talk()
+    talk.stream.request("M105")
+    assert talk.sent() == ["M105"]
+    talk.say('echo:Unknown command: "M305"')
+    talk.stream._flight.clear()  # as after a probe
+    assert talk.say("ok") == []
+
+
+def test_a_firmware_that_is_busy_has_taken_the_line() -> None:
+    talk = Talk()
+    talk.say("echo:busy: processing")
+    assert not talk.stream.blocked
+    talk.begin("M109 S200")
+    assert talk.sent() == ["N1 M109 S200"]
+    assert not talk.stream.blocked
+    talk.say("echo:busy: processing")
+    assert talk.stream.blocked
+    assert talk.say("ok") == [Acked(1)]
+    assert not talk.stream.blocked

@@ -5,7 +5,21 @@ from __future__ import annotations
 import pytest
 
 from drivers.gcode import grbl_codes
-from drivers.gcode.grbl_replies import Alarm, Banner, Notice, Refusal, Status, identity, introduces, parse, rx_bytes
+from drivers.gcode.grbl_replies import (
+    Alarm,
+    Banner,
+    Notice,
+    Refusal,
+    Status,
+    has_mist,
+    identity,
+    introduces,
+    is_spoken,
+    offsets,
+    parse,
+    rx_bytes,
+    settings,
+)
 from drivers.gcode.identity import Firmware
 from drivers.gcode.replies import Ok, Text
 from hil_sim.grbl.firmware import Options
@@ -80,3 +94,32 @@ def test_codes_have_words_and_unknown_ones_say_so() -> None:
     assert grbl_codes.alarm(3) == "ALARM:3 (reset while in motion: the position is probably lost)"
     assert grbl_codes.error(200) == "error:200 (unknown to this driver)"
     assert grbl_codes.alarm(200) == "ALARM:200 (unknown to this driver)"
+
+
+# -- what it tells of itself
+
+
+def replies(*lines: str) -> list[object]:
+    return [parse(line) for line in lines]
+
+
+def test_settings_are_told_by_number_with_what_grbl_writes_behind_them_left_out() -> None:
+    lines = ["$0=10 (step pulse, usec)", "$13=1", "$32=0", "$N0=G54", "ok", "$1=", "<Idle>"]
+    assert settings(replies(*lines)) == {"0": "10", "13": "1", "32": "0", "1": ""}  # type: ignore[arg-type]
+
+
+def test_offsets_are_told_by_name_and_a_damaged_one_is_not_there() -> None:
+    lines = ["[G54:-1.000,2.5,0.000]", "[G59:0.000]", "[G92:1.000,1..0,0]", "[TLO:0.000]", "[G28:1.0,1.0,1.0]", "ok"]
+    told = offsets(replies(*lines, "[G55:1,2", "[G56:]"))  # type: ignore[arg-type]
+    assert told == {"G54": (-1.0, 2.5, 0.0), "G59": (0.0,), "TLO": (0.0,)}
+
+
+@pytest.mark.parametrize(("line", "has"), [("[OPT:VM,15,128]", True), ("[OPT:V,15,128]", False), ("[MSG:M]", False)])
+def test_whether_there_is_mist_is_told_by_a_letter(line: str, has: bool) -> None:
+    assert has_mist(replies("ok", line)) is has  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("line", ["Grbl 1.1h ['$' for help]", "error:20", "ALARM:1", "<Idle|MPos:0,0,0>"])
+def test_some_lines_are_nobody_elses(line: str) -> None:
+    assert is_spoken(line)
+    assert not any(map(is_spoken, ["ok", "start", "Error:checksum mismatch", "echo:busy: processing", "[MSG:x]"]))

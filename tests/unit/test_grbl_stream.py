@@ -363,12 +363,14 @@ def test_a_stop_on_request_leaves_a_stream_that_can_go_on() -> None:
     bench.stream.halt(bench.now_s)
     bench.stream.halt(bench.now_s)
     bench.stream.request("M9")
+    assert bench.stream.halting
     assert bench.send() == HOLD + STATUS
     bench.say("<Hold:0>")
     assert bench.send() == RESET
     banner = parse(BANNER)
     assert bench.say(BANNER) == [Answered("M5", (banner,)), Answered("$G", (banner,))]
     assert bench.stream.drained
+    assert not bench.stream.halting
     assert bench.send() == b"M9\n"
     bench.say("ok")
     assert bench.begin("G0 X3") == b"G0 X3\n"

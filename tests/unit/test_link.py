@@ -222,3 +222,24 @@ async def test_a_broken_pipe_is_a_loss_and_no_exception() -> None:
         line.write(b"M105\n")
         assert len(ear.reasons) == 1
         line.close()
+
+
+async def test_dtr_is_where_there_is_a_line_for_it_and_nowhere_else() -> None:
+    with terminal() as (_, path):
+        opened = link.open_serial(path, 115200, lambda data: None, lambda reason: None)
+        with opened:
+            assert not opened.set_dtr(False), "a pseudo-terminal has no such line"
+        assert not opened.set_dtr(True), "a closed port has none either"
+    here, there = socket.socketpair()
+    with there, link.Link(here, lambda data: None, lambda reason: None) as over_tcp:
+        assert not over_tcp.set_dtr(False)
+
+
+async def test_dtr_is_dropped_and_raised_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, bytes]] = []
+    with terminal() as (_, path), link.open_serial(path, 115200, lambda data: None, lambda reason: None) as opened:
+        monkeypatch.setattr(link.fcntl, "ioctl", lambda fd, request, bits: asked.append((request, bits)))
+        assert opened.set_dtr(False)
+        assert opened.set_dtr(True)
+    bits = termios.TIOCM_DTR.to_bytes(4, sys.byteorder)
+    assert asked == [(termios.TIOCMBIC, bits), (termios.TIOCMBIS, bits)]

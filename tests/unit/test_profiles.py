@@ -58,7 +58,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_every_shipped_profile_is_valid_and_listed() -> None:
     assert list(all_known(None)) == NAMES
-    assert [info.name for info in PLUGIN.profiles(None)] == [name for name in NAMES if "grbl" not in name]
+    assert [info.name for info in PLUGIN.profiles(None)] == NAMES
     assert set(known(None, "grbl")) == {"grbl", "grblhal"}
 
 

@@ -58,6 +58,24 @@ def test_halt_after_is_a_thermal_runaway() -> None:
     assert rig.log[-1] == ("!", "halt")
 
 
+def test_a_run_out_pauses_by_itself_and_tells_no_ok_of_it() -> None:
+    rig = Rig(faults=Faults(run_out_after=2))
+    said = rig.send("G90\n" + numbered(1, "G90") + numbered(2, "G91"))
+    assert [line for line in said if line == "ok"] == ["ok", "ok"]
+    assert "//action:prompt_begin FilamentRunout T0" in said
+    assert said.index("//action:paused filament_runout 0") < said.index("//action:prompt_begin Nozzle Parked")
+    assert rig.wait(2.5) == ["echo:busy: paused for user"]
+    assert rig.send("M876 S0\n").count("ok") == 2
+    assert rig.executed() == ["G90", "G90", "M600", "G91", "M876 S0"]
+
+
+def test_somebody_pauses_and_resumes_or_cancels_at_the_display() -> None:
+    rig = Rig(faults=Faults(pause_after=1, cancel_after=2))
+    assert rig.send("G90\n") == ["ok", "//action:pause"]
+    assert rig.wait(61.0) == ["//action:resume"]
+    assert rig.send("G90\n") == ["ok", "//action:cancel"]
+
+
 def test_no_ok_after_resend() -> None:
     rig = Rig(faults=Faults(no_ok_after_resend=True))
     assert rig.send("N9 G90*1\n") == ["Error:Line Number is not Last Line Number+1, Last Line: 0", "Resend: 1"]

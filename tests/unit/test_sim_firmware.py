@@ -301,11 +301,33 @@ def test_m112_inside_another_line_is_text() -> None:
     assert Rig().send("M117 M112\n") == ["ok"]
 
 
-def test_without_the_emergency_parser_m112_waits_its_turn() -> None:
+KILLED = ["echo:M112 Shutdown", "Error:Printer halted. kill() called!", "//action:poweroff"]
+
+
+def test_without_the_emergency_parser_m112_acts_when_it_is_read_and_so_not_behind_a_full_queue() -> None:
     rig = Rig(Options(emergency_parser=False))
     assert "Cap:EMERGENCY_PARSER:0" in rig.send("M115\n")
-    assert rig.send("G4 S1\nM112\n") == []
-    assert rig.wait(1.0) == ["ok", "echo:M112 Shutdown", "Error:Printer halted. kill() called!", "//action:poweroff"]
+    assert rig.send("G4 S1\nM112\n") == KILLED
+    rig = Rig(Options(emergency_parser=False))
+    assert rig.send("G4 S1\nG90\nG90\nG90\nM112\n") == []
+    assert rig.wait(1.0)[-3:] == KILLED
+
+
+def test_without_the_emergency_parser_m108_ends_a_heat_up_when_read_and_releases_nobody() -> None:
+    rig = Rig(Options(emergency_parser=False))
+    rig.send("M109 S215\n")
+    assert rig.send("M108\n") == ["ok", "ok"]
+    rig.send("M0\n")
+    assert rig.send("M108\nM876 S0\n") == []
+    assert rig.send(numbered(1, "M112")) == [], "with a number it is a line like any other"
+
+
+def test_m410_without_the_emergency_parser_drops_the_queued_moves_when_read() -> None:
+    rig = Rig(Options(emergency_parser=False))
+    rig.send("G1 X100 F600\n" + slow_moves(14) + "G1 X70\n")
+    rig.wait(5.0)
+    assert rig.send("M410\n") == ["ok", "ok"]
+    assert rig.send("M400\n") == ["ok"]
 
 
 def test_m410_drops_the_queued_moves_where_the_tool_is() -> None:
@@ -319,9 +341,27 @@ def test_m410_drops_the_queued_moves_where_the_tool_is() -> None:
 
 def test_m600_pauses_until_m108() -> None:
     rig = Rig()
-    assert rig.send("M600\n") == ["//action:paused"]
+    assert rig.send("M600\n")[0] == "//action:paused"
     assert rig.wait(4.5) == ["echo:busy: paused for user"] * 2
+    released = rig.send("M108\n")
+    assert (released[1], released[-2:]) == ("//action:resumed", ["ok", "ok"])
+
+
+def test_m876_answers_a_prompt_that_waits_and_no_other() -> None:
+    rig = Rig()
+    assert rig.send("M0 Change the plate\n")[0] == "echo:Change the plate"
+    assert rig.send("M876 S0\n") == ["ok", "ok"]
+    rig = Rig(Options(prompts=False))
+    assert rig.send("M1\n") == ["echo:Click please"]
     assert rig.send("M108\n") == ["ok", "ok"]
+    assert rig.send("M876 S0\n") == ["ok"]
+
+
+def test_m0_with_a_time_goes_on_by_itself() -> None:
+    rig = Rig()
+    rig.send("M0 S3\n")
+    assert rig.wait(2.5) == ["echo:busy: paused for user"]
+    assert rig.wait(1.0) == ["ok"]
 
 
 def test_m118_speaks_to_the_host() -> None:

@@ -1,0 +1,109 @@
+"""What all parts of the driver share: one printer, the line to it, and what it last said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from pathlib import Path
+
+from drivers.analysis import commands
+from drivers.gcode.config import Printer
+from drivers.gcode.identity import Firmware
+from drivers.gcode.profile import Profile
+from drivers.gcode.replies import Position, Reply, Temperatures
+from drivers.gcode.resume import Standing, standing_after
+from drivers.gcode.session import Session
+from edge.driver import ConnectError, DriverContext, MachineError, MachineState, StateSeen
+
+
+class Device:
+    """One printer. `heard` is called with all that it says beside answers."""
+
+    def __init__(self, machine: Printer, context: DriverContext, heard: Callable[[Reply], None]) -> None:
+        self.machine = machine
+        self.context = context
+        self.clock = context.clock
+        self.session = Session(context, heard)
+        self.profile: Profile | None = None
+        self.profile_name = ""
+        self.firmware = Firmware("")
+        self.heaters: dict[str, tuple[float, float]] = {}  # name -> (actual, target) in degC
+        self.busy_s = 0.0  # when the firmware last said that it was busy with what it had been told
+        self.booted = False  # the firmware's boot banner came on this connection
+        self.in_program = False  # motion has begun, and its end is not confirmed
+        self.wire_free = asyncio.Event()  # `execute` needs the line no more
+        self.wire_free.set()
+
+    @property
+    def known_profile(self) -> Profile:
+        """Raises `ConnectError` before the printer has said who it is."""
+        if self.profile is None:
+            raise ConnectError(f"{self.machine.connection.place} is not identified yet")
+        return self.profile
+
+    @property
+    def acts_at_once(self) -> bool:
+        """Whether the firmware looks for M108, M112, M410 and M876 in what arrives, past its queue."""
+        otherwise = self.profile is not None and self.profile.firmware.emergency_parser
+        return self.firmware.caps.get("EMERGENCY_PARSER", otherwise)
+
+    def unprotected(self) -> str:
+        """Why no print may be started here, in words; empty if one may."""
+        table = self.known_profile.firmware
+        reported = table.thermal_protection == "reported" and self.firmware.has(table.thermal_protection_cap)
+        if reported or table.thermal_protection == "built-in" or self.machine.connection.unprotected_heaters:
+            return ""
+        return (
+            "the firmware does not say that it switches off a heater that runs away; build it with thermal protection,"
+            ' or write "unprotected_heaters = true" in its connection table and stay with it'
+        )
+
+    def see(self, state: MachineState, detail: str = "") -> None:
+        """Tell the machine's state."""
+        self.context.emit(StateSeen(state, detail))
+
+    async def run(self, macro: Iterable[str], after: int, *, counted: bool = False) -> None:
+        """Commands of the driver's own, numbered behind `after`, until they are acknowledged. Raises `MachineError`."""
+        await self.session.run(iter(macro), lambda number: None, after, counted=counted)
+
+    async def counted(self, expected: int) -> None:
+        """The proof that all lines were taken, and no other: the firmware's own counter, if it keeps one.
+
+        Raises `MachineError`.
+        """
+        if not self.known_profile.firmware.keeps_line_numbers:
+            return
+        counted = await self.session.probe()
+        if counted != expected:
+            raise MachineError(f"the firmware counted {counted} lines, {expected} were sent")
+
+    async def position(self) -> Position:
+        """Where it will stand when all it was told is done. Raises `MachineError`."""
+        replies = await self.session.ask("M114", _is_position)
+        return next(reply for reply in reversed(replies) if isinstance(reply, Position))
+
+    async def look_at_heaters(self) -> None:
+        """Ask for the temperatures; they are in `heaters` then. Raises `MachineError`."""
+        await self.session.ask("M105", _is_temperatures)
+
+
+def program_commands(path: Path) -> Generator[str, None, None]:
+    """The commands of a program, in order."""
+    # Comments may hold any bytes; `check` has made sure that commands are ASCII.
+    with path.open(encoding="utf-8", errors="replace") as file:
+        yield from commands(file)
+
+
+def standing_in(path: Path, count: int) -> Standing:
+    """What the first `count` commands of a program bring about. Reads the file: for a thread."""
+    with closing(program_commands(path)) as program:
+        return standing_after(program, count)
+
+
+def _is_temperatures(reply: Reply) -> bool:
+    return isinstance(reply, Temperatures)
+
+
+def _is_position(reply: Reply) -> bool:
+    return isinstance(reply, Position)

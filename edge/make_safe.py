@@ -1,0 +1,188 @@
+"""Making machines safe while no daemon runs, and the notes about it that the next daemon turns into events.
+
+Who does it holds the journal's lock, so that no daemon starts meanwhile, and leaves a note for each machine in
+`state_dir`/made-safe: durable, written whole or not at all. The daemon records each note once, and then removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edge.errors import DriverError
+from edge.journal import Journal, Transaction
+from edge.logs import log_bug
+from edge.model.event import Draft, EventKind
+from edge.plugins import Equipment
+
+GUARD = "guard"
+"""The actor of what the guard does."""
+
+FOLDER = "made-safe"
+HELD = "making machines safe; try again when it has ended"
+"""What stands in the lock file beside the process id."""
+
+log = logging.getLogger("edge.make_safe")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What came of one machine. Both texts are empty for one that has nothing to make safe."""
+
+    machine: str
+    confirmed: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """`made`, by whom and when. `job_id`, `part`, `step` and `run_id` are of the run that was open, if one was."""
+
+    machine: str
+    actor: str
+    at_wall: str
+    confirmed: str
+    problem: str
+    job_id: str | None = None
+    part: int | None = None
+    step: str | None = None
+    run_id: str | None = None
+    ident: str = ""
+
+
+def all_safe(equipment: Sequence[Equipment], deadline_s: float) -> list[Made]:
+    """Each machine by its plug-in, side by side; none of them keeps another from its turn.
+
+    `deadline_s` is a time of the host's monotonic clock.
+    """
+    if not equipment:
+        return []
+    with ThreadPoolExecutor(len(equipment), "make-safe") as threads:
+        return list(threads.map(lambda item: _one(item, deadline_s), equipment))
+
+
+def _one(item: Equipment, deadline_s: float) -> Made:
+    name = item.machine.id
+    try:
+        return Made(name, item.plugin.make_safe(item.machine, deadline_s))
+    except DriverError as error:
+        return Made(name, problem=str(error))
+    except Exception as error:  # noqa: BLE001 - a plug-in's bug must not hide what came of the other machines
+        return Made(name, problem=f"internal error in the driver {item.machine.driver} ({log_bug(log, error)})")
+
+
+def leave_note(state_dir: Path, made: Made, actor: str, run: dict[str, Any] | None) -> None:
+    """Leave word for the next daemon. A later note about the same run takes an earlier one's place.
+
+    `run` is a row of `views.Snapshot.open_runs`. Raises `OSError`.
+    """
+    about = {key: run[key] for key in ("job_id", "part", "step", "run_id")} if run is not None else {}
+    ident = secrets.token_hex(8)
+    note = Note(made.machine, actor, _now(), made.confirmed, made.problem, **about, ident=ident)
+    folder = state_dir / FOLDER
+    folder.mkdir(exist_ok=True)
+    half = folder / f"{ident}.half"
+    with half.open("x", encoding="utf-8") as file:
+        json.dump(asdict(note), file)
+        file.flush()
+        os.fsync(file.fileno())
+    for path in (folder, half):  # root may do this; who reads and removes it is the daemon
+        owner = state_dir.stat()
+        with contextlib.suppress(PermissionError):
+            os.chown(path, owner.st_uid, owner.st_gid)
+    half.replace(folder / f"{made.machine}-{note.run_id or ident}.json")
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def notes(state_dir: Path) -> dict[Path, Note]:
+    """What was left, oldest first. A file that is no note is set aside and told."""
+    found = {}
+    folder = state_dir / FOLDER
+    for path in folder.glob("*.json") if folder.is_dir() else ():
+        try:
+            found[path] = Note(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            log.error("%s cannot be understood, and is set aside: %s", path, error)
+            path.rename(path.with_suffix(".unread"))
+        except OSError as error:
+            log.error("%s cannot be read: %s", path, error.strerror)
+    return dict(sorted(found.items(), key=lambda item: item[1].at_wall))
+
+
+async def record_notes(journal: Journal, state_dir: Path) -> None:
+    """Make an event of each note, once, also if the last daemon died between the event and the file's removal.
+
+    Raises `JournalError`.
+    """
+    for path, note in notes(state_dir).items():
+        await journal.transact(_recording(note))
+        log.warning("%s: %s", note.machine, told(note))
+        try:
+            path.unlink()
+        except OSError as error:
+            log.error("%s is in the journal now, and cannot be removed: %s", path, error.strerror)
+
+
+def event_of(note: Note) -> Draft:
+    """The event of a note, or of what a running daemon has done."""
+    body = {"at_wall": note.at_wall, "confirmed": note.confirmed, "problem": note.problem, "note": note.ident}
+    return Draft(
+        EventKind.MAKE_SAFE, note.actor, body, note.job_id, note.part, note.step, note.run_id, machine=note.machine
+    )
+
+
+def noted(made: Made, actor: str) -> Note:
+    """A note that is made now, about no run."""
+    return Note(made.machine, actor, _now(), made.confirmed, made.problem)
+
+
+def made_safe(transaction: Transaction, machine: str, run_id: str) -> str:
+    """Who made the machine of an open run safe while no daemon ran, in words; empty if nobody has confirmed it."""
+    rows = transaction.connection.execute(
+        "SELECT raw FROM events WHERE machine = ? AND kind = ? ORDER BY seq DESC", (machine, EventKind.MAKE_SAFE)
+    )
+    for (raw,) in rows:
+        event = json.loads(raw)
+        body = event["body"]
+        if event["run_id"] == run_id and body["confirmed"]:
+            note = Note(machine, event["actor"], body["at_wall"], body["confirmed"], body["problem"])
+            return told(replace(note, run_id=run_id))
+    return ""
+
+
+def told(note: Note) -> str:
+    """A note as a sentence."""
+    who = "the guard" if note.actor == GUARD else note.actor
+    if note.problem:
+        return f"{who} could not make it safe at {note.at_wall}: {note.problem}"
+    return f"{who} made it safe at {note.at_wall}: {note.confirmed or 'there was nothing to do'}"
+
+
+def _recording(note: Note) -> Callable[[Transaction], None]:
+    def write(transaction: Transaction) -> None:
+        known = transaction.connection.execute(
+            "SELECT 1 FROM events WHERE machine = ? AND kind = ? AND instr(raw, ?)",
+            (note.machine, EventKind.MAKE_SAFE, note.ident.encode()),
+        )
+        if known.fetchone() is None:
+            transaction.record(event_of(note))
+
+    return write
+
+
+def _now() -> str:
+    now = datetime.datetime.now(datetime.UTC)
+    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
