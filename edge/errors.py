@@ -9,6 +9,7 @@
     ├── TrustError
     │   ├── EnvelopeError           bytes are not a DSSE envelope
     │   ├── RootError               a trust root cannot be used
+    │   ├── BatchError              a batch of events, or the acknowledgement of one, is refused
     │   └── KeyFileError            a key file cannot be read or is not ours to read
     ├── JournalError
     │   ├── NoJournalError          there is none yet
@@ -90,6 +91,10 @@ class EnvelopeError(TrustError):
 
 class RootError(TrustError):
     """A trust root cannot be used."""
+
+
+class BatchError(TrustError):
+    """A batch of events, or the acknowledgement of one, is refused."""
 
 
 class KeyFileError(TrustError):

@@ -409,6 +409,8 @@ def _identify(connection: sqlite3.Connection, path: Path, site: str) -> tuple[st
     if anew:
         _fold_anew(connection)
         log.info("%s had format %s; its tables are made anew from its events", path, meta["format"])
+    for statement in schema.statements(schema.UPLINK_TABLES):
+        connection.execute(statement)
     return meta["journal"], head(connection).seq
 
 
