@@ -6,11 +6,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.clock import SystemClock
 from edge.intake import Intake
+from edge.journal import Journal
 from edge.model.uplink import UplinkTable
 from edge.site import Site
 from edge.trust import PayloadType, sign
 from edge.uplink.mqtt import Broker, Will, connect
-from edge.uplink.service import Reporting, UplinkService, link
+from edge.uplink.outbox import Outbox
+from edge.uplink.reporting import OutboxReporting
+from edge.uplink.service import UplinkService, link
 from edge.uplink.tls import TlsFiles
 from edge.uplink.topics import What, topic
 
@@ -28,7 +31,8 @@ def build(
     intake: Intake,
     key: Ed25519PrivateKey,
     clock: SystemClock,
-    reporting: Reporting | None = None,
+    outbox: Outbox,
+    journal: Journal,
 ) -> UplinkService:
     """The service that keeps the site connected. What it says of the site is signed with the site's `key`."""
     broker = broker_of(table)
@@ -43,5 +47,5 @@ def build(
         seal=lambda payload: sign(PayloadType.STATE, payload, [key]),
         fingerprint=site.fingerprint,
         clock=clock,
-        reporting=reporting,
+        reporting=OutboxReporting(outbox, journal),
     )
