@@ -183,17 +183,26 @@ def open_batch(raw: bytes, site: str, public_keys: Collection[bytes]) -> Batch:
     Raises:
         BatchError: it is not.
     """
-    envelope = _envelope(raw, PayloadType.BATCH)
+    batch = read_batch(open_of_site(raw, PayloadType.BATCH, site, public_keys))
+    if batch.site != site:
+        raise BatchError(f"the batch is of site {batch.site}, must be of site {site}")
+    return batch
+
+
+def open_of_site(raw: bytes, kind: PayloadType, site: str, public_keys: Collection[bytes]) -> bytes:
+    """The payload of type `kind` in the envelope `raw`, signed with one of the keys of `site`.
+
+    Raises:
+        BatchError: it is not.
+    """
+    envelope = _envelope(raw, kind)
     keys = {keyid_of(public): public for public in public_keys}
     if not any(
         signature.keyid in keys and verifies(keys[signature.keyid], signature.sig, envelope.signed_bytes)
         for signature in envelope.signatures
     ):
-        raise BatchError(f"no key of site {site} has signed the batch")
-    batch = read_batch(envelope.payload)
-    if batch.site != site:
-        raise BatchError(f"the batch is of site {batch.site}, must be of site {site}")
-    return batch
+        raise BatchError(f"no key of site {site} has signed the {kind.name.lower()}")
+    return envelope.payload
 
 
 def read_batch(payload: bytes) -> Batch:

@@ -120,10 +120,12 @@ class Collector:
         return sign(PayloadType.ACK, payload, [self._key])
 
     async def _take_state(self, site: str, what: What, raw: bytes) -> None:
-        """What a site says of itself is shown as it came; nothing is decided by it."""
+        """What a site says of itself is shown; nothing is decided by it. A state is signed, a last will cannot be."""
         try:
+            if what is What.STATE:
+                raw = batch.open_of_site(raw, PayloadType.STATE, site, self._sites[site])
             document = load_object(raw, what=f"the {what} of a site", max_bytes=STATE_MAX_BYTES) if raw else {}
-        except FormatError as error:
+        except (BatchError, FormatError) as error:
             await self._alarm(site, Alarm.REFUSED, str(error))
             return
         text, now = json.dumps(document, ensure_ascii=False), time_text(self._now())
