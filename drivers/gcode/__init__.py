@@ -6,8 +6,8 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from drivers import link, ports
+from drivers.check import check_program
 from drivers.gcode import profile as profiles
-from drivers.gcode.check import check_program
 from drivers.gcode.config import Connection, Limits, Printer
 from edge.driver import Driver, DriverContext, DriverPlugin, Prediction, ProfileInfo, Program, Step
 
