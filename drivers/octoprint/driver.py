@@ -106,6 +106,7 @@ class OctoPrintDriver(Driver):
             await asyncio.wait(self._aborting, timeout=2.0)
         for task in self._aborting:
             task.cancel()
+        self.session.fail(MachineError("let go", Motion.NONE))  # nobody waits on for what is no longer looked at
 
     # A run
 

@@ -23,9 +23,7 @@ def last_program(server: SimOctoPrint) -> list[str]:
     return done[begins[-1] :] if begins else []
 
 
-class _AtOctoPrint(DriverContract):
-    newer: bool
-
+class TestAtOctoPrint(DriverContract):
     def bench(self, folder: Path) -> AbstractAsyncContextManager[Bench]:
         return self._bench(folder)
 
@@ -33,8 +31,7 @@ class _AtOctoPrint(DriverContract):
     async def _bench(self, folder: Path) -> AsyncIterator[Bench]:
         from drivers.octoprint import PLUGIN
 
-        options = ["--rate=100", *(["--newer"] if self.newer else [])]
-        with sim_octoprint(folder, *options) as server:
+        with sim_octoprint(folder, "--rate=100") as server:
             good = write_program(folder / "good.gcode", GOOD)
             yield Bench(
                 plugin=PLUGIN,
@@ -47,11 +44,3 @@ class _AtOctoPrint(DriverContract):
                 acts=lambda: sum(command.startswith(MOVES) for command in server.commands()),
                 unplug=server.kill,
             )
-
-
-class TestAtOctoPrint111(_AtOctoPrint):
-    newer = False
-
-
-class TestAtOctoPrint20(_AtOctoPrint):
-    newer = True
