@@ -116,3 +116,23 @@ def sim_octoprint(folder: Path, *options: str) -> Iterator[SimOctoPrint]:
         yield server
     finally:
         server.kill()
+
+
+MACHINE = """
+[[machines]]
+id = "oct-1"
+driver = "octoprint"
+profile = "marlin-2.1"
+processes = ["fdm"]
+connection = {{url = "{url}", api_key_file = "{key}", patience_s = {patience_s}}}
+properties = {{material = "PLA", nozzle_mm = 0.4}}
+limits = {{x_mm = [0, 220], y_mm = [0, 220], z_mm = [0, 250], nozzle_degc = [0, 260], bed_degc = [0, 100]}}
+"""
+
+
+def table_of(url: str, folder: Path, patience_s: float = 600.0, key: str = OURS) -> str:
+    """The machine of `machine_at` as site.toml has it; its key file is written."""
+    file = folder / "octoprint.key"
+    file.touch(0o600)
+    file.write_text(f"{key}\n")
+    return MACHINE.format(url=url, key=file, patience_s=patience_s)
