@@ -29,8 +29,8 @@ PING_S = 10.0
 
 CHUNK_BYTES = 256 * 1024
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-NOT_OURS = (404, 405, 301, 302, 303, 307, 308)
-"""What something that is no OctoPrint, or one under another prefix, answers to /api/version."""
+NOT_OURS = (404, 405)
+"""What something that is no OctoPrint, or one under another prefix, answers to what every OctoPrint knows."""
 
 
 class AnswerError(MachineError):
@@ -186,8 +186,6 @@ class Client:
                 words = f"{self.url} refuses this key, or its user may not do this"
             case 429:
                 words = f"{self.url} has seen too many failed log-ins, and lets nobody in for a minute"
-            case status if status in NOT_OURS and not said:
-                words = f"{self.url} is no OctoPrint, or not at this address (HTTP {status})"
             case status:
                 words = f"{self.url}: {said or 'no reason given'} (HTTP {status})"
         return AnswerError(answer.status, words)
@@ -227,6 +225,9 @@ async def look(client: Client) -> tuple[str, api.Account]:
     try:
         who = await client.ask(api.account, "/api/currentuser")
     except AnswerError as error:
+        if error.status in NOT_OURS:
+            words = f"{url} is no OctoPrint, or not at this address (HTTP {error.status})"
+            raise ConnectError(words) from error
         raise ConnectError(str(error)) from error
     if not who.name:
         raise ConnectError(f"{url} does not know this key; ask for a new one with `edge machine identify`")

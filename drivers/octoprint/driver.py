@@ -20,6 +20,7 @@ from drivers.octoprint.access import offline_words, safe_mode_words
 from drivers.octoprint.client import AnswerError, Client, connected, look, read_key
 from drivers.octoprint.config import Printer
 from drivers.octoprint.going import SOMEBODY, Going, ends_of, unknown
+from drivers.octoprint.others import OthersPrint
 from drivers.octoprint.session import Listener, Session
 from edge.driver import (
     Capability,
@@ -82,6 +83,7 @@ class OctoPrintDriver(Driver):
         self.session = Session(client, context, listener, min(self._patience_s, IDLE_PATIENCE_S))
         self._going: Going | None = None
         self._known: set[str] = set()  # files of runs that edge has told of
+        self._others = OthersPrint(context.state_dir)
         self._stops = 0  # that are being carried out
         self._detached = False
         self._beginning = asyncio.Lock()  # held from the last look before a print is asked for until it has begun
@@ -133,6 +135,7 @@ class OctoPrintDriver(Driver):
             raise
         finally:
             self._going = None
+            self._others.ours_is_over(going.path)
             self.session.patience_s = min(self._patience_s, IDLE_PATIENCE_S)
             self._show()
 
@@ -183,6 +186,8 @@ class OctoPrintDriver(Driver):
             raise MachineError(offline_words(self._client.url, job), Motion.NONE)
         if self._safe_mode:
             raise MachineError(safe_mode_words(self._client.url, self._safe_mode), Motion.NONE)
+        if words := self._others.words():
+            raise MachineError(words, Motion.NONE)
 
     async def _begin(self, going: Going) -> None:
         """Ask for the print, once, and wait until it is a fact."""
@@ -426,6 +431,8 @@ class OctoPrintDriver(Driver):
         going = self._going
         if going is not None and job.active and job.path == going.path and job.filepos is not None:
             self._context.emit(Progress(going.came_to(job.filepos), going.total))
+        if job.active and (going is None or job.path != going.path):
+            self._others.seen(job)
         self._show()
 
     def _show(self) -> None:
@@ -451,7 +458,8 @@ class OctoPrintDriver(Driver):
             case api.Phase.READY if self._safe_mode:
                 return StateSeen(MachineState.STOPPED, safe_mode_words(self._client.url, self._safe_mode))
             case api.Phase.READY:
-                return StateSeen(MachineState.IDLE)
+                words = self._others.words()
+                return StateSeen(MachineState.STOPPED if words else MachineState.IDLE, words)
             case api.Phase.UNKNOWN:
                 return StateSeen(MachineState.STOPPED, f"OctoPrint says {job.state!r}, which is not understood")
             case api.Phase.CONNECTING | api.Phase.OFFLINE:

@@ -68,7 +68,9 @@ class Going:
             return ""
         match event.kind:
             case "PrintPaused":
-                self.paused_by = self._who(event, self.pause_asked) or self.paused_by
+                who = self._who(event, self.pause_asked)
+                if not (who == PRINTER and self.paused_by):  # it has said more than that just before
+                    self.paused_by = who
                 return f"paused by {self.paused_by}"
             case "PrintResumed":
                 self.paused_by = ""
