@@ -22,6 +22,10 @@ def going() -> Going:
     return Going(PATH, "edge", ends_of([b"; a comment\n", b"G28\r\n", b"\n", b"G1 X1 ; there\n", b"G1 X2"]))
 
 
+def failed(error: str) -> Occurred:
+    return Occurred("PrintFailed", PATH, reason="error", error=error)
+
+
 def test_progress_counts_commands_by_bytes_and_never_goes_back() -> None:
     run = going()
     assert run.total == 3
@@ -108,7 +112,8 @@ def test_a_prefix_stays_and_a_slash_at_the_end_goes() -> None:
 
 def test_programs_are_held_against_the_profiles_of_the_serial_driver(tmp_path: Path) -> None:
     machine = machine_at("http://127.0.0.1:1", tmp_path)
-    assert PLUGIN.check(machine, Step("print", "fdm"), write_program(tmp_path / "good", ["G28", "G1 X1"])).duration_s
+    suits = PLUGIN.check(machine, Step("print", "fdm"), write_program(tmp_path / "good", ["G28", "G1 X1"]))
+    assert suits.facts["commands"] == 2
     for wrong, words in (("M112", "never in a program"), ("@pause", "a command such as G1"), ("G1 X900", "0 to 220")):
         with pytest.raises(NotAcceptableError, match=words):
             PLUGIN.check(machine, Step("print", "fdm"), write_program(tmp_path / "bad", ["G28", wrong]))
