@@ -88,6 +88,7 @@ class OctoPrintDriver(Driver):
         self._detached = False
         self._beginning = asyncio.Lock()  # held from the last look before a print is asked for until it has begun
         self._safe_mode = ""
+        self._aborted = False
         self._shown: StateSeen | None = None
         self._aborting: set[asyncio.Task[None]] = set()
 
@@ -402,6 +403,7 @@ class OctoPrintDriver(Driver):
             self._context.emit(Message(f"not stopped: {error}"))
 
     async def abort(self) -> None:
+        self._aborted = True
         task = asyncio.create_task(self._send_abort(), name=f"abort {self._machine.id}")
         self._aborting.add(task)
         task.add_done_callback(self._aborting.discard)
@@ -445,7 +447,8 @@ class OctoPrintDriver(Driver):
     def _state(self) -> StateSeen:
         job, going = self.session.job, self._going
         if self.session.failure is not None:
-            return StateSeen(MachineState.ABORTED, str(self.session.failure))
+            state = MachineState.ABORTED if self._aborted else MachineState.OFFLINE
+            return StateSeen(state, str(self.session.failure))
         if job is None:
             return StateSeen(MachineState.OFFLINE, "not asked yet")
         ours = going is not None and job.path == going.path

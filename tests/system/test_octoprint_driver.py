@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +147,28 @@ async def test_a_slow_octoprint_prints_all_the_same(tmp_path: Path) -> None:
             assert (await driver.execute(RUN, short(tmp_path))).kind is OutcomeKind.SUCCEEDED
 
 
+async def test_a_frozen_octoprint_is_out_of_sight_and_its_print_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivers.octoprint.session.POLL_S", 0.2)
+    monkeypatch.setattr("drivers.octoprint.session.OUT_OF_SIGHT_S", 1.0)
+    monkeypatch.setattr("drivers.octoprint.client.ANSWER_S", 1.0)
+    monkeypatch.setattr("drivers.octoprint.client.PING_S", 1.0)
+    with sim_octoprint(tmp_path) as server:
+        async with opened(server, tmp_path) as (driver, context):
+            async with running(driver, context, long(tmp_path)) as run:
+                assert server.process is not None
+                server.process.send_signal(signal.SIGSTOP)
+                await state(context, MachineState.OFFLINE, "does not answer")
+                server.process.send_signal(signal.SIGCONT)
+                again = StateSeen(MachineState.EXECUTE)
+                await context.seen(StateSeen, lambda _: context.of_kind(StateSeen)[-1] == again, PATIENCE_S)
+                assert not run.done()
+                await driver.stop(context.clock.mono_s() + PATIENCE_S)
+                assert (await run).kind is OutcomeKind.STOPPED
+            assert server.starts() == 1
+
+
 async def test_pause_and_resume_are_confirmed(tmp_path: Path) -> None:
     with sim_octoprint(tmp_path) as server:
         async with opened(server, tmp_path) as (driver, context), running(driver, context, long(tmp_path)) as run:
@@ -254,7 +277,7 @@ async def test_somebody_elses_print_is_told_left_alone_and_to_be_taken_off(tmp_p
             assert caught.value.motion is Motion.NONE
             with pytest.raises(NotConfirmedError, match="left alone"):
                 await driver.stop(context.clock.mono_s() + PATIENCE_S)
-            assert server.state() == "Printing"
+            server.wait_state("Printing")
             server.ask("POST", "/api/job", {"command": "cancel"})
             await state(context, MachineState.STOPPED, "ada printed cup.gcode in OctoPrint: take it off")
             with pytest.raises(MachineError, match="take it off"):
