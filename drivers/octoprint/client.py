@@ -23,6 +23,9 @@ T = TypeVar("T")
 ANSWER_S = 15.0
 """How long OctoPrint may be silent in the middle of an answer; one that is busy with its printer takes up to 5 s."""
 
+UPLOAD_S = 180.0
+"""How long it may be silent about a file: it reads all of it again, on whatever card it has."""
+
 CONNECT_S = 5.0
 PING_S = 10.0
 """A frozen OctoPrint keeps the socket open; a live one answers a ping in 3 ms."""
@@ -95,7 +98,7 @@ class Client:
             form.add_field("path", api.FOLDER)
             form.add_field("userdata", json.dumps(userdata))
             form.add_field("file", file, filename=name, content_type="application/octet-stream")
-            await self._ask("POST", "/api/files/local", data=form)
+            await self._ask("POST", "/api/files/local", data=form, timeout=_patience(UPLOAD_S))
 
     async def sha256(self, path: str) -> str:
         """Of a file as OctoPrint gives it back."""
@@ -195,9 +198,8 @@ class Client:
 async def connected(connection: Connection, key: str | None) -> AsyncIterator[Client]:
     """HTTP with a key, or without one. Nothing is asked yet. Raises `ConnectError` for `ca`."""
     headers = {} if key is None else {"X-Api-Key": key}
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=ANSWER_S)
     connector = aiohttp.TCPConnector(ssl=_trusted(connection.ca))
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session:
+    async with aiohttp.ClientSession(headers=headers, timeout=_patience(ANSWER_S), connector=connector) as session:
         yield Client(session, connection.url)
 
 
@@ -257,6 +259,10 @@ async def _limited(answer: aiohttp.ClientResponse) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise AnswerError(answer.status, f"{answer.url}: the answer is too large")
     return bytes(body)
+
+
+def _patience(silent_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silent_s)
 
 
 def _file(path: str) -> str:

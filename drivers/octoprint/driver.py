@@ -10,6 +10,7 @@ its own, the record is the run's, also after any restart; where there is none an
 from __future__ import annotations
 
 import asyncio
+import logging
 from array import array
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -66,6 +67,9 @@ STOP_S = 120.0
 """How long a cancelled run may take to stop: what the printer is busy with, then OctoPrint's own script."""
 
 TOO_LATE = "OctoPrint did not confirm the stop in time"
+
+
+log = logging.getLogger("drivers.octoprint")
 
 
 class OctoPrintDriver(Driver):
@@ -500,6 +504,7 @@ async def open_octoprint(machine: Printer, context: DriverContext) -> AsyncItera
     key = read_key(machine.connection.api_key_file)
     async with connected(machine.connection, key) as client:
         version, who = await look(client)
+        log.warning("%s: this driver was tried with OctoPrint's virtual printer, not with a real one", machine.id)
         driver = OctoPrintDriver(machine, context, client, version, who.name)
         try:
             driver.in_safe_mode(await client.ask(api.safe_mode, "/api/server"))
