@@ -127,6 +127,7 @@ class OctoPrintDriver(Driver):
         self._check(Motion.NONE)
         self._going = going = Going(_path(run), self._we)
         self._known.add(going.path)
+        self._others.claimed(going.path)
         self._detached = False
         self.session.patience_s = self._patience_s
         try:
@@ -140,7 +141,8 @@ class OctoPrintDriver(Driver):
             raise
         finally:
             self._going = None
-            self._others.ours_is_over(going.path)
+            if not self._detached:
+                self._others.over(going.path)
             self.session.patience_s = min(self._patience_s, IDLE_PATIENCE_S)
             self._show()
 
@@ -221,7 +223,6 @@ class OctoPrintDriver(Driver):
 
     async def _watch(self, going: Going) -> Outcome:
         """Until OctoPrint's record says how the print ended, or nobody knows."""
-        count = -1
         while True:
             self._check()
             count, job = self.session.count, self.session.job
@@ -270,6 +271,7 @@ class OctoPrintDriver(Driver):
     async def recover(self, run: Run, program: Program) -> Recovery:
         going = Going(_path(run), self._we)
         self._known.add(going.path)
+        self._others.claimed(going.path)
         begun = run.checkpoint is not None
         while True:
             self._check(Motion.NONE)
@@ -282,6 +284,8 @@ class OctoPrintDriver(Driver):
         if found is not None and found.run != run.run_id:
             return Lost(f"{going.path} in OctoPrint is not the file of this run", same_machine=False)
         if found is not None and found.prints.total:
+            self._others.over(going.path)  # if it is being printed now, that is another print of it
+            self._others.seen(job)
             return Finished(going.ended(found.prints, job))
         if found is not None and job.active and job.path == going.path:
             return StillRunning()
@@ -437,8 +441,7 @@ class OctoPrintDriver(Driver):
         going = self._going
         if going is not None and job.active and job.path == going.path and job.filepos is not None:
             self._context.emit(Progress(going.came_to(job.filepos), going.total))
-        if job.active and (going is None or job.path != going.path):
-            self._others.seen(job)
+        self._others.seen(job)
         self._show()
 
     def _show(self) -> None:

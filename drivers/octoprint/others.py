@@ -18,15 +18,25 @@ class OthersPrint:
 
     def __init__(self, folder: Path) -> None:
         self._note = folder / NOTE
-        self._over: set[str] = set()  # files of ours whose run is over: who prints them now is somebody else
+        self._ours: set[str] = set()  # files of runs that edge has told of, and that are not over
+        self._unclaimed = ""  # what was printed from our folder, and edge has not told of; empty if nothing
 
-    def ours_is_over(self, path: str) -> None:
-        self._over.add(path)
+    def claimed(self, path: str) -> None:
+        """A print of this file is a run of ours: edge may tell of one from before a restart only after it was seen."""
+        self._ours.add(path)
+        if self._unclaimed == path:
+            self._unclaimed = ""
+            self._note.unlink(missing_ok=True)
+
+    def over(self, path: str) -> None:
+        """The run of this file has ended: who prints it now is somebody else."""
+        self._ours.discard(path)
 
     def seen(self, job: api.Job) -> None:
-        """A print is going on that is not the run of this moment. One of ours may be left from before a restart."""
-        ours = job.path.startswith(f"{api.FOLDER}/") and job.path not in self._over
-        if not ours and not self._note.exists():
+        """What OctoPrint is doing."""
+        if job.active and job.path not in self._ours and not self._note.exists():
+            if job.path.startswith(f"{api.FOLDER}/"):
+                self._unclaimed = job.path
             what = job.path or "something"
             self._note.write_text(f"{job.by or 'somebody'} printed {what} in OctoPrint\n", encoding="utf-8")
 

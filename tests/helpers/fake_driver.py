@@ -78,6 +78,7 @@ class Script:
     execute: Callable[[Run], Awaitable[Outcome]] = succeed
     recover: Callable[[Run], Awaitable[Recovery]] = forget
     detach: Callable[[], Awaitable[None]] | None = None  # None: it cannot
+    carries_on: bool = False
     stop: Callable[[], Awaitable[None]] = confirm
     open: Callable[[], Awaitable[None]] = confirm
     context: DriverContext | None = None
@@ -120,7 +121,8 @@ class FakeDriver(Driver):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset({Capability.DETACH} if self._script.detach is not None else ())
+        found = {Capability.DETACH} if self._script.detach is not None else set()
+        return frozenset(found | ({Capability.CARRIES_ON} if self._script.carries_on else set()))
 
     async def execute(self, run: Run, program: Program, resume: Resume | None = None) -> Outcome:
         self._script.executed.append(run)
