@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from array import array
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from drivers.octoprint.client import AnswerError, Client, connected, look, read_
 from drivers.octoprint.config import Printer
 from drivers.octoprint.going import SOMEBODY, Going, ends_of, unknown
 from drivers.octoprint.others import OthersPrint
-from drivers.octoprint.session import Listener, Session
+from drivers.octoprint.session import LOOK_AGAIN_S, Listener, Session
+from drivers.octoprint.steering import Steering
 from edge.driver import (
     Capability,
     ConnectError,
@@ -61,8 +62,6 @@ RECORD_S = 10.0
 
 REASON_S = 1.0
 """How long the reason may come after the end: it comes by another way."""
-
-LOOK_AGAIN_S = 0.5
 STOP_S = 120.0
 """How long a cancelled run may take to stop: what the printer is busy with, then OctoPrint's own script."""
 
@@ -94,7 +93,7 @@ class OctoPrintDriver(Driver):
         self._safe_mode = ""
         self._aborted = False
         self._shown: StateSeen | None = None
-        self._aborting: set[asyncio.Task[None]] = set()
+        self._steering = Steering(machine.id, client, self.session, context)
 
     @property
     def identity(self) -> Identity:
@@ -109,10 +108,7 @@ class OctoPrintDriver(Driver):
 
     async def close(self) -> None:
         """Command nothing, but let an abort get through."""
-        if self._aborting:
-            await asyncio.wait(self._aborting, timeout=2.0)
-        for task in self._aborting:
-            task.cancel()
+        await self._steering.close()
         self.session.fail(MachineError("let go", Motion.NONE))  # nobody waits on for what is no longer looked at
 
     # A run
@@ -237,7 +233,7 @@ class OctoPrintDriver(Driver):
         until_s: float | None = None
         while True:
             count = self.session.count
-            reason = "OctoPrint has no record of the end of the print; it was restarted in the middle of it"
+            reason = "OctoPrint has no record of how the print ended, as after a restart in mid-print"
             try:
                 job = await self.session.refresh()
                 if job.active and job.path == going.path:
@@ -309,45 +305,17 @@ class OctoPrintDriver(Driver):
     async def pause(self, deadline_s: float) -> None:
         going = self._print_going("pause")
         going.pause_asked = True
-        await self._bring("pause", "pause", deadline_s, going, lambda job: job.phase is api.Phase.HELD)
+        await self._steering.bring("pause", deadline_s, going.path, lambda job: job.phase is api.Phase.HELD)
 
     async def resume(self, deadline_s: float) -> None:
         going = self._print_going("resume")
         going.pause_asked = False
-        await self._bring("resume", "pause", deadline_s, going, lambda job: job.state == "Printing")
+        await self._steering.bring("resume", deadline_s, going.path, lambda job: job.state == "Printing")
 
     def _print_going(self, verb: str) -> Going:
         if self._going is None:
             raise NotAcceptableError(verb, "asked", "while a print of this site is going on")
         return self._going
-
-    async def _bring(
-        self, action: str, command: str, deadline_s: float, going: Going, reached: Callable[[api.Job], bool]
-    ) -> None:
-        """Ask until it is seen; asking again changes nothing."""
-        asked = False
-        try:
-            async with asyncio.timeout(max(0.0, deadline_s - self._clock.mono_s())):
-                while True:
-                    if self.session.failure is not None:
-                        raise NotConfirmedError(f"OctoPrint did not confirm: {self.session.failure}")
-                    count = self.session.count
-                    try:
-                        job = await self.session.refresh()
-                        if job.path == going.path and reached(job):
-                            return
-                        if not job.active or job.path != going.path:
-                            raise NotConfirmedError(f"the print was over before OctoPrint could {action} it")
-                        if not asked:
-                            await self._client.post("/api/job", {"command": command, "action": action})
-                            asked = True
-                    except NotConfirmedError:
-                        raise
-                    except MachineError:
-                        asked = False
-                    await self.session.news(count, LOOK_AGAIN_S)
-        except TimeoutError as error:
-            raise NotConfirmedError(f"OctoPrint did not {action} in time") from error
 
     async def stop(self, deadline_s: float) -> None:
         self._detached = False
@@ -358,50 +326,11 @@ class OctoPrintDriver(Driver):
             async with asyncio.timeout(max(0.0, deadline_s - self._clock.mono_s())):
                 async with self._beginning:
                     pass  # from here on there is a print, or there will be none
-                await self._until_done(self._end_print)
-                await self._until_done(self._cool)
+                await self._steering.stop(self._known)
         except TimeoutError as error:
             raise NotConfirmedError(TOO_LATE) from error
         finally:
             self._stops -= 1
-
-    async def _until_done(self, work: Callable[[], Coroutine[None, None, bool]]) -> None:
-        """Try again until it is done, also while OctoPrint is out of sight. Raises `NotConfirmedError`."""
-        while True:
-            if self.session.failure is not None:
-                raise NotConfirmedError(f"OctoPrint did not confirm the stop: {self.session.failure}")
-            count = self.session.count
-            try:
-                if await work():
-                    return
-            except NotConfirmedError:
-                raise
-            except MachineError:
-                pass  # what the next look finds counts
-            await self.session.news(count, LOOK_AGAIN_S)
-
-    async def _end_print(self) -> bool:
-        """Whether no print of ours is going on; if one is, it is asked to end."""
-        job = await self.session.refresh()
-        if not job.active:
-            return job.phase is not api.Phase.CONNECTING
-        if job.path not in self._known:
-            raise NotConfirmedError(f"{job.by or SOMEBODY} prints {job.path} in OctoPrint, and is left alone")
-        if job.state != "Cancelling":
-            await self._client.post("/api/job", {"command": "cancel"})
-        return False
-
-    async def _cool(self) -> bool:
-        """Whether nothing is heated, as OctoPrint's own script after a cancel should have seen to."""
-        job = await self.session.refresh()
-        if job.phase is not api.Phase.READY:
-            words = offline_words(self._client.url, job)
-            raise NotConfirmedError(f"nobody knows whether the heaters are off: {words}")
-        heaters = await self._client.heaters()
-        self._heated(heaters)
-        for path, body in api.cooling(heaters):
-            await self._client.post(path, body)
-        return not any(heater.target_degc > 0 for heater in heaters)
 
     async def _stop_quietly(self) -> None:
         """Stop for a caller that is being cancelled: it cannot take an answer, so what happened goes to people."""
@@ -412,19 +341,8 @@ class OctoPrintDriver(Driver):
 
     async def abort(self) -> None:
         self._aborted = True
-        task = asyncio.create_task(self._send_abort(), name=f"abort {self._machine.id}")
-        self._aborting.add(task)
-        task.add_done_callback(self._aborting.discard)
-        await asyncio.wait([task], timeout=0.5)
-        self.session.fail(MachineError("aborted with M112; the printer needs a reset by hand, then connect it again"))
+        await self._steering.abort()
         self._show()
-
-    async def _send_abort(self) -> None:
-        """M112 passes OctoPrint's queue (octoprint/util/comm.py, `_gcode_M112_queuing`)."""
-        try:
-            await self._client.post("/api/printer/command", {"command": "M112"})
-        except MachineError as error:
-            self._context.emit(Message(f"not aborted: {error}"))
 
     def _check(self, motion: Motion = Motion.POSSIBLE) -> None:
         """Raises for a failed session: before a run has begun it has moved nothing."""

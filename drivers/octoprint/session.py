@@ -24,6 +24,9 @@ THROTTLE = 4
 POLL_S = 5.0
 """When the push socket was silent for so long, it is asked; while OctoPrint is offline it is always silent."""
 
+LOOK_AGAIN_S = 0.5
+"""How often those look again who wait for something to happen, if no news comes before."""
+
 RETRY_S = 1.0
 RELISTEN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the push socket is tried again; the last one repeats."""

@@ -110,7 +110,7 @@ def test_an_octoprint_killed_in_mid_print_leaves_it_unknown(octoprint: RealOctoP
         octoprint.start()
         body = ended(site, job_id)
         assert body["outcome"] == "UNKNOWN"
-        assert "restarted in the middle" in body["reason"]
+        assert "as after a restart" in body["reason"]
         assert starts.count() == 1
         assert site.json("status", code=2)["machines"][0]["needs_clearing"]
 

@@ -209,7 +209,7 @@ async def test_a_firmware_error_and_a_pulled_line_fail_the_print(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"), [("restart", "restarted in the middle"), ("lose-files", "no longer in OctoPrint")]
+    ("fault", "words"), [("restart", "as after a restart"), ("lose-files", "no longer in OctoPrint")]
 )
 async def test_without_a_record_the_outcome_is_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, words: str
