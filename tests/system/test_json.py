@@ -39,6 +39,7 @@ def real(site: SiteFolder) -> dict[str, Any]:
     found["submit"] = site.submit(site.bundle())
     job_id = found["submit"]["job_id"]
     site.wait_event("run_ended", job_id)
+    found["identify"] = site.json("machine", "identify", "prn-1")
     found["clear"] = site.json("machine", "clear", "prn-1")
     running = site.begun()
     waiting = site.submit(site.bundle(SHORT + b";\n", files=False), code=1)["job_id"]
