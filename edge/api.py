@@ -17,7 +17,7 @@ import struct
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from aiohttp import web
 
@@ -31,10 +31,14 @@ from edge.errors import (
     UsageError,
 )
 from edge.folders import no_socket
-from edge.intake import RESERVE_BYTES, Receipt
+from edge.intake import AnyVerdict, Receipt
 from edge.jobstate import Resolution
+from edge.keeper import RESERVE_BYTES
 from edge.logs import log_bug
+from edge.model.fields import time_text
 from edge.site import Site
+from edge.trust import CommandVerdict, RootVerdict, TimeVerdict, Verdict
+from edge.trust.envelope import MAX_ENVELOPE_BYTES
 
 log = logging.getLogger("edge.api")
 
@@ -118,10 +122,14 @@ def application(site: Site) -> web.Application:
         actor = actor_of(request)
         async with _received(request, site.incoming_dir) as path:
             try:
-                receipt = await site.intake.bundle(path, actor)
+                receipt = await site.intake.file(path, actor)
             except BundleError as error:  # the name is ours, and gone: nobody knows it
                 raise UsageError(str(error).replace(path.name, "the bundle")) from error
         return web.json_response(_receipt(receipt))
+
+    async def take(request: web.Request) -> web.Response:
+        raw = await _read(request)
+        return web.json_response(_taken(await site.intake.take(raw, actor_of(request))))
 
     async def cancel(request: web.Request) -> web.Response:
         body = await _body(request)
@@ -155,6 +163,12 @@ def application(site: Site) -> web.Application:
             raise UsageError("run_id: name the run that left its part on the machine")
         return web.json_response(await site.clear(request.match_info["machine"], run_id, actor_of(request)))
 
+    async def time(request: web.Request) -> web.Response:
+        return web.json_response(site.time())
+
+    async def confirm(request: web.Request) -> web.Response:
+        return web.json_response(await site.confirm(actor_of(request)))
+
     async def restart(request: web.Request) -> web.Response:
         body = await _body(request)
         return web.json_response(await site.restart(actor_of(request), force=body.get("force") is True))
@@ -177,6 +191,7 @@ def application(site: Site) -> web.Application:
             web.get("/v1/machines", machines),
             web.get("/v1/jobs", jobs),
             web.post("/v1/jobs", submit),
+            web.post("/v1/envelopes", take),
             web.get("/v1/jobs/{job}", job),
             web.post("/v1/jobs/{job}/cancel", cancel),
             web.post("/v1/jobs/{job}/hold", hold),
@@ -184,6 +199,8 @@ def application(site: Site) -> web.Application:
             web.post("/v1/jobs/{job}/resolve", resolve),
             web.post("/v1/machines/{machine}/clear", clear),
             web.get("/v1/events", events),
+            web.get("/v1/time", time),
+            web.post("/v1/journal/confirm", confirm),
             web.post("/v1/make-safe", make_safe),
             web.post("/v1/restart", restart),
         ]
@@ -254,6 +271,16 @@ async def _received(request: web.Request, directory: Path) -> AsyncIterator[Path
         yield Path(file.name)
 
 
+async def _read(request: web.Request) -> bytes:
+    """The request's body, cut where it is too large for any envelope: the verdict on the rest is the same."""
+    raw = b""
+    async for chunk in request.content.iter_chunked(64 * 1024):
+        raw += chunk
+        if len(raw) > MAX_ENVELOPE_BYTES:
+            break
+    return raw
+
+
 async def _body(request: web.Request) -> dict[str, Any]:
     try:
         body = await request.json() if request.can_read_body else {}
@@ -277,6 +304,29 @@ def _whole(request: web.Request, name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
         raise UsageError(f"{name} is {text!r}, a whole number is needed")
     return int(text)
+
+
+def _taken(verdict: AnyVerdict) -> dict[str, Any]:
+    match verdict:
+        case RootVerdict(root=root):
+            about: dict[str, Any] = {"kind": "root", "version": None if root is None else root.version}
+        case CommandVerdict(command=command):
+            verb = None if command is None else str(command.verb)
+            about = {"kind": "command", "verb": verb, "job_id": command and command.job_id}
+        case TimeVerdict(at=at):
+            about = {"kind": "time", "at": at and time_text(at)}
+        case Verdict(order=order):
+            about = {"kind": "order", "job_id": order and order.job_id}
+        case _ as never:
+            assert_never(never)
+    return about | {
+        "accepted": verdict.accepted,
+        "reason": None if verdict.reason is None else str(verdict.reason),
+        "detail": verdict.detail,
+        "digest": verdict.digest,
+        "signers": list(verdict.signers),
+        "repeated": verdict.repeated,
+    }
 
 
 def _receipt(receipt: Receipt) -> dict[str, Any]:

@@ -5,7 +5,8 @@ Rules:
     1. A file is visible under its name only when it is whole, verified, and on the disk: written beside, hashed while
        written, fsynced, renamed, and the directory fsynced.
     2. Nothing is read past the size that was declared for it; not one byte more is written.
-    3. Half files are swept away when the directory is opened for writing.
+    3. Half files are swept away when the directory is opened for writing, except those of downloads (`edge.partial`):
+       these go on where they stopped.
     4. A bundle is refused whole for its shape, by name; a wrong file in a good bundle is refused alone, by name, and
        never stored.
 """
@@ -22,12 +23,12 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 
-from edge.errors import ArtifactError, BundleError
+from edge.errors import ArtifactError, BundleError, WrongHashError
 
 CHUNK_BYTES = 256 * 1024
 FILE_MODE = 0o640
@@ -40,6 +41,7 @@ MAX_MEMBER_BYTES = 2**32 - 1  # bundles are plain zip files, without the 64-bit 
 MAX_MEMBERS = 1024
 MAX_DIRECTORY_BYTES = 1024 * 1024  # of the zip's table of contents, which is read into memory whole
 
+_FOLDER = re.compile(r"[0-9a-f]{2}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # The last record of a zip file without a comment: PKWARE APPNOTE 6.3.10, 4.3.16.
@@ -74,16 +76,20 @@ class Artifacts:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.partial = directory / "partial"
         self._incoming = directory / "incoming"
+        self._evicted = directory / "evicted"
+        self._quarantine = directory / "quarantine"
 
     @classmethod
     def open(cls, directory: Path) -> Self:
         """For writing: makes the directory and sweeps away half files. One process at a time, as with the journal."""
         artifacts = cls(directory)
         try:
-            artifacts._incoming.mkdir(parents=True, exist_ok=True)
-            for half in artifacts._incoming.iterdir():
-                half.unlink()
+            for folder in (artifacts._incoming, artifacts._evicted, artifacts.partial):
+                folder.mkdir(parents=True, exist_ok=True)
+            for left in (*artifacts._incoming.iterdir(), *artifacts._evicted.iterdir()):
+                left.unlink()
         except OSError as error:
             raise ArtifactError(f"{directory} cannot be used: {error.strerror}") from error
         return artifacts
@@ -129,34 +135,99 @@ class Artifacts:
         half = self._incoming / secrets.token_hex(8)
         try:
             self._receive(stream, sha256, size_bytes, half)
-            if not path.parent.is_dir():
-                path.parent.mkdir()
-                _sync_directory(self.directory)
-            half.rename(path)
-            _sync_directory(path.parent)
+            self._put(half, path)
         except OSError as error:
             raise ArtifactError(f"artifact {sha256} cannot be stored: {error.strerror}") from error
         finally:
             half.unlink(missing_ok=True)
         return path
 
-    def quarantine(self, sha256: str) -> None:
+    def adopt(self, half: Path, sha256: str, size_bytes: int) -> Path:
+        """Keep a file that was written beside, by renaming it; durable on return. What is refused stays where it is.
+
+        Raises:
+            ArtifactError: it has not `size_bytes`, its hash is another one, or the disk refused.
+        """
+        path = self.path(sha256)
+        try:
+            with half.open("rb") as file:
+                found, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+                if size != size_bytes:
+                    raise ArtifactError(f"artifact {sha256} has {size} bytes, not {size_bytes}")
+                if found != sha256:
+                    raise WrongHashError(f"artifact {sha256} is not what was sent: its hash is {found}")
+                os.fchmod(file.fileno(), FILE_MODE)
+                os.fsync(file.fileno())
+            self._put(half, path)
+        except OSError as error:
+            raise ArtifactError(f"artifact {sha256} cannot be stored: {error.strerror}") from error
+        return path
+
+    def _put(self, half: Path, path: Path) -> None:
+        if not path.parent.is_dir():
+            path.parent.mkdir()
+            _sync_directory(self.directory)
+        half.rename(path)
+        _sync_directory(path.parent)
+
+    def quarantine(self, sha256: str, wrong: Path | None = None, reason: str = "") -> None:
         """Set a damaged file aside, for a person to look at: it is not here any more. Idempotent.
+
+        `wrong` is one that never was here: what a source gave instead of it. The reason is written beside it.
 
         Raises:
             ArtifactError: the disk refused.
         """
-        aside = self.directory / "quarantine"
         try:
-            aside.mkdir(exist_ok=True)
+            self._quarantine.mkdir(exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
-                self.path(sha256).rename(aside / sha256)
+                (wrong or self.path(sha256)).rename(self._quarantine / sha256)
+            if reason:
+                (self._quarantine / f"{sha256}.reason.txt").write_text(f"{reason}\n", encoding="utf-8")
         except OSError as error:
             raise ArtifactError(f"artifact {sha256} cannot be set aside: {error.strerror}") from error
 
+    def on_disk(self) -> dict[str, int]:
+        """The size of every file that is here, by hash."""
+        found = {}
+        for folder in self.directory.iterdir():
+            if _FOLDER.fullmatch(folder.name) and folder.is_dir():
+                for file in folder.iterdir():
+                    if _SHA256.fullmatch(file.name) and file.is_file():
+                        found[file.name] = file.stat().st_size
+        return found
+
+    def evict(self, sha256: str) -> None:
+        """Take a file away, quickly; `empty` frees its room. Idempotent. Raises `ArtifactError` if the disk refused."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self.path(sha256).rename(self._evicted / sha256)
+        except OSError as error:
+            raise ArtifactError(f"artifact {sha256} cannot be evicted: {error.strerror}") from error
+
+    def halves(self) -> list[Path]:
+        """The files of the downloads that are not done."""
+        return list(self.partial.iterdir())
+
+    def empty(self, halves: Iterable[Path], quarantine_bytes: int, quarantine_s: float, now_s: float) -> None:
+        """Free the room of what was evicted, of downloads that nobody needs, and of an old or large quarantine.
+
+        `now_s` is seconds since the epoch. Raises `ArtifactError`.
+        """
+        try:
+            for gone in (*self._evicted.iterdir(), *halves):
+                gone.unlink(missing_ok=True)
+            prune(self._quarantine, quarantine_bytes, quarantine_s, now_s)
+        except OSError as error:
+            raise ArtifactError(f"{self.directory} cannot be tidied: {error.strerror}") from error
+
     def free_bytes(self) -> int:
-        """What the file system has left for an ordinary user."""
-        return shutil.disk_usage(self.directory).free
+        """What the file system has left for an ordinary user, with what half downloads have of their own room."""
+        partial = 0
+        for half in self.halves():
+            with contextlib.suppress(FileNotFoundError):  # done meanwhile
+                partial += half.stat().st_size
+        return shutil.disk_usage(self.directory).free + partial
 
     def _is_good(self, sha256: str) -> bool:
         try:
@@ -181,6 +252,25 @@ class Artifacts:
                 raise ArtifactError(f"artifact {sha256} is not what was sent: its hash is {hasher.hexdigest()}")
             file.flush()
             os.fsync(file.fileno())
+
+
+def prune(directory: Path, max_bytes: int, max_age_s: float, now_s: float, max_files: int = 1000) -> None:
+    """Remove the oldest files of a directory, until the rest is few, small and young enough. Raises `OSError`.
+
+    Age is since the file was put there (its ctime: a rename sets it on every file system that matters here).
+    """
+    try:
+        found = [(file.lstat(), file) for file in directory.iterdir()]
+    except FileNotFoundError:
+        return
+    count = size = 0
+    for seen, file in sorted(found, key=lambda item: item[0].st_ctime_ns, reverse=True):
+        if stat.S_ISDIR(seen.st_mode):
+            continue
+        count, size = count + 1, size + seen.st_size
+        if count > max_files or size > max_bytes or now_s - seen.st_ctime > max_age_s:
+            file.unlink(missing_ok=True)
+            size -= seen.st_size
 
 
 @dataclass(frozen=True, slots=True)

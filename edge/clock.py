@@ -1,21 +1,45 @@
-"""The host's clocks, and the stamp that every event carries."""
+"""The host's clocks, what the site knows of the time, and the stamp that every event carries."""
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from edge.model.event import ClockTrust, Stamp
+from edge.model.event import Stamp, stamp_text
+from edge.timefloor import BEGINNING, Host, Known, Now, Source, raised, read
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
+_TIMEX_BYTES = 208
+"""``sizeof(struct timex)`` where long has 64 bits (adjtimex(2)); all zero asks and changes nothing."""
+
+_TIME_ERROR = 5
+"""What adjtimex(2) returns while nothing keeps the clock synchronized, or nobody can tell how well."""
+
+
+def synchronized() -> bool:
+    """Whether the kernel says that its clock is kept synchronized, by whatever daemon."""
+    libc = ctypes.CDLL(None)
+    state: int = libc.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    return 0 <= state < _TIME_ERROR
+
 
 class SystemClock:
-    """Time as the host tells it. `wall` may be wrong: on a Raspberry Pi it is, after a power cut without network."""
+    """Time as the host tells it, and what that is worth. `wall` is the host's, and can be wrong."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        source: Source = Source.NTP,
+        known: Known | None = None,
+        is_synchronized: Callable[[], bool] = synchronized,
+    ) -> None:
         self.boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
+        self.source = source
+        self.known = known or Known(BEGINNING)
+        self._is_synchronized = is_synchronized
 
     def mono_s(self) -> float:
         """Seconds since some moment of this boot; never goes back."""
@@ -25,7 +49,24 @@ class SystemClock:
         """Now in UTC, as far as the host knows."""
         return datetime.datetime.now(datetime.UTC)
 
+    def host(self) -> Host:
+        """All clocks of the host at once."""
+        return Host(self.wall(), self.mono_s(), self.boot_id, self._is_synchronized())
+
+    def now(self) -> Now:
+        """What time it is, as far as the site may believe it."""
+        return read(self.host(), self.known, self.source)
+
     def stamp(self) -> Stamp:
-        """For an event that happens now. Nobody vouches for the wall clock, and the stamp says so."""
-        at_wall = self.wall().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return Stamp(at_wall, self.mono_s(), self.boot_id, ClockTrust.UNKNOWN)
+        """For an event that happens now. While the clock is trusted, the floor rises with what is recorded."""
+        now = self.now()
+        self.known = raised(self.known, now)
+        return Stamp(stamp_text(now.wall), self.mono_s(), self.boot_id, now.trust)
+
+    def learn(self, known: Known) -> None:
+        """Take over what somebody has found out or written down about the time; the floor only rises."""
+        self.known = Known(max(self.known.floor, known.floor), known.signed or self.known.signed)
+
+    def repair(self, known: Known) -> None:
+        """Go by `known`, even if its floor is lower: two roles have signed that."""
+        self.known = known

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 from edge import api, folders
 from edge.artifacts import Artifacts
@@ -16,20 +17,28 @@ from edge.authority import Authority
 from edge.checker import Checker
 from edge.clock import SystemClock
 from edge.dispatch import Dispatcher
+from edge.door import Remote
+from edge.download import make_context
 from edge.errors import IllegalTransitionError
+from edge.fetch import Fetcher
 from edge.guard import Guard
 from edge.intake import Intake
 from edge.journal import Journal
+from edge.keeper import Keeper
 from edge.logs import log_bug
 from edge.make_safe import record_notes
 from edge.model.event import Draft, EventKind
 from edge.model.site import SiteConfig
+from edge.nonce import NonceFile
 from edge.plugins import Equipment
 from edge.recovery import REASON, left_runs
 from edge.runner import Runner
 from edge.schema import FILE_NAME
 from edge.scribe import ACTOR
 from edge.site import Site
+from edge.spool import Spool
+from edge.timefloor import Known
+from edge.timekeeping import TimeKeeper
 
 log = logging.getLogger("edge.daemon")
 
@@ -37,11 +46,23 @@ DISTRIBUTION = "microfactory-edge"
 
 
 PLAN_AGAIN_S = 5.0
-"""Pause after a bug in planning, before it begins anew."""
+"""Pause after a bug in planning, fetching or the like, before it begins anew."""
+
+
+NEW_JOURNAL = "it is new, so orders that were carried out before, if there were any, are not known here"
 
 
 RESTART = -1
 """What `run` returns when the daemon is to begin anew."""
+
+
+class Service(Protocol):
+    """A task of the site that goes on after a bug in it; `trouble` is told to people."""
+
+    trouble: str
+
+    async def serve(self) -> None:
+        """Until cancelled."""
 
 
 class Stop:
@@ -75,25 +96,32 @@ async def run(
     equipment: Sequence[Equipment],
     authority: Authority,
     stop: Stop,
-    look_at_config: Callable[[], object],
+    look_at_config: Callable[[], Authority],
 ) -> int:
     """Serve the site until `stop`; the exit code, or `RESTART`.
 
-    `look_at_config` raises `ConfigError` if the daemon could not start again.
+    `look_at_config` gives what the file of the trust root says now, and raises `ConfigError` if the daemon could not
+    start again.
 
     Raises `EdgeError` for what is wrong at the start.
     """
     state_dir = config.site.state_dir
     runtime_dir = folders.make_runtime_dir(state_dir)
     stop.listen()
-    clock = SystemClock()
+    clock = SystemClock(config.time.source)
     async with contextlib.AsyncExitStack() as stack:
         journal = await stack.enter_async_context(Journal.open(state_dir / FILE_NAME, config.site.id, clock.stamp))
+        clock.learn(await journal.transact(lambda transaction: transaction.known_time()))
+        clock.learn(Known(authority.root.issued_at))
+        await _first_of_all(journal, state_dir)
+        await authority.settle(journal)
+        clock.learn(Known(authority.root.issued_at))
         artifacts = Artifacts.open(state_dir / "artifacts")
         _empty(state_dir / "incoming")
         await record_notes(journal, state_dir)
         left = await left_runs(journal, artifacts, authority, {item.machine.id for item in equipment})
         await _begin(journal, clock, {run.run.run_id for run in left.values()})
+        folders.has_begun(state_dir)
 
         checker = Checker(lambda: dispatcher.wake())
         stack.push_async_callback(checker.close)
@@ -111,9 +139,39 @@ async def run(
             )
             for item in equipment
         }
-        dispatcher = Dispatcher(journal, state_dir, artifacts, authority, checker, clock, equipment, runners)
+        keeper = Keeper(journal, state_dir, artifacts, clock, config.artifacts.max_bytes)
         processes = frozenset(process for item in equipment for process in item.machine.processes)
-        intake = Intake(journal, artifacts, authority, processes, clock)
+        machines = {item.machine.id: frozenset(item.machine.processes) for item in equipment}
+        remote = Remote(machines, config.remote.allow_clear, config.remote.allow_release)
+        nonce = NonceFile.open(state_dir, clock)
+        intake = Intake(
+            journal,
+            artifacts,
+            authority,
+            processes,
+            clock,
+            remote=remote,
+            nonce=nonce,
+            max_bytes=config.artifacts.max_bytes,
+            make_room=keeper.make_room,
+        )
+        time = TimeKeeper(clock, intake, nonce, lambda: dispatcher.wake())
+        fetcher = Fetcher(
+            journal,
+            state_dir,
+            artifacts,
+            clock,
+            make_context(config.artifacts.ca),
+            arriving=lambda: intake.arriving,
+            make_room=keeper.make_room,
+            on_change=lambda: dispatcher.wake(),
+        )
+        dispatcher = Dispatcher(
+            journal, state_dir, artifacts, authority, checker, clock, equipment, runners, fetcher.story
+        )
+        storage: dict[str, Service] = {"keep files": keeper, "fetch files": fetcher}
+        if config.spool is not None:
+            storage["spool"] = Spool(config.spool.dir, intake.file, clock)
         site = Site(
             journal,
             state_dir,
@@ -121,17 +179,18 @@ async def run(
             dispatcher,
             equipment,
             runners,
-            clock,
+            time,
             version(DISTRIBUTION),
             stop.begin_anew,
-            look_at_config,
+            lambda: authority.could_begin_with(look_at_config()),
+            lambda: [service.trouble for service in storage.values() if service.trouble],
         )
 
         await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))
         guard = await stack.enter_async_context(Guard.on_duty(config, runtime_dir))
         log.info("site %s is up with %d machine%s; Ctrl-C ends it", config.site.id, len(runners), _s(len(runners)))
         log.info("it listens on %s", config.site.socket)
-        code = await _work(stop, dispatcher, list(runners.values()))
+        code = await _work(stop, {"planning": dispatcher, "time": time, **storage}, list(runners.values()))
         await journal.record([Draft(EventKind.SITE_STOPPED, ACTOR, {"restart": stop.restart})])
         if stop.restart and code == 0:
             guard.hand_over()
@@ -139,6 +198,13 @@ async def run(
             await guard.dismiss()
     log.info("site %s has stopped; its journal is closed", config.site.id)
     return RESTART if stop.restart and code == 0 else code
+
+
+async def _first_of_all(journal: Journal, state_dir: Path) -> None:
+    """A journal that is new where nobody has set up a new site: what was done before is not known here."""
+    if journal.last_seq == 0 and not folders.is_first_start(state_dir):
+        log.warning("this journal is new, and nothing begins before somebody says `edge journal confirm`")
+        await journal.record([Draft(EventKind.JOURNAL_HELD, ACTOR, {"reason": NEW_JOURNAL})])
 
 
 async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[str]) -> None:
@@ -156,25 +222,26 @@ async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[s
             log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, REASON)
 
 
-async def _work(stop: Stop, dispatcher: Dispatcher, runners: list[Runner]) -> int:
+async def _work(stop: Stop, services: Mapping[str, Service], runners: list[Runner]) -> int:
     """Plan and run machines until asked to stop; then stop the machines and wait for their runs to be recorded."""
-    planning = asyncio.create_task(_keep_planning(dispatcher), name="planning")
+    kept = [asyncio.create_task(_keep_going(service, name), name=name) for name, service in services.items()]
     serving = [asyncio.create_task(runner.serve(), name=f"machine {runner.machine.id}") for runner in runners]
     stopping = asyncio.create_task(stop.asked.wait(), name="signals")
     code = 0
     try:
-        await asyncio.wait([planning, stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*kept, stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping: machines first, then the journal")
-        for task in (planning, *serving):
+        for task in (*kept, *serving):
             if task.done() and (error := task.exception()) is not None:
                 log.error("the daemon stops: internal error (%s)", log_bug(log, error))
                 code = 2
     finally:
-        planning.cancel()
+        for service in kept:
+            service.cancel()
         stopping.cancel()
         stop.on_signal = lambda: _close(runners, leave=False)  # also a restart that is under way ends as a stop
         _close(runners, leave=stop.restart)
-        await asyncio.wait([planning, stopping, *serving])
+        await asyncio.wait([*kept, stopping, *serving])
     return code
 
 
@@ -183,18 +250,18 @@ def _close(runners: list[Runner], *, leave: bool) -> None:
         runner.close(leave=leave)
 
 
-async def _keep_planning(dispatcher: Dispatcher) -> None:
-    """Plan until cancelled. A bug there must not stop the machines that work: it is told, and planning begins anew."""
+async def _keep_going(service: Service, name: str) -> None:
+    """Serve until cancelled. A bug there must not stop the machines that work: it is told, and it begins anew."""
     while True:
-        planning = asyncio.create_task(dispatcher.serve(), name="dispatcher")
+        serving = asyncio.create_task(service.serve(), name=f"{name}, this time")
         try:
-            await asyncio.wait([planning])
+            await asyncio.wait([serving])
         finally:
-            planning.cancel()
-            await asyncio.wait([planning])
-        error = planning.exception()
+            serving.cancel()
+            await asyncio.wait([serving])
+        error = serving.exception()
         if error is not None:
-            dispatcher.trouble = f"internal error ({log_bug(log, error)})"
+            service.trouble = f"internal error ({log_bug(log, error)}) in {name}"
         await asyncio.sleep(PLAN_AGAIN_S)
 
 

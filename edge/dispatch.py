@@ -7,8 +7,9 @@ was requested there (a stop, a pause, a resume) is acted on here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +19,18 @@ from edge.authority import Authority
 from edge.checker import Checker
 from edge.clock import SystemClock
 from edge.driver import Program, Step
-from edge.errors import ArtifactError, EdgeError
+from edge.errors import ArtifactError, EdgeError, IllegalTransitionError
+from edge.fetch import Story
 from edge.jobstate import Requested
-from edge.journal import Journal
+from edge.journal import Journal, KnownRoot
+from edge.model.event import Draft, EventKind
 from edge.model.order import JobOrder, parse_order
 from edge.planner import Blocker, Code, OpenStep, StepKey, plan
 from edge.plugins import Equipment
 from edge.quarantine import set_aside
 from edge.runner import Assignment, Runner
 from edge.scribe import ACTOR
+from edge.trust import Now
 from edge.work import work_of
 
 LOOK_AGAIN_S = 30.0
@@ -36,6 +40,22 @@ RETRY_S = 1.0
 """Pause after a round that failed."""
 
 log = logging.getLogger("edge.dispatch")
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one round goes by, as the journal has it.
+
+    Steps that may start, what was asked of runs, what machines need clearing by, steps that run, the trust root in
+    force, and why nothing begins before somebody has confirmed the journal (empty if nobody needs to).
+    """
+
+    startable: list[views.Row]
+    asked: list[tuple[str, str, Requested]]
+    clearing: dict[str, str | None]
+    running: list[views.Row]
+    root: views.Row | None
+    held: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +81,7 @@ class Dispatcher:
         clock: SystemClock,
         equipment: Sequence[Equipment],
         runners: Mapping[str, Runner],
+        fetching: Callable[[str], Story | None] = lambda sha256: None,
     ) -> None:
         self._journal = journal
         self._state_dir = state_dir
@@ -70,7 +91,9 @@ class Dispatcher:
         self._clock = clock
         self._equipment = equipment
         self._runners = runners
+        self._fetching = fetching
         self._orders: dict[str, JobOrder] = {}
+        self._sound: set[tuple[str, int]] = set()  # jobs that run, with the version of the root that lets them
         self._wake = asyncio.Event()
         self.waits: Mapping[StepKey, tuple[Blocker, ...]] = {}
         self.trouble = ""  # why nothing is planned and no stop is passed on; empty while that goes well
@@ -108,36 +131,63 @@ class Dispatcher:
             await asyncio.wait([recorded, woken])  # not one by one: that would take our own cancellation for theirs
 
     async def _round(self) -> None:
-        rows, asked, clearing = await asyncio.to_thread(self._read)
-        for run_id, machine, requested in asked:
+        seen = await asyncio.to_thread(self._read)
+        if seen.root is not None:
+            self._authority.adopt(KnownRoot(**seen.root))
+        await self._stop_compromised(seen.running)
+        for run_id, machine, requested in seen.asked:
             if machine in self._runners and requested.ends_the_run:
                 self._runners[machine].stop(run_id)
             elif machine in self._runners:
                 self._runners[machine].look(run_id)
         await self._set_damaged_aside()
         claimed = {runner.claimed for runner in self._runners.values()}
+        rows = seen.startable
         self._orders = {row["job_id"]: self._orders[row["job_id"]] for row in rows if row["job_id"] in self._orders}
+        now = self._clock.now()
         steps: dict[StepKey, _Allowed] = {}
         unreadable: dict[StepKey, tuple[Blocker, ...]] = {}
         for row in rows:
             key = StepKey(row["job_id"], row["part"], row["step"])
             try:
                 if key not in claimed:
-                    steps[key] = self._allowed(key, row)
+                    steps[key] = self._allowed(key, row, now)
             except EdgeError as error:
                 text = f"this version cannot carry the order out: {error}"
                 unreadable[key] = (Blocker(Code.UNREADABLE, text, f"edge job cancel {key.job_id}"),)
         for item in steps.values():
             self._want_checks(item)
-        machines = [runner.view(clearing.get(name)) for name, runner in self._runners.items()]
-        made = plan([item.open for item in steps.values()], machines, self._checker.results, self._clock.wall())
+        machines = [runner.view(seen.clearing.get(name)) for name, runner in self._runners.items()]
+        made = plan([item.open for item in steps.values()], machines, self._checker.results, now, seen.held)
         self.waits = {**unreadable, **made.waits}
         for key, machine in made.assignments.items():
             self._runners[machine].offer(steps[key].assignment)
 
-    def _read(self) -> tuple[list[views.Row], list[tuple[str, str, Requested]], dict[str, str | None]]:
+    def _read(self) -> _Seen:
         with views.open_readonly(self._state_dir) as snapshot:
-            return snapshot.startable(), snapshot.requests(), snapshot.clearing()
+            return _Seen(
+                snapshot.startable(),
+                snapshot.requests(),
+                snapshot.clearing(),
+                snapshot.going_on(),
+                snapshot.root_in_force(),
+                snapshot.journal_held(),
+            )
+
+    async def _stop_compromised(self, running: list[views.Row]) -> None:
+        """End what runs under a key that somebody else may have; nothing else could ever come of such a job."""
+        for row in running:
+            key = (row["job_id"], self._authority.root.version)
+            if key in self._sound:
+                continue
+            if reason := self._authority.compromised(row["envelope"]):
+                log.warning("job %s on %s is stopped: %s", row["job_id"], row["machine"], reason)
+                draft = Draft(EventKind.CANCEL_REQUESTED, ACTOR, {"reason": reason}, row["job_id"])
+                with contextlib.suppress(IllegalTransitionError):  # it has ended meanwhile
+                    await self._journal.record([draft])
+            else:
+                self._sound.add(key)
+        self._sound &= {(row["job_id"], self._authority.root.version) for row in running}
 
     async def _set_damaged_aside(self) -> None:
         """What the checker found to be damaged must come anew."""
@@ -148,10 +198,11 @@ class Dispatcher:
             except ArtifactError as error:
                 log.error("%s", error)
 
-    def _allowed(self, key: StepKey, row: views.Row) -> _Allowed:
+    def _allowed(self, key: StepKey, row: views.Row, now: Now) -> _Allowed:
         """Raises `EdgeError` for an order that this version cannot carry out."""
         order = self._order(row["job_id"], row["payload"])
         step, program = work_of(order, key.step, self._artifacts)
+        fetch = self._fetching(program.sha256)
         return _Allowed(
             OpenStep(
                 key=key,
@@ -165,8 +216,10 @@ class Dispatcher:
                 not_before=order.not_before,
                 expires_at=order.expires_at,
                 accepted_seq=row["accepted_seq"],
+                fetch=str(fetch or ""),
+                fetch_fails=fetch is not None and fetch.failing,
                 held=views.held_in_words(row["held"]),
-                refusal=self._authority.known_refusal(row["digest"], row["envelope"], order, self._clock.wall()),
+                refusal=self._authority.known_refusal(row["digest"], row["envelope"], order, now),
             ),
             Assignment(key, row["attempt"] + 1, row["revision"], order, row["envelope"]),
             step,

@@ -17,7 +17,9 @@
     │   ├── IllegalTransitionError  no entry in the table of `edge.jobstate`
     │   └── StoreClosedError        written to after close
     ├── ArtifactError               a file is missing, too large, or not what its hash says
-    │   └── BundleError             a .mfjob bundle is malformed
+    │   ├── WrongHashError          its bytes are not those that its name says
+    │   ├── BundleError             a .mfjob bundle is malformed
+    │   └── FetchError              a source did not give a file, or gave another one
     └── DriverError                 the only errors a driver may raise
         ├── NotAcceptableError      the program asks for what the machine must not do; nothing moved
         └── MachineError            the machine or the way to it failed; says whether motion is possible
@@ -121,8 +123,16 @@ class ArtifactError(EdgeError):
     """A file is missing, too large, or not what its hash says."""
 
 
+class WrongHashError(ArtifactError):
+    """A file's bytes are not those that its name says."""
+
+
 class BundleError(ArtifactError):
     """A .mfjob bundle is malformed."""
+
+
+class FetchError(ArtifactError):
+    """A source did not give a file, or gave another one. Names the host, never the whole address."""
 
 
 class DriverError(EdgeError):

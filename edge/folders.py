@@ -24,6 +24,20 @@ def make_state_dir(state_dir: Path) -> None:
         state_dir.chmod(STATE_DIR_MODE)
 
 
+FIRST_START = "first-start"
+"""A file of the state directory of a site that has never run: `edge init` makes it, the first start takes it away."""
+
+
+def is_first_start(state_dir: Path) -> bool:
+    """Whether somebody has set up this site anew, and it has not run since."""
+    return (state_dir / FIRST_START).exists()
+
+
+def has_begun(state_dir: Path) -> None:
+    """The site has run: a journal that is missing from now on was lost. Raises `OSError`."""
+    (state_dir / FIRST_START).unlink(missing_ok=True)
+
+
 def unwritable(directory: Path) -> str:
     """Why nothing can be made in `directory`, be it there or still to be made; empty if it can. Changes nothing."""
     place = directory

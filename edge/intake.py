@@ -1,4 +1,6 @@
-"""Bytes from anywhere -> `trust.admit` -> the journal. Idempotent: the same bytes again change nothing.
+"""Bytes from anywhere -> `edge.trust` -> the journal. Idempotent: the same bytes again change nothing.
+
+`Intake.take` is the door for every way in: an order, the next trust root, or a command from the centre.
 
 Rules
 
@@ -7,6 +9,10 @@ Rules
 2. Files are taken out of a bundle only after its order is accepted, and only those that the order names. So nobody
    without a valid signature can fill the disk.
 3. A bundle whose order was accepted before still brings the files that are missing.
+4. What is judged is judged by the trust root that is durable at that moment.
+5. A command and what it does are one transaction: it is carried out once, or not at all.
+6. An order that needs a time which nobody vouches for is kept, before any mark changes, and judged when somebody does.
+7. An order is accepted only if there is room for what it may bring beside what earlier orders may bring.
 """
 
 from __future__ import annotations
@@ -14,26 +20,59 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from edge.artifacts import Artifacts, read_bundle
 from edge.authority import Authority
 from edge.clock import SystemClock
-from edge.journal import Journal, Transaction
+from edge.door import Remote, take_command, take_root, take_time, write_refusal
+from edge.errors import BundleError, EnvelopeError
+from edge.journal import Journal, KnownRoot, Transaction
+from edge.keeper import RESERVE_BYTES
 from edge.model.event import Draft, EventKind
-from edge.trust import JobOrder, Now, Reason, ReplayWindow, Snapshot, Verdict, admit, parse_order
+from edge.needs import Needs
+from edge.nonce import NonceFile
+from edge.timefloor import Known
+from edge.trust import (
+    Claims,
+    CommandVerdict,
+    JobOrder,
+    PayloadType,
+    Reason,
+    ReplayWindow,
+    RootVerdict,
+    Snapshot,
+    TimeVerdict,
+    Verdict,
+    admit,
+    parse,
+    parse_order,
+)
+from edge.trust.admit import MAX_BYTES
+from edge.trust.envelope import MAX_ENVELOPE_BYTES
 
-RESERVE_BYTES = 64 * 1024 * 1024
-"""Kept free for the journal, whatever artifacts ask for."""
+log = logging.getLogger("edge.intake")
+
+PARKED_MAX = 1000
+"""Orders that wait for a time at once; a thousand at a megabyte each is what a disk bears."""
+
+
+AnyVerdict: TypeAlias = Verdict | RootVerdict | CommandVerdict | TimeVerdict
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of what was sent in. `refused` maps a file's hash to the reason why it was not taken."""
+    """What became of what was sent in, an order or another signed message.
 
-    verdict: Verdict
+    `refused` maps a file's hash to the reason why it was not taken.
+    """
+
+    verdict: AnyVerdict
     job_id: str | None
     stored: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -43,8 +82,9 @@ class Receipt:
 class _Ledger:
     """What the journal remembers, as `trust.admit` asks for it."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, needs: Needs) -> None:
         self._transaction = transaction
+        self._needs = needs
 
     def verdict_of(self, digest: str) -> Verdict | None:
         known = self._transaction.verdict_of(digest)
@@ -59,6 +99,9 @@ class _Ledger:
     def digest_of(self, job_id: str) -> str | None:
         return self._transaction.digest_of(job_id)
 
+    def claims(self) -> Claims:
+        return self._needs.claims(self._transaction.connection)
+
 
 class Intake:
     """The site's door for orders."""
@@ -71,6 +114,10 @@ class Intake:
         processes: frozenset[str],
         clock: SystemClock,
         free_bytes: Callable[[], int] | None = None,
+        max_bytes: int = MAX_BYTES,
+        make_room: Callable[[], Awaitable[None]] | None = None,
+        remote: Remote | None = None,
+        nonce: NonceFile | None = None,
     ) -> None:
         self._journal = journal
         self._artifacts = artifacts
@@ -78,26 +125,120 @@ class Intake:
         self._processes = processes
         self._clock = clock
         self._free_bytes = free_bytes or artifacts.free_bytes
+        self._remote = remote or Remote({})
+        self._nonce = nonce or NonceFile.in_memory(clock)
+        self._max_bytes = max_bytes
+        self._make_room = make_room
+        self._needs = Needs()  # asked in the journal's writer only
+        self.arriving: frozenset[str] = frozenset()  # hashes that bundles bring at this moment
+
+    async def take(self, raw: bytes, actor: str) -> AnyVerdict:
+        """Judge one signed message of any type, record the verdict, and do what follows from it."""
+        match _type_of(raw):
+            case PayloadType.ROOT:
+                return await self.root(raw, actor)
+            case PayloadType.TIME:
+                return await self.time(raw, actor)
+            case PayloadType.COMMAND:
+                return await self.command(raw, actor)
+            case _:
+                return (await self.envelope(raw, actor)).verdict
+
+    async def root(self, raw: bytes, actor: str) -> RootVerdict:
+        """Judge the next trust root; from then on the site goes by it."""
+        now = self._clock.now().wall
+
+        def judge(transaction: Transaction) -> tuple[RootVerdict, KnownRoot | None]:
+            verdict = take_root(transaction, raw, self._authority, actor, now)
+            return verdict, transaction.root_in_force()
+
+        verdict, known = await self._journal.transact(judge)
+        if known is not None:
+            self._authority.adopt(known)
+            self._clock.learn(Known(self._authority.root.issued_at))
+        if verdict.signed and not verdict.accepted:
+            log.error("a trust root that enough root keys signed is refused, %s: %s", verdict.reason, verdict.detail)
+        return verdict
+
+    async def time(self, raw: bytes, actor: str) -> TimeVerdict:
+        """Judge a signed time; from then on the site goes by it, and judges the orders that have waited for it."""
+        now, nonce = self._clock.now().wall, self._nonce
+
+        def judge(transaction: Transaction) -> tuple[TimeVerdict, Known]:
+            verdict = take_time(transaction, raw, self._authority, nonce.current, actor, now)
+            return verdict, transaction.known_time()
+
+        verdict, known = await self._journal.transact(judge)
+        if verdict.accepted:
+            self._clock.repair(known) if verdict.repairs else self._clock.learn(known)
+            nonce.renew(self._clock)
+            await self.judge_parked()
+        return verdict
+
+    async def judge_parked(self) -> int:
+        """Judge the orders that have waited for the time, in the order in which they came; how many there were.
+
+        Does nothing while nobody vouches for the clock.
+        """
+        count = 0
+        while self._clock.now().trusted:
+            parked = await self._journal.transact(lambda transaction: transaction.next_parked())
+            if parked is None:
+                break
+            digest, raw, actor = parked
+            receipt = await self.envelope(raw, actor)
+            if receipt.verdict.reason is Reason.CLOCK_UNTRUSTED:
+                break
+            # Its verdict is durable: a power cut in between makes a repetition of it.
+            await self._journal.transact(functools.partial(Transaction.unpark, digest=digest))
+            count += 1
+        return count
+
+    async def command(self, raw: bytes, actor: str) -> CommandVerdict:
+        """Judge a command from the centre and carry it out."""
+        now = self._clock.now()
+        judge = functools.partial(
+            take_command,
+            raw=raw,
+            authority=self._authority,
+            remote=self._remote,
+            site=self._journal.site,
+            actor=actor,
+            now=now,
+        )
+        return await self._journal.transact(judge)
 
     async def envelope(self, raw: bytes, actor: str) -> Receipt:
         """Judge one signed order and record the verdict."""
-        free_bytes, now = self._free_bytes(), self._clock.wall()
+        free_bytes, now = self._free_bytes(), self._clock.now()
 
         def judge(transaction: Transaction) -> Receipt:
             snapshot = Snapshot(
                 site=self._journal.site,
-                root=self._authority.root,
+                root=self._authority.judged_by(transaction.root_in_force()).root,
                 processes=self._processes,
                 free_bytes=free_bytes,
                 reserve_bytes=RESERVE_BYTES,
-                ledger=_Ledger(transaction),
+                ledger=_Ledger(transaction, self._needs),
+                max_bytes=self._max_bytes,
             )
-            verdict = admit(raw, snapshot, Now(now))
-            if not verdict.repeated:
-                _record(transaction, verdict, raw, actor, now)
+            verdict = admit(raw, snapshot, now)
+            if verdict.reason is Reason.CLOCK_UNTRUSTED:
+                verdict = _park(transaction, verdict, raw, actor)
+            elif not verdict.repeated:
+                _record(transaction, verdict, raw, actor, now.wall)
             return Receipt(verdict, _job_id(transaction, verdict))
 
         return await self._journal.transact(judge)
+
+    async def file(self, path: Path, actor: str) -> Receipt:
+        """Judge what is in a file: an envelope alone, or a bundle. Raises `BundleError` if it is neither."""
+        raw = await asyncio.to_thread(_envelope_alone, path)
+        if raw is None:
+            return await self.bundle(path, actor)
+        if _type_of(raw) == PayloadType.JOB:
+            return await self.envelope(raw, actor)
+        return Receipt(await self.take(raw, actor), None)
 
     async def bundle(self, path: Path, actor: str) -> Receipt:
         """Judge the order in a bundle, and take the files that it names. Raises `BundleError`."""
@@ -105,12 +246,23 @@ class Intake:
         receipt = await self.envelope(raw, actor)
         if not receipt.verdict.accepted or receipt.job_id is None:
             return receipt
-        order = receipt.verdict.order or await self._order(receipt.job_id)
+        order = await self._order(receipt.job_id)
         wanted = {artifact.sha256: artifact.size_bytes for artifact in order.artifacts.values()}
         return await self._take_files(path, receipt, wanted, actor)
 
     async def _take_files(self, path: Path, receipt: Receipt, wanted: dict[str, int], actor: str) -> Receipt:
         absent = {sha256: size for sha256, size in wanted.items() if not self._artifacts.has(sha256)}
+        before, self.arriving = self.arriving, self.arriving | absent.keys()
+        try:
+            return await self._bring(path, receipt, wanted, absent, actor)
+        finally:
+            self.arriving -= absent.keys() - before
+
+    async def _bring(
+        self, path: Path, receipt: Receipt, wanted: dict[str, int], absent: dict[str, int], actor: str
+    ) -> Receipt:
+        if absent and self._make_room is not None:
+            await self._make_room()
 
         def take() -> Receipt:
             with read_bundle(path) as bundle:
@@ -135,10 +287,7 @@ class Intake:
 
 
 def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, now: datetime.datetime) -> None:
-    if not verdict.signed:
-        reason = str(verdict.reason)
-        transaction.count_refusal(reason, now.strftime("%Y-%m-%dT%H:%MZ"))
-    elif verdict.accepted and verdict.order is not None:
+    if verdict.accepted and verdict.order is not None:
         body = {
             "digest": verdict.digest,
             "envelope": base64.b64encode(raw).decode("ascii"),
@@ -146,14 +295,15 @@ def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, 
         }
         transaction.record(Draft(EventKind.JOB_ACCEPTED, actor, body, job_id=verdict.order.job_id))
     else:
-        body = {
-            "digest": verdict.digest,
-            "reason": str(verdict.reason),
-            "detail": verdict.detail,
-            "signers": list(verdict.signers),
-        }
         claimed = verdict.order.job_id if verdict.order is not None else None
-        transaction.record(Draft(EventKind.JOB_REFUSED, actor, body, job_id=claimed))
+        write_refusal(transaction, EventKind.JOB_REFUSED, verdict, raw, actor, now, claimed)
+
+
+def _park(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str) -> Verdict:
+    """Keep a signed order until somebody vouches for the clock. Nothing is decided about it."""
+    if transaction.park(verdict.digest, raw, actor, PARKED_MAX):
+        return replace(verdict, detail=f"{verdict.detail}: it is kept, and judged as soon as somebody does")
+    return replace(verdict, detail=f"{verdict.detail}, and {PARKED_MAX} orders wait for that already; send it again")
 
 
 def _job_id(transaction: Transaction, verdict: Verdict) -> str | None:
@@ -163,6 +313,24 @@ def _job_id(transaction: Transaction, verdict: Verdict) -> str | None:
     return None if known is None else known.job_id
 
 
+def _envelope_alone(path: Path) -> bytes | None:
+    """The bytes of a file that holds an envelope and nothing else; None if it looks like anything else."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_ENVELOPE_BYTES + 1)
+    except OSError as error:
+        raise BundleError(f"{path.name} cannot be read: {error.strerror}") from error
+    return raw if raw.lstrip().startswith(b"{") else None
+
+
 def _envelope_in(path: Path) -> bytes:
     with read_bundle(path) as bundle:
         return bundle.envelope
+
+
+def _type_of(raw: bytes) -> str:
+    """What the envelope claims to carry; empty if it is none."""
+    try:
+        return parse(raw).payload_type
+    except EnvelopeError:
+        return ""

@@ -25,11 +25,12 @@ from typing import Any, Self, TypeVar
 
 from edge import chain, projection, schema
 from edge.audit import Report, audit_file
-from edge.errors import IllegalTransitionError, JournalError, StaleRevisionError
+from edge.errors import IllegalTransitionError, JournalError, Motion, StaleRevisionError
 from edge.jobstate import Requested, StepState
 from edge.model.event import Draft, Event, Stamp
 from edge.replay import ReplayWindow
 from edge.store import Store
+from edge.timefloor import Known
 
 T = TypeVar("T")
 
@@ -58,6 +59,15 @@ class OpenRun:
     attempt: int
     machine: str
     began_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRoot:
+    """A trust root as it was taken. `payload_digest` is the SHA-256 of its signed payload, in hexadecimal."""
+
+    version: int
+    payload_digest: str
+    envelope: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,11 @@ class Transaction:
         ).fetchone()
         return None if row is None else KnownVerdict(bool(row[0]), *row[1:])
 
+    def was_refused(self, payload_digest: str, reason: str) -> bool:
+        """Whether an envelope with this payload was refused for this reason."""
+        query = "SELECT 1 FROM verdicts WHERE payload_digest = ? AND reason = ? AND NOT accepted"
+        return bool(self.connection.execute(query, (payload_digest, reason)).fetchone())
+
     def window(self, issuer: str, series: str) -> ReplayWindow:
         """The sequence numbers of a series that were accepted."""
         row = self.connection.execute(
@@ -140,6 +155,68 @@ class Transaction:
         if row is None:
             raise IllegalTransitionError(f"step {job_id}/{part}/{step} is not known here")
         return Standing(StepState(row[0]), Requested(row[1]), row[2])
+
+    def root_in_force(self) -> KnownRoot | None:
+        """The newest trust root that was taken; None if the journal has none."""
+        row = self.connection.execute(
+            "SELECT version, payload_digest, envelope FROM roots ORDER BY version DESC LIMIT 1"
+        ).fetchone()
+        return None if row is None else KnownRoot(*row)
+
+    def known_time(self) -> Known:
+        """What is known of the time."""
+        return projection.known_time(self.connection)
+
+    def held(self) -> str:
+        """Why nothing begins before a person has confirmed this journal; empty if nobody needs to."""
+        (found,) = self.connection.execute("SELECT held FROM standing").fetchone()
+        return str(found or "")
+
+    def park(self, digest: str, envelope: bytes, actor: str, limit: int) -> bool:
+        """Keep signed bytes that cannot be judged yet; False if `limit` are kept. Idempotent."""
+        (count, known) = self.connection.execute(
+            "SELECT count(*), coalesce(sum(digest = ?), 0) FROM parked", (digest,)
+        ).fetchone()
+        if known:
+            return True
+        if count < limit:
+            row = (digest, envelope, actor)
+            self.connection.execute("INSERT INTO parked (digest, envelope, actor) VALUES (?, ?, ?)", row)
+        return bool(count < limit)
+
+    def next_parked(self) -> tuple[str, bytes, str] | None:
+        """Digest, bytes and actor of what has waited longest."""
+        row = self.connection.execute("SELECT digest, envelope, actor FROM parked ORDER BY seq LIMIT 1").fetchone()
+        return None if row is None else (row[0], bytes(row[1]), row[2])
+
+    def unpark(self, digest: str) -> None:
+        """It has its verdict."""
+        self.connection.execute("DELETE FROM parked WHERE digest = ?", (digest,))
+
+    def roots(self) -> list[bytes]:
+        """Every trust root that the site went by, as it was signed; the newest last."""
+        return [bytes(row[0]) for row in self.connection.execute("SELECT envelope FROM roots ORDER BY version")]
+
+    def is_command_used(self, command_id: str) -> bool:
+        """Whether a command with this id was accepted."""
+        return bool(self.connection.execute("SELECT 1 FROM commands WHERE command_id = ?", (command_id,)).fetchone())
+
+    def runs_of(self, job_id: str) -> dict[str, Motion | None]:
+        """The newest run of each step of a job, and whether anything can have moved: None while it goes on."""
+        return dict(
+            self.connection.execute(
+                "SELECT r.run_id, r.motion FROM steps s JOIN runs r USING (run_id) WHERE s.job_id = ?", (job_id,)
+            ).fetchall()
+        )
+
+    def needs_clearing(self, machine: str) -> str | None:
+        """The run that may have left something on the machine."""
+        row = self.connection.execute("SELECT needs_clearing FROM machines WHERE machine = ?", (machine,)).fetchone()
+        return None if row is None else row[0]
+
+    def all_or_nothing(self) -> contextlib.AbstractContextManager[None]:
+        """Events recorded in this block are recorded all, or none if it raises; the transaction goes on."""
+        return _all_or_nothing(self.connection)
 
     def digest_of(self, job_id: str) -> str | None:
         """The digest of the accepted order with this id."""
@@ -340,8 +417,8 @@ def _fold_anew(connection: sqlite3.Connection) -> None:
     checkpoints = connection.execute("SELECT run_id, value FROM checkpoints").fetchall()
     connection.execute("DELETE FROM checkpoints")  # they refer to runs
     for table in ("runs", "steps", *(name for name in schema.DERIVED if name not in ("runs", "steps"))):
-        connection.execute(f"DROP TABLE {table}")
-    for statement in schema.statements(schema.FOLDED_TABLES):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+    for statement in schema.statements(schema.TABLES):
         connection.execute(statement)
     for (raw,) in connection.execute("SELECT raw FROM events ORDER BY seq"):
         projection.apply(connection, chain.decode(raw))

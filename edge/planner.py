@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from edge.model.machine import MachineState, Value
 from edge.model.order import Requirement, unmet
+from edge.timefloor import Now
 
 
 class StepKey(NamedTuple):
@@ -43,6 +44,8 @@ class OpenStep:
     not_before: datetime | None
     expires_at: datetime
     accepted_seq: int
+    fetch: str = ""  # how far the program's download is; empty while nobody fetches it
+    fetch_fails: bool = False  # from no source has anything come lately
     refusal: str = ""  # why the order's signature counts no longer; empty while it does
     held: str = ""  # who holds the job, and why; empty while nobody does
 
@@ -80,11 +83,14 @@ class Code(enum.StrEnum):
     """Why a step waits."""
 
     UNREADABLE = "unreadable"
+    JOURNAL = "journal"
     HELD = "held"
     EXPIRED = "expired"
+    CLOCK = "clock"
     NOT_BEFORE = "not_before"
     UNSIGNED = "unsigned"
     NO_PROGRAM = "no_program"
+    FETCHING = "fetching"
     NO_MACHINE = "no_machine"
     UNMET = "requirement"
     REFUSED = "program_refused"
@@ -116,14 +122,18 @@ def plan(
     steps: Sequence[OpenStep],
     machines: Sequence[MachineView],
     checks: Mapping[tuple[str, str], CheckResult],
-    now: datetime,
+    now: Now,
+    held: str = "",
 ) -> Plan:
-    """Assign what can start now. `checks` is by (program, machine); a missing entry has not been checked yet."""
+    """Assign what can start now. `checks` is by (program, machine); a missing entry has not been checked yet.
+
+    `held` says why nothing at all begins before a person has confirmed the site's journal; empty if nobody needs to.
+    """
     assignments: dict[StepKey, str] = {}
     waits: dict[StepKey, tuple[Blocker, ...]] = {}
     taken: dict[str, StepKey] = {}
     for step in sorted(steps, key=_urgency):
-        of_order = _order_blockers(step, now)
+        of_order = _order_blockers(step, now, held)
         able = [machine for machine in machines if step.process in machine.processes]
         if not able:
             of_order.append(Blocker(Code.NO_MACHINE, f"no machine here does {step.process}"))
@@ -145,20 +155,32 @@ def _urgency(step: OpenStep) -> tuple[int, bool, float, int, StepKey]:
     return -step.priority, step.due_at is None, due_s, step.accepted_seq, step.key
 
 
-def _order_blockers(step: OpenStep, now: datetime) -> list[Blocker]:
+def _order_blockers(step: OpenStep, now: Now, held: str) -> list[Blocker]:
     cancel = f"edge job cancel {step.key.job_id}"
     found = []
+    if held:
+        found.append(Blocker(Code.JOURNAL, f"nothing begins yet: {held}", "edge journal confirm"))
     if step.held:
         found.append(Blocker(Code.HELD, f"the job is {step.held}", f"edge job release {step.key.job_id}"))
     if step.refusal:
         found.append(Blocker(Code.UNSIGNED, step.refusal, cancel))
-    if now >= step.expires_at:
+    passed = now.passed(step.expires_at)
+    if passed:
         found.append(Blocker(Code.EXPIRED, f"the order was to start before {_time(step.expires_at)}", cancel))
-    if step.not_before is not None and now < step.not_before:
+    if passed is None:
+        until = f"it may start before {_time(step.expires_at)}, and nobody vouches for this site's clock"
+        found.append(Blocker(Code.CLOCK, until, "edge time show"))
+    if step.not_before is not None and not now.passed(step.not_before):
         found.append(Blocker(Code.NOT_BEFORE, f"not before {_time(step.not_before)}"))
     if not step.program_here:
         again = "edge job submit FILE.mfjob"
-        found.append(Blocker(Code.NO_PROGRAM, f"the file {step.program_name} has not arrived", again))
+        if step.fetch and not step.fetch_fails:
+            found.append(Blocker(Code.FETCHING, f"its program {step.program_name} is being fetched: {step.fetch}"))
+        elif step.fetch:
+            text = f"its program {step.program_name} cannot be fetched yet: {step.fetch}"
+            found.append(Blocker(Code.NO_PROGRAM, text, again))
+        else:
+            found.append(Blocker(Code.NO_PROGRAM, f"the file {step.program_name} has not arrived", again))
     return found
 
 

@@ -16,6 +16,7 @@ import binascii
 import json
 import sqlite3
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, assert_never
 
 from edge.errors import IllegalTransitionError, Motion
@@ -33,8 +34,9 @@ from edge.jobstate import (
     requested_after,
     resolution,
 )
-from edge.model.event import Event, EventKind
+from edge.model.event import ClockTrust, Event, EventKind, stamp_text
 from edge.replay import ReplayWindow
+from edge.timefloor import BEGINNING, Host, Known, SignedTime, answered
 
 
 def apply(connection: sqlite3.Connection, event: Event) -> None:
@@ -47,25 +49,42 @@ def apply(connection: sqlite3.Connection, event: Event) -> None:
         _apply(connection, event)
     except (KeyError, TypeError, ValueError, binascii.Error, sqlite3.IntegrityError) as error:
         raise IllegalTransitionError(f"{event.kind} does not fit the journal: {_cause(error)}") from error
-    if event.job_id is not None and event.kind is not EventKind.JOB_REFUSED:
+    if event.job_id is not None and event.kind not in (EventKind.JOB_REFUSED, EventKind.COMMAND_REFUSED):
         connection.execute("UPDATE orders SET revision = ? WHERE job_id = ?", (event.seq, event.job_id))
 
 
 def _apply(connection: sqlite3.Connection, event: Event) -> None:
+    if event.clock is ClockTrust.TRUSTED:
+        query = "UPDATE standing SET floor = :at WHERE floor IS NULL OR floor < :at"
+        connection.execute(query, {"at": event.at_wall})
     match event.kind:
         case EventKind.SITE_STARTED | EventKind.SITE_STOPPED:
             # Nobody is connected to a machine any more; after a crash the start is the first to say so.
             connection.execute("UPDATE machines SET online = 0, since = ? WHERE online", (event.at_wall,))
+        case EventKind.JOURNAL_HELD:
+            connection.execute("UPDATE standing SET held = ?", (event.body["reason"],))
+        case EventKind.JOURNAL_CONFIRMED:
+            connection.execute("UPDATE standing SET held = NULL")
+        case EventKind.TIME_ACCEPTED:
+            _time_accepted(connection, event)
         case EventKind.JOB_ACCEPTED:
             _job_accepted(connection, event)
-        case EventKind.JOB_REFUSED:
+        case EventKind.JOB_REFUSED | EventKind.COMMAND_REFUSED:
             _verdict(connection, event, accepted=False)
+        case EventKind.ROOT_ACCEPTED:
+            _root_accepted(connection, event)
+        case EventKind.ROOT_REFUSED | EventKind.TIME_REFUSED:
+            _forget_verdict(connection, event)
+            _verdict(connection, event, accepted=False)
+        case EventKind.COMMAND_ACCEPTED:
+            _verdict(connection, event, accepted=True)
+            connection.execute("INSERT INTO commands VALUES (?, ?)", (event.body["command_id"], event.seq))
         case EventKind.ARTIFACT_STORED:
             connection.execute(
                 "INSERT INTO artifacts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET stored_seq = excluded.stored_seq",
                 (event.body["sha256"], event.body["size_bytes"], event.seq),
             )
-        case EventKind.ARTIFACT_LOST:
+        case EventKind.ARTIFACT_LOST | EventKind.ARTIFACT_EVICTED:
             connection.execute("DELETE FROM artifacts WHERE sha256 = ?", (event.body["sha256"],))
         case EventKind.CANCEL_REQUESTED:
             _cancel_requested(connection, event)
@@ -103,15 +122,72 @@ def _cause(error: Exception) -> str:
     return f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
 
 
+# The site
+
+
+def known_time(connection: sqlite3.Connection) -> Known:
+    """What is known of the time: the journal's floor, and the last signed time."""
+    floor, at, mono_ms, boot_id = connection.execute(
+        "SELECT floor, signed_at, signed_mono_ms, signed_boot_id FROM standing"
+    ).fetchone()
+    signed = None if at is None else SignedTime(datetime.fromisoformat(at), mono_ms / 1000, boot_id)
+    return Known(BEGINNING if floor is None else datetime.fromisoformat(floor), signed)
+
+
+def _time_accepted(connection: sqlite3.Connection, event: Event) -> None:
+    body = event.body
+    answer = SignedTime(datetime.fromisoformat(body["at"]), body["nonce_mono_ms"] / 1000, body["boot_id"])
+    now = Host(datetime.fromisoformat(event.at_wall), event.at_mono_ms / 1000, event.boot_id, synchronized=False)
+    known = answered(known_time(connection), answer, now, repairs=body["repairs"])
+    signed = known.signed and (
+        stamp_text(known.signed.at),
+        round(known.signed.nonce_mono_s * 1000),
+        known.signed.boot_id,
+    )
+    connection.execute(
+        "UPDATE standing SET floor = ?, signed_at = ?, signed_mono_ms = ?, signed_boot_id = ?",
+        (stamp_text(known.floor), *(signed or (None, None, None))),
+    )
+
+
 # Orders
 
 
 def _verdict(connection: sqlite3.Connection, event: Event, accepted: bool) -> None:
     body = event.body
     connection.execute(
-        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?)",
-        (body["digest"], accepted, body.get("reason", ""), body.get("detail", ""), event.job_id, event.seq),
+        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            body["digest"],
+            body.get("payload_digest"),
+            accepted,
+            body.get("reason", ""),
+            body.get("detail", ""),
+            event.job_id,
+            event.seq,
+        ),
     )
+
+
+def _forget_verdict(connection: sqlite3.Connection, event: Event) -> None:
+    """A root that came too early is judged anew when it comes again."""
+    connection.execute("DELETE FROM verdicts WHERE digest = ?", (event.body["digest"],))
+
+
+def _root_accepted(connection: sqlite3.Connection, event: Event) -> None:
+    envelope = base64.b64decode(event.body["envelope"], validate=True)
+    version = json.loads(base64.b64decode(json.loads(envelope)["payload"], validate=True))["version"]
+    current = _root_version(connection)
+    if current is not None and version != current + 1:
+        raise ValueError(f"version {version} of the trust root does not follow version {current}")
+    _forget_verdict(connection, event)
+    row = (version, event.body["payload_digest"], envelope, event.seq)
+    connection.execute("INSERT INTO roots VALUES (?, ?, ?, ?)", row)
+
+
+def _root_version(connection: sqlite3.Connection) -> int | None:
+    version: int | None = connection.execute("SELECT max(version) FROM roots").fetchone()[0]
+    return version
 
 
 def _job_accepted(connection: sqlite3.Connection, event: Event) -> None:
@@ -224,6 +300,14 @@ def _run_began(connection: sqlite3.Connection, event: Event) -> None:
         raise IllegalTransitionError(
             f"attempt {attempt} of {_name(event)} does not follow attempt {step['attempt']} of {step['max_attempts']}"
         )
+    verified_by, in_force = event.body.get("root_version"), _root_version(connection)
+    if None not in (verified_by, in_force) and verified_by != in_force:
+        raise IllegalTransitionError(
+            f"{_name(event)} was verified by version {verified_by} of the trust root, {in_force} is in force"
+        )
+    (held,) = connection.execute("SELECT held FROM standing").fetchone()
+    if held is not None:
+        raise IllegalTransitionError(f"nothing begins before somebody confirms this journal: {held}")
     (held_by,) = connection.execute("SELECT held_by FROM orders WHERE job_id = ?", (event.job_id,)).fetchone()
     if held_by is not None:
         raise IllegalTransitionError(f"job {event.job_id} is held by {held_by}: nothing of it begins")

@@ -62,8 +62,8 @@ STOP_REQUESTED = "a stop was requested"
 class LeftRun:
     """A run that has begun and has no end.
 
-    `stop_requested`: somebody had asked for its end before the daemon died. `refusal`: why the order is no longer what
-    was signed, or by nobody who may; empty if it is. It does not depend on the time: a print may outlast a root.
+    `stop_requested`: somebody had asked for its end before the daemon died. `refusal`: why the order is not what was
+    signed, or needs a compromised key; empty if neither. A print may outlast a root, and the rotation of a key.
     `made_safe`: who switched the machine off while no daemon ran; empty if nobody has.
     """
 
@@ -128,19 +128,21 @@ async def left_runs(
 
 
 async def _left_run(journal: Journal, artifacts: Artifacts, authority: Authority, left: OpenRun) -> LeftRun:
-    def read(transaction: Transaction) -> tuple[bytes, bytes, Standing, str]:
+    def read(transaction: Transaction) -> tuple[bytes, bytes, Standing, list[bytes], str]:
         standing = transaction.standing_of(left.job_id, left.part, left.step)
+        payload, envelope = transaction.payload_of(left.job_id), transaction.envelope_of(left.job_id)
         safe = made_safe(transaction, left.machine, left.run_id)
-        return transaction.payload_of(left.job_id), transaction.envelope_of(left.job_id), standing, safe
+        return payload, envelope, standing, transaction.roots(), safe
 
-    payload, envelope, standing, safe = await journal.transact(read)
+    payload, envelope, standing, roots, safe = await journal.transact(read)
     order = parse_order(payload)
     step, program = work_of(order, left.step, artifacts)
     checkpoint = await journal.checkpoint_of(left.run_id)
     run = Run(left.run_id, left.job_id, left.part, step, left.attempt, checkpoint)
     (on_restart,) = [ordered.on_restart for ordered in order.steps if ordered.id == left.step]
     asked = standing.requested.ends_the_run
-    return LeftRun(run, program, left.machine, on_restart, asked, authority.refusal(envelope, order), safe)
+    refusal = authority.forbids_going_on(envelope, order, roots)
+    return LeftRun(run, program, left.machine, on_restart, asked, refusal, safe)
 
 
 class Recoverer:

@@ -342,8 +342,9 @@ class Runner:
 
     async def _carry_out(self, driver: Driver, assignment: Assignment) -> None:
         try:
+            root_version = self._authority.root.version
             run, program = self._verified(assignment)
-            if await self._begin(run, program, assignment):
+            if await self._begin(run, program, assignment, root_version):
                 outcome: Outcome | None = NOTHING_SENT
                 if not self._closing.is_set():
                     outcome = await self._execute(driver, run, program)
@@ -359,13 +360,13 @@ class Runner:
     def _verified(self, assignment: Assignment) -> tuple[Run, Program]:
         """The run and its program by what was signed. Raises `TrustError` if that is not what was planned."""
         key = assignment.key
-        order = self._authority.verified(assignment.envelope, self._clock.wall())
-        if order != assignment.order or order.job_id != key.job_id:
+        order = self._authority.verified(assignment.envelope, self._clock.now())
+        if order != assignment.order or order.job_id != key.job_id or order.site != self._journal.site:
             raise TrustError(NOT_AS_SIGNED)
         step, program = work_of(order, key.step, self._artifacts)
         return Run(secrets.token_hex(16), order.job_id, key.part, step, assignment.attempt), program
 
-    async def _begin(self, run: Run, program: Program, assignment: Assignment) -> bool:
+    async def _begin(self, run: Run, program: Program, assignment: Assignment, root_version: int) -> bool:
         """Check the program once more and make the claim durable; False if it no longer holds."""
         try:
             await asyncio.to_thread(self._artifacts.verify, program.sha256)
@@ -373,7 +374,7 @@ class Runner:
             log.error("job %s is not started: %s", run.job_id, error)
             await self._set_aside(program.sha256, str(error), run.job_id)
             return False
-        claim: dict[str, Json] = {"attempt": run.attempt, "sha256": program.sha256}
+        claim: dict[str, Json] = {"attempt": run.attempt, "sha256": program.sha256, "root_version": root_version}
         if not await self._recorded_in_time(self._scribe.draft(EventKind.RUN_BEGAN, run, claim), assignment):
             return False
         self.run_id = run.run_id
@@ -382,7 +383,7 @@ class Runner:
 
     async def _recorded_in_time(self, began: Draft, assignment: Assignment) -> bool:
         """Whether the claim is durable, before it is too late and while nothing else was recorded about the job."""
-        while not self._closing.is_set() and self._clock.wall() < assignment.order.expires_at:
+        while not self._closing.is_set() and self._clock.now().passed(assignment.order.expires_at) is False:
             try:
                 await self._journal.record([began], assignment.revision)
             except StaleRevisionError as error:

@@ -4,7 +4,8 @@
 without a valid signature), `checkpoints` is what a driver wants back after a restart: both are overwritten in place.
 
 When a folded table changes, `FORMAT` goes up and the old number joins `FOLDED_ANEW`: the daemon that opens such a file
-makes the folded tables anew from its events. When a kept table changes, that is not enough.
+makes the folded tables anew from its events, and the kept tables that are missing. When a kept table changes, that is
+not enough.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ FORMAT = "2"
 FOLDED_ANEW = frozenset({"1"})
 
 KEPT_TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
-CREATE TABLE events (
+CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY,
     hash TEXT NOT NULL,
     raw BLOB NOT NULL,
@@ -32,13 +33,21 @@ CREATE TABLE events (
     machine TEXT,
     at_wall TEXT NOT NULL
 ) STRICT;
-CREATE INDEX events_of_job ON events (job_id, seq) WHERE job_id IS NOT NULL;
-CREATE INDEX events_of_machine ON events (machine, seq) WHERE machine IS NOT NULL;
+CREATE INDEX IF NOT EXISTS events_of_job ON events (job_id, seq) WHERE job_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS events_of_machine ON events (machine, seq) WHERE machine IS NOT NULL;
 
-CREATE TABLE checkpoints (run_id TEXT PRIMARY KEY REFERENCES runs (run_id), value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS checkpoints (run_id TEXT PRIMARY KEY REFERENCES runs (run_id), value TEXT NOT NULL) STRICT;
+
+-- Signed orders that wait until somebody vouches for the clock: nothing is decided about them yet. seq: their turn.
+CREATE TABLE IF NOT EXISTS parked (
+    seq INTEGER PRIMARY KEY,
+    digest TEXT NOT NULL UNIQUE,
+    envelope BLOB NOT NULL,
+    actor TEXT NOT NULL
+) STRICT;
 
 -- minute: RFC 3339 in UTC, cut after the minute.
-CREATE TABLE refusals (
+CREATE TABLE IF NOT EXISTS refusals (
     minute TEXT NOT NULL,
     reason TEXT NOT NULL,
     count INTEGER NOT NULL,
@@ -47,15 +56,18 @@ CREATE TABLE refusals (
 """
 
 FOLDED_TABLES = """
--- digest: of the signed bytes. The same bytes again get the same verdict again.
+-- digest: of the envelope. The same bytes again get the same verdict again. payload_digest: of what was refused, so
+-- that other spellings of its envelope are no events.
 CREATE TABLE verdicts (
     digest TEXT PRIMARY KEY,
+    payload_digest TEXT,
     accepted INTEGER NOT NULL,
     reason TEXT NOT NULL,
     detail TEXT NOT NULL,
     job_id TEXT,
     seq INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX verdicts_of_payload ON verdicts (payload_digest) WHERE payload_digest IS NOT NULL;
 
 -- payload: the order as JSON text. revision: the seq of the newest event about the job. held_by: who holds the job,
 -- since when and why; null while nobody does.
@@ -137,6 +149,30 @@ CREATE TABLE machines (
     since TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- The trust roots that the site went by; the highest version is in force. payload_digest: SHA-256, in hexadecimal.
+CREATE TABLE roots (
+    version INTEGER PRIMARY KEY,
+    payload_digest TEXT NOT NULL,
+    envelope BLOB NOT NULL,
+    accepted_seq INTEGER NOT NULL
+) STRICT;
+
+-- Commands from the centre that were carried out: an id is good for one.
+CREATE TABLE commands (command_id TEXT PRIMARY KEY, accepted_seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+-- One row. floor: the latest time that has certainly passed, RFC 3339 in UTC; signed_*: the signed time that vouches
+-- for the clock, and the host's monotonic clock when its nonce was made. held: why nothing begins before a person has
+-- confirmed this journal; null if nobody needs to.
+CREATE TABLE standing (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    floor TEXT,
+    signed_at TEXT,
+    signed_mono_ms INTEGER,
+    signed_boot_id TEXT,
+    held TEXT
+) STRICT;
+INSERT INTO standing VALUES (1, NULL, NULL, NULL, NULL, NULL);
+
 CREATE TABLE artifacts (
     sha256 TEXT PRIMARY KEY,
     size_bytes INTEGER NOT NULL,
@@ -155,6 +191,9 @@ DERIVED = {
     "runs": "run_id",
     "machines": "machine",
     "artifacts": "sha256",
+    "roots": "version",
+    "standing": "id",
+    "commands": "command_id",
 }
 
 

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge import status, views
-from edge.clock import SystemClock
 from edge.dispatch import Dispatcher
 from edge.errors import JournalError, UsageError
 from edge.intake import Intake
 from edge.jobstate import Requested, StepState
 from edge.journal import Journal
 from edge.make_safe import event_of, leave_note, noted
-from edge.model.event import Draft, EventKind
+from edge.model.event import Draft, EventKind, stamp_text
 from edge.model.order import OnRestart
 from edge.plugins import Equipment
 from edge.runner import Runner
 from edge.steering import Steering
+from edge.timekeeping import TimeKeeper
 
 T = TypeVar("T")
 
@@ -40,13 +40,15 @@ class Site:
         dispatcher: Dispatcher,
         equipment: Sequence[Equipment],
         runners: Mapping[str, Runner],
-        clock: SystemClock,
+        time: TimeKeeper,
         version: str,
         begin_anew: Callable[[], None],
         look_at_config: Callable[[], object],
+        storage: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._begin_anew = begin_anew
         self._look_at_config = look_at_config
+        self._storage = storage
         self.intake = intake
         self.incoming_dir = state_dir / "incoming"
         self._journal = journal
@@ -54,9 +56,10 @@ class Site:
         self._dispatcher = dispatcher
         self._equipment = equipment
         self._runners = runners
-        self._clock = clock
+        self._clock = time.clock
         self.steering = Steering(journal, runners, self.job)
-        self._daemon = {"pid": os.getpid(), "version": version, "since": clock.stamp().at_wall}
+        self._daemon = {"pid": os.getpid(), "version": version, "since": stamp_text(time.clock.now().wall)}
+        self._time = time
 
     # Questions
 
@@ -65,9 +68,10 @@ class Site:
         configured = [configured_row(item) for item in self._equipment]
         live = {name: _live(runner) for name, runner in self._runners.items()}
         waits = self._waits()
-        trouble = self._dispatcher.trouble
+        trouble, storage = self._dispatcher.trouble, self._storage()
+        daemon = {**self._daemon, "clock": self._time.row()}
         return await self._ask(
-            lambda snapshot: status.document(snapshot, configured, self._daemon, live, waits, trouble)
+            lambda snapshot: status.document(snapshot, configured, daemon, live, waits, trouble, storage)
         )
 
     async def jobs(self, *, all: bool) -> list[views.Row]:
@@ -94,7 +98,19 @@ class Site:
                 return found
             await self._journal.wait_beyond(seen, deadline_s)
 
+    def time(self) -> dict[str, Any]:
+        """The site's clock, and the nonce that a signed time has to answer."""
+        return self._time.row()
+
     # Requests
+
+    async def confirm(self, actor: str) -> dict[str, Any]:
+        """A person says that nothing of this journal will be done twice. Raises `UsageError` if nobody waits for it."""
+        reason = await self._journal.transact(lambda transaction: transaction.held())
+        if not reason:
+            raise UsageError("this journal waits for nobody's word")
+        await self._journal.record([Draft(EventKind.JOURNAL_CONFIRMED, actor, {"reason": reason})])
+        return {"confirmed": reason, "actor": actor}
 
     async def clear(self, machine: str, run_id: str, actor: str) -> dict[str, Any]:
         """A person says that what `run_id` left on the machine has been taken off."""

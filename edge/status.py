@@ -16,7 +16,9 @@ FINE, ATTENTION, UNSAFE = 0, 1, 2
 UNSAFE_KINDS = frozenset({"unknown_run", "unwatched_run", "not_planning"})
 """A machine may be doing something that nobody knows of, or a stop that was asked for may not reach it."""
 
-PATIENT = frozenset({"busy", "checking", "not_before", "needs_clearing", "offline", "no_daemon", "held"})
+PATIENT = frozenset(
+    {"journal", "clock", "busy", "checking", "not_before", "needs_clearing", "offline", "no_daemon", "held", "fetching"}
+)
 """Codes of blockers that need nobody's hand, or that are told of the machine or the site already."""
 
 STUCK = frozenset({"unreadable", "unsigned", "expired", "no_program", "no_machine"})
@@ -36,20 +38,23 @@ def document(
     live: Mapping[str, Mapping[str, Any]],
     waits: Mapping[str, Sequence[Mapping[str, str]]],
     trouble: str = "",
+    storage: Sequence[str] = (),
 ) -> dict[str, Any]:
     """How the site is.
 
     `configured` are the machines of site.toml, `live` what is seen of each, `waits` by job; `trouble` says why nothing
-    is planned.
+    is planned, `storage` what keeps files from coming in or being kept.
     """
     known = {row["machine"]: row for row in snapshot.machines()}
     machines = [_machine(row, known.get(row["id"]), live.get(row["id"], NOT_WATCHED)) for row in configured]
     jobs = [{**row, "waits": list(waits.get(row["job_id"], []))} for row in snapshot.jobs()]
     attention = [
         *_not_planning(trouble),
+        *_clock(daemon),
         *_unwatched(machines, daemon),
         *snapshot.attention(),
         *_no_daemon(daemon),
+        *({"kind": "storage", "text": text, "command": ""} for text in storage),
         *_hot(machines),
         *_unfit(machines, daemon, snapshot.suspended()),
         *_stuck(jobs),
@@ -101,6 +106,13 @@ def _machine(configured: Row, known: Row | None, live: Mapping[str, Any]) -> Row
         "run": known and known["run"],
         "needs_clearing": known and known["needs_clearing"],
     }
+
+
+def _clock(daemon: Mapping[str, Any] | None) -> list[Row]:
+    if daemon is None or daemon["clock"]["trust"] == "trusted":
+        return []
+    text = f"nobody vouches for this site's clock ({daemon['clock']['now']}): what needs the time waits"
+    return [{"kind": "clock", "text": text, "command": "edge time show"}]
 
 
 def _unwatched(machines: Sequence[Row], daemon: Mapping[str, Any] | None) -> list[Row]:

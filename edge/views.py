@@ -156,6 +156,23 @@ class Snapshot:
         )
         return {row["machine"] for row in rows}
 
+    def going_on(self) -> list[Row]:
+        """Each step that runs and was not asked to stop, with its signed order."""
+        return self._rows(
+            "SELECT s.job_id, s.machine, o.envelope FROM steps s JOIN orders o USING (job_id)"
+            " WHERE s.state = ? AND s.requested NOT IN (?, ?)",
+            *(StepState.RUNNING, Requested.STOP, Requested.ABORT),
+        )
+
+    def root_in_force(self) -> Row | None:
+        """The newest trust root that was taken: `version`, `payload_digest` and `envelope`."""
+        found = self._rows("SELECT version, payload_digest, envelope FROM roots ORDER BY version DESC LIMIT 1")
+        return found[0] if found else None
+
+    def journal_held(self) -> str:
+        """Why nothing begins before somebody has confirmed this journal; empty if nobody needs to."""
+        return str(self._rows("SELECT held FROM standing")[0]["held"] or "")
+
     def clearing(self) -> dict[str, str | None]:
         """The run that each machine needs clearing by."""
         return {row["machine"]: row["needs_clearing"] for row in self._rows("SELECT * FROM machines")}
@@ -173,6 +190,13 @@ class Snapshot:
             " ORDER BY s.state = 'HELD' DESC, r.outcome = 'UNKNOWN' DESC, s.since"
         )
         found = [item for row in open_steps for item in _of_step(row)]
+        if unconfirmed := self.journal_held():
+            text = f"nothing begins before somebody confirms this journal: {unconfirmed}"
+            found.append({"kind": "journal_held", "text": text, "command": "edge journal confirm"})
+        parked = self._rows("SELECT count(*) AS count FROM parked")[0]
+        if parked["count"]:
+            text = f"orders that wait until somebody vouches for the clock: {parked['count']}"
+            found.append({"kind": "parked", "text": text, "command": "edge time show", **parked})
         for row in self._rows(
             "SELECT o.job_id, o.held_by, o.held_since, o.held_reason FROM orders o WHERE o.held_by IS NOT NULL"
             " AND EXISTS (SELECT 1 FROM steps s WHERE s.job_id = o.job_id AND s.state NOT IN ('COMPLETED', 'ABORTED'))"
@@ -189,6 +213,13 @@ class Snapshot:
             text = f"{row['machine']} needs clearing: what job {row['job_id']} made is still on it"
             command = f"edge machine clear {row['machine']}"
             found.append({"kind": "needs_clearing", "text": text, "command": command, **row})
+        for row in self._rows(
+            "SELECT v.detail, e.at_wall AS since FROM verdicts v JOIN events e USING (seq)"
+            " WHERE e.kind = 'root_refused' AND v.reason = 'conflict'"
+            " AND e.seq > (SELECT max(accepted_seq) FROM roots) ORDER BY e.seq"
+        ):
+            text = f"another trust root was sent, signed by enough of your root keys: {row['detail']}"
+            found.append({"kind": "root_conflict", "text": text, "command": "edge root show FILE", **row})
         return found
 
     def notices(self, now: datetime.datetime | None = None) -> list[Row]:
@@ -197,11 +228,12 @@ class Snapshot:
         found = []
         since = (now - datetime.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M")
         for row in self._rows(
-            "SELECT v.job_id, v.reason, v.detail, e.at_wall AS since FROM verdicts v JOIN events e USING (seq)"
+            "SELECT v.job_id, v.reason, v.detail, e.at_wall AS since, e.kind AS event"
+            " FROM verdicts v JOIN events e USING (seq)"
             " WHERE NOT v.accepted AND e.at_wall >= ? ORDER BY seq",
             since,
         ):
-            what = f"job {row['job_id']}" if row["job_id"] else "an order that could not be read"
+            what = _refused(row.pop("event"), row["job_id"])
             detail = f": {row['detail']}" if row["detail"] else ""
             found.append({"kind": "refused", "text": f"{what} was refused, {row['reason']}{detail}", **row})
         for row in self._rows(
@@ -209,7 +241,7 @@ class Snapshot:
             " GROUP BY reason ORDER BY reason",
             since,
         ):
-            text = f"refused in the last day for want of valid signatures, as {row['reason']}: {row['count']}"
+            text = f"refused in the last day and only counted, as {row['reason']}: {row['count']}"
             found.append({"kind": "refusals", "text": text, **row})
         return found
 
@@ -363,6 +395,17 @@ def _readable(raw: bytes, digest: str) -> Row:
     document = json.loads(raw)
     document["body"].pop("envelope", None)
     return {**document, "hash": digest}
+
+
+def _refused(event: str, job_id: str | None) -> str:
+    """What a refusal is about."""
+    match event:
+        case "root_refused":
+            return "a trust root"
+        case "command_refused":
+            return f"a command for job {job_id}" if job_id else "a command"
+        case _:
+            return f"job {job_id}" if job_id else "an order that could not be read"
 
 
 def _on_restart(step_id: str, order: Mapping[str, Any]) -> str:

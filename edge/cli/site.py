@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,22 @@ state_dir = "state"                 # journal, programs, log
 socket = "edge.sock"
 trust_root = "root.dsse.json"       # who may order work here: `edge root new`, or your organisation's
 # guard_after_s = 60                # with the daemon dead for so long, machines with an open run are switched off
+
+[time]
+source = "ntp"                      # or "host", if this computer's own clock has a battery and is looked after
+
+# What the centre may do though nobody stands at the machine (docs/trust.md); both are off unless you say otherwise.
+#
+# [remote]
+# allow_clear = false                # say that a finished part was taken off
+# allow_release = false              # go on, or try again, after something can have moved
+
+# [artifacts]                         # programs that orders name; fetched from the orders' https:// sources
+# max_bytes = 8589934592              # what all of them may take; the oldest that no open order names give way
+# ca = "ca.pem"                       # instead of the host's authorities
+#
+# [spool]                             # bundles that are dropped here are taken in
+# dir = "spool"
 
 # One table for each machine. `properties` is what an order's `requires` is matched with; `limits` is what a program
 # must stay within, or it is refused before anything moves.
@@ -63,8 +80,10 @@ def init(args: argparse.Namespace) -> int:
     content = TEMPLATE.format(site=args.site, port=ports[0] if ports else f"{BY_ID}/usb-…")
     try:
         args.dir.mkdir(parents=True, exist_ok=True)
+        folders.make_state_dir(args.dir / "state")
         with file.open("x", encoding="utf-8") as out:
             out.write(content)
+        (args.dir / "state" / folders.FIRST_START).touch()
     except FileExistsError as error:
         raise UsageError(f"{file} is there already; nothing was changed") from error
     except OSError as error:
@@ -138,6 +157,12 @@ def _load(path: Path) -> tuple[SiteConfig, list[Equipment], Authority]:
         raise ConfigError(path, "site.state_dir", problem, "the daemon must be able to write there")
     if problem := folders.no_socket(config.site.socket):
         raise ConfigError(path, "site.socket", problem, "choose another path")
+    if (ca := config.artifacts.ca) is not None:
+        try:
+            ssl.create_default_context(cafile=ca)
+        except OSError as error:  # what is no certificate is one, too
+            expected = "name a file of certificates in PEM, or remove the key"
+            raise ConfigError(path, "artifacts.ca", f"{ca} cannot be used: {error.strerror}", expected) from error
     return config, equipment, authority
 
 
@@ -171,5 +196,5 @@ async def _serve(path: Path, config: SiteConfig, equipment: list[Equipment], aut
     from edge import daemon
 
     stop = daemon.Stop()
-    code = await daemon.run(config, equipment, authority, stop, lambda: _load(path))
+    code = await daemon.run(config, equipment, authority, stop, lambda: _load(path)[2])
     return FINE if stop.signalled and code == daemon.RESTART else code

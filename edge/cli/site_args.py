@@ -44,9 +44,11 @@ def add_site_commands(commands: Commands) -> None:
 
 
 def add_job_commands(job_commands: Commands) -> None:
-    """`job submit`, `job show`, `job cancel`, and those of `_add_steering_commands`."""
+    """`job submit`, `job import`, `job show`, `job cancel`, and those of `_add_steering_commands`."""
     submit = command(job_commands, "submit", "hand a signed bundle to the site", _job_submit)
-    submit.add_argument("file", type=Path, metavar="FILE.mfjob")
+    submit.add_argument("file", type=Path, metavar="FILE")
+    stick = command(job_commands, "import", "hand all bundles on a stick to the site", _job_import)
+    stick.add_argument("dir", type=Path, metavar="DIR", help="where the stick is mounted, or a folder on it")
     show = command(job_commands, "show", "all that is known of a job", _job_show)
     show.add_argument("job", metavar="JOB", help="its id, or enough of it")
     cancel = command(job_commands, "cancel", "end a job; a running machine is stopped", _job_cancel)
@@ -158,6 +160,12 @@ def _job_submit(args: argparse.Namespace) -> int:
     from edge.cli import jobs
 
     return jobs.submit(args)
+
+
+def _job_import(args: argparse.Namespace) -> int:
+    from edge.cli import job_import
+
+    return job_import.import_(args)
 
 
 def _job_show(args: argparse.Namespace) -> int:

@@ -47,6 +47,9 @@ state_dir = "state"
 socket = "edge.sock"
 trust_root = "root.dsse.json"
 
+[time]
+source = "host"
+
 [[machines]]
 id = "prn-1"
 driver = "gcode"
@@ -87,6 +90,7 @@ class Story:
             )
             self._edge("check")
             stack.enter_context(self._process("edge", "run", ready="prn-1 is online"))
+            self._edge("journal", "confirm")
 
             _chapter("3. A signed order")
             for name in ("order.toml", "tiny.gcode"):

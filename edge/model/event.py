@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 #: What `json.loads` gives and `json.dumps` takes.
@@ -20,10 +21,19 @@ class EventKind(enum.StrEnum):
 
     SITE_STARTED = "site_started"
     SITE_STOPPED = "site_stopped"
+    JOURNAL_HELD = "journal_held"
+    JOURNAL_CONFIRMED = "journal_confirmed"
+    TIME_ACCEPTED = "time_accepted"
+    TIME_REFUSED = "time_refused"
     JOB_ACCEPTED = "job_accepted"
     JOB_REFUSED = "job_refused"
+    ROOT_ACCEPTED = "root_accepted"
+    ROOT_REFUSED = "root_refused"
+    COMMAND_ACCEPTED = "command_accepted"
+    COMMAND_REFUSED = "command_refused"
     ARTIFACT_STORED = "artifact_stored"
     ARTIFACT_LOST = "artifact_lost"
+    ARTIFACT_EVICTED = "artifact_evicted"
     CANCEL_REQUESTED = "cancel_requested"
     HOLD_REQUESTED = "hold_requested"
     RELEASE_REQUESTED = "release_requested"
@@ -48,9 +58,17 @@ class ClockTrust(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
+def stamp_text(at: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds, as events have it: such texts compare as the times do."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A fact before it has a number. `actor` is the person or the part of the site that says so."""
+    """A fact before it has a number.
+
+    `actor` says so: `user:NAME` for a local person, `key:NAME` for whoever signed a command, or a part of the site.
+    """
 
     kind: EventKind
     actor: str

@@ -93,6 +93,9 @@ SiteId = Annotated[
     ),
 ]
 StepId = SiteId
+Ulid = Annotated[
+    str, matching(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", "a ULID, 26 characters such as '01J9ZK3V5Q8M2N4P6R7S9T0W1X'")
+]
 KeyName = Annotated[
     str,
     matching(

@@ -40,6 +40,7 @@ from edge.model.fields import (
     StepId,
     StrictModel,
     Text,
+    Ulid,
     UtcTime,
     broken_rule,
     matching,
@@ -199,9 +200,7 @@ class Step(StrictModel):
 class JobOrder(StrictModel):
     """What an issuer asks one site for. Every field of the signed document; `parse_order` makes it from bytes."""
 
-    job_id: Annotated[
-        str, matching(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", "a ULID, 26 characters such as '01J9ZK3V5Q8M2N4P6R7S9T0W1X'")
-    ]
+    job_id: Ulid
     site: SiteId
     issuer: KeyName
     issued_at: UtcTime

@@ -14,6 +14,7 @@ from edge.errors import ConfigError
 from edge.model.fields import Process, SiteId
 from edge.model.strictjson import shown
 from edge.sitefile import SiteFile
+from edge.timefloor import Source
 
 SOCKET_PATH_MAX_BYTES = 107
 """Longest path of a Unix socket: sun_path has 108 bytes with its NUL (unix(7))."""
@@ -42,6 +43,19 @@ class SiteTable(_Table):
     """How long after the daemon's death the guard switches off machines with an open run; 0 for no guard."""
 
 
+class RemoteTable(_Table):
+    """``[remote]``: what this site takes from the centre though nobody stands at the machine."""
+
+    allow_clear: bool = False
+    allow_release: bool = False
+
+
+class TimeTable(_Table):
+    """``[time]``: whose word the site takes for the time, beside signed times."""
+
+    source: Source = Source.NTP
+
+
 class MachineTable(_Table):
     """One ``[[machines]]``."""
 
@@ -54,11 +68,32 @@ class MachineTable(_Table):
     limits: dict[str, Any] = {}
 
 
+class ArtifactsTable(_Table):
+    """``[artifacts]``: the programs that orders name, and where they are fetched from.
+
+    `max_bytes`: what all of them together may take; `ca`: the authorities that their sources' certificates are held
+    against, instead of the host's.
+    """
+
+    max_bytes: Annotated[int, Field(ge=1, examples=[8_589_934_592])] = 8 * 1024**3
+    ca: Path | None = None
+
+
+class SpoolTable(_Table):
+    """``[spool]``: a directory whose bundles are taken in."""
+
+    dir: Annotated[Path, Field(examples=["/var/spool/edge"])]
+
+
 class SiteConfig(_Table):
     """The whole file."""
 
     site: SiteTable
+    time: TimeTable = TimeTable()
+    artifacts: ArtifactsTable = ArtifactsTable()
+    spool: SpoolTable | None = None
     machines: list[MachineTable] = []
+    remote: RemoteTable = RemoteTable()
 
 
 def validate(file: SiteFile) -> SiteConfig:
@@ -89,7 +124,12 @@ def validate(file: SiteFile) -> SiteConfig:
     if site.profiles_dir is not None and not site.profiles_dir.is_dir():
         expected = "make it, or remove the key"
         raise ConfigError(file.path, "site.profiles_dir", f"{site.profiles_dir} is no directory", expected)
-    return config.model_copy(update={"site": site})
+    artifacts, spool = config.artifacts, config.spool
+    if artifacts.ca is not None:
+        artifacts = artifacts.model_copy(update={"ca": (here / artifacts.ca).absolute()})
+    if spool is not None:
+        spool = spool.model_copy(update={"dir": (here / spool.dir).absolute()})
+    return config.model_copy(update={"site": site, "artifacts": artifacts, "spool": spool})
 
 
 def config_error(file: Path, prefix: str, error: ValidationError, schema: type[BaseModel]) -> ConfigError:
@@ -118,7 +158,15 @@ def _table_at(schema: type[BaseModel], place: tuple[int | str, ...]) -> type[Bas
     match place:
         case ("site",):
             return SiteTable
+        case ("artifacts",):
+            return ArtifactsTable
+        case ("spool",):
+            return SpoolTable
         case ("machines", int()):
             return MachineTable
+        case ("time",):
+            return TimeTable
+        case ("remote",):
+            return RemoteTable
         case _:
             return schema

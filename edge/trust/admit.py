@@ -11,7 +11,7 @@ The checks, in this order; the first that fails gives the reason:
     7. the signers' right to this issuer and work      threshold
     8. the site                                        wrong_site
     9. the trust root: new enough, not expired         stale_root
-   10. the time                                        expired, not_yet_valid
+   10. the time                                        expired, clock_untrusted, not_yet_valid
    11. the sequence number, then the job's id          replayed, conflict
    12. what this site can do                           unsupported
    13. room for the artifacts                          storage_full
@@ -21,6 +21,8 @@ What follows from a verdict:
     - Whoever signed an order may count on its verdict: it is final for these bytes, be it a refusal, since the issuer
       may have given the work to another site in the meantime. To try again is to sign again.
     - A refusal binds nothing: it moves no replay mark and takes no job id.
+    - `clock_untrusted` is the exception: nothing is decided, nothing is kept of it as a verdict, and the same bytes are
+      judged anew once somebody vouches for the clock.
     - `not_before` in the future is no reason to refuse. A site that is off line takes tomorrow's order today; the
       planner waits.
     - Only a `signed` verdict becomes an event. Bytes that nobody with a right to sign has signed are counted, so that
@@ -33,9 +35,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Protocol
 
 from edge.errors import EnvelopeError, FormatError
@@ -43,8 +45,11 @@ from edge.model.fields import time_text
 from edge.model.order import JobOrder, parse_order
 from edge.model.strictjson import shown
 from edge.replay import ReplayWindow
+from edge.timefloor import Now
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
 from edge.trust.root import Role, RootKey, TrustRoot
+
+MAX_BYTES = 2**63  # no limit but the disk
 
 # How far an issuer's clock may be ahead of ours.
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -89,6 +94,21 @@ class Verdict:
     repeated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What room is spoken for: what an order is accepted for, it must be able to get.
+
+    `held` has the size of every file that an open order names, by hash, and `held_bytes` is their sum; `missing_bytes`
+    are those of them that have not come yet. `idle_bytes` are files that are here and that no open order names: they
+    give way.
+    """
+
+    held: Mapping[str, int] = field(default_factory=dict)
+    held_bytes: int = 0
+    missing_bytes: int = 0
+    idle_bytes: int = 0
+
+
 class Ledger(Protocol):
     """What the site remembers of earlier orders; answers from committed state only."""
 
@@ -104,10 +124,17 @@ class Ledger(Protocol):
         """The digest of the accepted envelope that holds this job id."""
         ...
 
+    def claims(self) -> Claims:
+        """What the orders that were accepted and have not ended may still take."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a site knows when it judges. `free_bytes` less `reserve_bytes` is what artifacts may take."""
+    """What a site knows when it judges.
+
+    `free_bytes` less `reserve_bytes` is what the disk has for artifacts; all of them together may have `max_bytes`.
+    """
 
     site: str
     root: TrustRoot
@@ -115,13 +142,7 @@ class Snapshot:
     free_bytes: int
     reserve_bytes: int
     ledger: Ledger
-
-
-@dataclass(frozen=True, slots=True)
-class Now:
-    """The time to judge by. `wall` is aware."""
-
-    wall: datetime
+    max_bytes: int = MAX_BYTES
 
 
 class _RefusalError(Exception):
@@ -251,16 +272,21 @@ def _check_addressee(order: JobOrder, snapshot: Snapshot, now: Now) -> None:
             Reason.STALE_ROOT,
             f"the order needs version {order.root_version_min} of the trust root, this site has {root.version}",
         )
-    if root.expires_at is not None and now.wall >= root.expires_at:
+    if root.expires_at is not None and now.passed(root.expires_at):
         raise _RefusalError(
             Reason.STALE_ROOT, f"this site's trust root expired at {time_text(root.expires_at)}, it needs a newer one"
         )
 
 
 def _check_time(order: JobOrder, now: Now) -> None:
-    if now.wall >= order.expires_at:
+    if now.passed(order.expires_at):
         raise _RefusalError(
             Reason.EXPIRED, f"the order expired at {time_text(order.expires_at)}, it is {time_text(now.wall)}"
+        )
+    if not now.trusted:
+        raise _RefusalError(
+            Reason.CLOCK_UNTRUSTED,
+            f"the order expires at {time_text(order.expires_at)}, and nobody vouches for this site's clock",
         )
     if order.issued_at - now.wall > CLOCK_TOLERANCE:
         raise _RefusalError(
@@ -297,11 +323,14 @@ def _check_supported(order: JobOrder, processes: frozenset[str]) -> None:
 
 
 def _check_room(order: JobOrder, snapshot: Snapshot) -> None:
-    room = max(0, snapshot.free_bytes - snapshot.reserve_bytes)
-    if order.total_bytes > room:
-        raise _RefusalError(
-            Reason.STORAGE_FULL, f"the artifacts have {order.total_bytes} bytes, this site has room for {room}"
-        )
+    claims = snapshot.ledger.claims()
+    files = {artifact.sha256: artifact.size_bytes for artifact in order.artifacts.values()}
+    # What another open order names already has its room. A file that is here and idle gives way, and so is new here.
+    more = sum(size for sha256, size in files.items() if claims.held.get(sha256) != size)
+    on_disk = snapshot.free_bytes - snapshot.reserve_bytes - claims.missing_bytes + claims.idle_bytes
+    room = max(0, min(on_disk, snapshot.max_bytes - claims.held_bytes))
+    if more > room:
+        raise _RefusalError(Reason.STORAGE_FULL, f"the artifacts need {more} bytes, this site has room for {room}")
 
 
 def _names_of(keys: Iterable[RootKey]) -> tuple[str, ...]:

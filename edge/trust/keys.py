@@ -1,6 +1,6 @@
 """Key files.
 
-    NAME.key    the private key: PEM, PKCS#8, not encrypted. Mode 0600; refused when others may read it
+    NAME.key    the private key: PEM, PKCS#8, mode 0600. Under a passphrase, or refused when others may use the file
     NAME.pub    JSON {"name", "algorithm": "ed25519", "public", "keyid"}; goes into a trust root
 
 A private key leaves this module only as an object that signs; its bytes stand in no message and no output.
@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -29,10 +31,13 @@ from edge.model.fields import KeyName, Sha256, StrictModel, problem_of
 from edge.model.strictjson import load_object
 from edge.trust.ed25519 import keyid_of, weakness
 from edge.trust.files import sync_directory, write_new
+from edge.trust.pkcs8 import encrypted_pem
 from edge.trust.root import RootKey
 
 PRIVATE_SUFFIX = ".key"
 PUBLIC_SUFFIX = ".pub"
+SHORTEST_PASSPHRASE = 8
+_ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 _MAX_KEY_FILE_BYTES = 4096
 
 
@@ -68,12 +73,14 @@ def public_bytes(private_key: Ed25519PrivateKey) -> bytes:
     return private_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def create_key(name: str, directory: Path) -> tuple[Path, PublicKey]:
+def create_key(name: str, directory: Path, passphrase: bytes | None = None) -> tuple[Path, PublicKey]:
     """Make a key pair as `NAME.key` and `NAME.pub` in `directory`; the private file and the public key.
 
     Raises:
-        KeyFileError: one of the files is there already, or cannot be written.
+        KeyFileError: one of the files is there already, or cannot be written; or the passphrase is too short.
     """
+    if passphrase is not None and len(passphrase) < SHORTEST_PASSPHRASE:
+        raise KeyFileError(f"the passphrase has {len(passphrase)} bytes, must have {SHORTEST_PASSPHRASE} or more")
     private = Ed25519PrivateKey.generate()
     try:
         public = PublicKey(RootKey(name=name, public=public_bytes(private).hex()).name, public_bytes(private))
@@ -86,7 +93,10 @@ def create_key(name: str, directory: Path) -> tuple[Path, PublicKey]:
             raise KeyFileError(f"{file} is there already and is not overwritten; choose another name or directory")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        if passphrase is None:
+            pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        else:
+            pem = encrypted_pem(private, passphrase)
         write_new(path, pem, mode=0o600)
         write_new(public_path, public.to_bytes(), mode=0o644)
         sync_directory(directory)
@@ -95,28 +105,55 @@ def create_key(name: str, directory: Path) -> tuple[Path, PublicKey]:
     return path, public
 
 
-def load_private_key(path: Path) -> Ed25519PrivateKey:
-    """The private key in `path`.
+def load_private_key(path: Path, passphrase: Callable[[], bytes] | None = None) -> Ed25519PrivateKey:
+    """The private key in `path`; `passphrase` is asked only if the file is under one.
 
     Raises:
-        KeyFileError: it is not there, others may read it, or it holds no Ed25519 key.
+        KeyFileError: it is not there, is under a passphrase that was not given, is under none and others may use it,
+            or it holds no Ed25519 key.
     """
     try:
         with path.open("rb") as file:
             # Asked of the open file, so that nobody can put another one in its place in between.
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & 0o077:
-                raise KeyFileError(f"{path} may be used by others (mode {mode:04o}); run: chmod 600 {path}")
             pem = file.read(_MAX_KEY_FILE_BYTES)
     except OSError as error:
         raise KeyFileError(f"cannot read private key {path}: {error.strerror}") from error
+    secret = None
+    if _ENCRYPTED in pem:
+        if passphrase is None:
+            raise KeyFileError(f"{path} is under a passphrase, and none was given")
+        secret = passphrase()
+    elif mode & 0o077:
+        raise KeyFileError(f"{path} may be used by others (mode {mode:04o}); run: chmod 600 {path}")
     try:
-        key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
-        raise KeyFileError(f"{path} holds no private key in PEM (PKCS#8) without passphrase") from error
+        key = load_pem_private_key(pem, password=secret)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        # What the library says of a wrong passphrase differs between its versions, and it must not repeat any of it.
+        problem = "holds no private key in PEM (PKCS#8)" if secret is None else "is not opened by this passphrase"
+        raise KeyFileError(f"{path} {problem}") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyFileError(f"{path} holds a key of another algorithm, must be Ed25519")
     return key
+
+
+def read_passphrase(path: Path) -> bytes:
+    """The first line of the file `path`, without its end.
+
+    Raises:
+        KeyFileError: it is not there, others may read it, or the line is empty.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & 0o077:
+                raise KeyFileError(f"{path} may be used by others (mode {mode:04o}); run: chmod 600 {path}")
+            secret = file.readline(_MAX_KEY_FILE_BYTES).rstrip(b"\r\n")
+    except OSError as error:
+        raise KeyFileError(f"cannot read the passphrase in {path}: {error.strerror}") from error
+    if not secret:
+        raise KeyFileError(f"{path} has no passphrase in its first line")
+    return secret
 
 
 def load_public_key(path: Path) -> PublicKey:

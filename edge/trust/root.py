@@ -11,8 +11,8 @@ The payload of an envelope of type `root`, a JSON object:
                   name       whose key it is; binds an order's `issuer`. Two keys may share a name, as old and new
                   algorithm  "ed25519"
                   public     the 32 bytes, lower-case hexadecimal
-                  processes  null, or the only processes whose orders this key may sign
-                  sites      null, or the only sites whose orders this key may sign
+                  processes  null, or the only processes whose orders and commands this key may sign
+                  sites      null, or the only sites whose orders and commands this key may sign
     roles       {role: {threshold, keyids}}, role one of root, issuer, operator, time, collector;
                   `root` must be there, nobody holds a role that is not
     revoked     {keyid: {compromise, reason}}: signatures by these keys count no more
@@ -96,11 +96,15 @@ class RootKey(StrictModel):
         """The key's id, computed."""
         return keyid_of(self.public_bytes)
 
+    def may_act(self, site: str, processes: frozenset[str]) -> bool:
+        """Whether the limits of this key leave room for something about `processes` at `site`."""
+        return (self.processes is None or processes <= set(self.processes)) and (
+            self.sites is None or site in self.sites
+        )
+
     def may_sign(self, order: JobOrder) -> bool:
         """Whether the limits of this key leave room for `order`."""
-        return (self.processes is None or order.processes <= set(self.processes)) and (
-            self.sites is None or order.site in self.sites
-        )
+        return self.may_act(order.site, order.processes)
 
 
 class RoleRule(StrictModel):

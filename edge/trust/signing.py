@@ -41,6 +41,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError
 
 from edge.errors import ConfigError, FormatError, KeyFileError
+from edge.model.command import Command, command_bytes
 from edge.model.fields import StrictModel, problem_of
 from edge.model.order import MAX_SEQUENCE, JobOrder, order_bytes
 from edge.model.strictjson import load_object
@@ -75,6 +76,11 @@ def sign_order(order: JobOrder, keys: Iterable[Ed25519PrivateKey]) -> bytes:
     if len(raw) > MAX_ENVELOPE_BYTES:
         raise FormatError(f"the signed order has {len(raw)} bytes, at most {MAX_ENVELOPE_BYTES} are allowed")
     return raw
+
+
+def sign_command(command: Command, keys: Iterable[Ed25519PrivateKey]) -> bytes:
+    """The envelope of `command`, signed by each of `keys`."""
+    return sign(PayloadType.COMMAND, command_bytes(command), keys)
 
 
 class _SeriesState(StrictModel):

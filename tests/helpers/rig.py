@@ -24,6 +24,7 @@ from edge.plugins import Equipment
 from edge.runner import Assignment, Runner
 from edge.schema import FILE_NAME
 from edge.steering import Steering
+from edge.timefloor import Source
 from edge.trust import new_job_id, write_bundle
 from edge.work import work_of
 from tests.helpers.fake_driver import Connection, FakePlugin, Limits, Script, confirm
@@ -38,7 +39,7 @@ class Rig:
     def __init__(self, folder: Path, journal: Journal) -> None:
         self.folder = folder
         self.journal = journal
-        self.clock = SystemClock()
+        self.clock = SystemClock(Source.HOST)
         self.ceremony = Ceremony()
         self.authority = Authority(self.ceremony.root)
         self.artifacts = Artifacts.open(folder / "artifacts")
@@ -158,7 +159,7 @@ class Rig:
 @contextlib.asynccontextmanager
 async def rig(folder: Path) -> AsyncIterator[Rig]:
     """Everything but a machine at work."""
-    clock = SystemClock()
+    clock = SystemClock(Source.HOST)
     async with Journal.open(folder / FILE_NAME, "berlin-1", clock.stamp) as journal:
         yield Rig(folder, journal)
 

@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from edge.cli.client import call
+from edge.folders import FIRST_START, make_state_dir
 from edge.model.fields import time_text
 from edge.trust import new_job_id, write_bundle
 from tests.helpers.sim import SimPrinter, sim_printer
@@ -41,6 +42,9 @@ id = "berlin-1"
 state_dir = "state"
 socket = "edge.sock"
 trust_root = "root.dsse.json"
+
+[time]
+source = "host"
 """
 
 PRINTER = """
@@ -113,6 +117,8 @@ class SiteFolder:
         self.ceremony = Ceremony()
         self.daemon: Daemon | None = None
         self._sequence = 0
+        make_state_dir(self.state_dir)
+        (self.state_dir / FIRST_START).touch()
         (folder / "root.dsse.json").write_bytes(signed_root(root_document()))
         site = SITE + f"guard_after_s = {guard_after_s}\n"
         self.config.write_text(site + (PRINTER.format(port=folder / "printer") if machines is None else machines))

@@ -15,12 +15,28 @@ from datetime import UTC, datetime, timedelta
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.model.fields import time_text
-from edge.trust import Now, PayloadType, ReplayWindow, Snapshot, TrustRoot, Verdict, keyid_of, public_bytes, sign
+from edge.trust import (
+    Claims,
+    CommandSnapshot,
+    CommandVerdict,
+    JobStanding,
+    PayloadType,
+    ReplayWindow,
+    Snapshot,
+    TrustRoot,
+    Verdict,
+    keyid_of,
+    public_bytes,
+    sign,
+    vouched,
+)
 
 AT = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
-NOW = Now(AT)
+NOW = vouched(AT)
 PROGRAM = b"G28\nG1 X10 Y10 F3000\n"
 ISSUER = "orders@acme"
+OPERATOR = "ops@acme"
+RUN_ID = "ab" * 16
 
 
 def private_key(name: str) -> Ed25519PrivateKey:
@@ -37,6 +53,8 @@ def root_document(
     *,
     issuers: tuple[str, ...] = (ISSUER,),
     threshold: int = 1,
+    operators: tuple[str, ...] = (),
+    operator_threshold: int = 1,
     roots: tuple[str, ...] = ("root-1",),
     root_threshold: int = 1,
     limits: dict[str, dict[str, list[str]]] | None = None,
@@ -44,7 +62,8 @@ def root_document(
     **fields: object,
 ) -> dict:
     """The payload of a trust root, as JSON data to tamper with."""
-    names = dict.fromkeys((*roots, *issuers))
+    names = dict.fromkeys((*roots, *issuers, *operators))
+    of_operators = {"threshold": operator_threshold, "keyids": [keyid(name) for name in operators]}
     return {
         "version": 1,
         "name": "ACME",
@@ -64,7 +83,8 @@ def root_document(
         "roles": {
             "root": {"threshold": root_threshold, "keyids": [keyid(name) for name in roots]},
             "issuer": {"threshold": threshold, "keyids": [keyid(name) for name in issuers]},
-        },
+        }
+        | ({"operator": of_operators} if operators else {}),
         "revoked": {keyid(name): {"compromise": False, "reason": "test"} for name in revoked},
     } | fields
 
@@ -121,6 +141,45 @@ def step_document(**fields: object) -> dict:
     } | fields
 
 
+def command_document(**fields: object) -> dict:
+    """A good command that cancels the job of `order_document`, as JSON data; `fields` override."""
+    return {
+        "command_id": "01J9ZK3V5Q8M2N4P6R7S9T0C0M",
+        "site": "berlin-1",
+        "issuer": OPERATOR,
+        "issued_at": time_text(AT - timedelta(minutes=1)),
+        "expires_at": time_text(AT + timedelta(minutes=9)),
+        "verb": "cancel",
+        "job_id": "01J9ZK3V5Q8M2N4P6R7S9T0W1X",
+        "machine": None,
+        "run_id": None,
+        "if_revision": None,
+        "reason": "not wanted",
+    } | fields
+
+
+@dataclasses.dataclass
+class MemoryCommandLedger:
+    """What a site remembers of commands, jobs and machines, in memory."""
+
+    verdicts: dict[str, CommandVerdict] = dataclasses.field(default_factory=dict)
+    used: set[str] = dataclasses.field(default_factory=set)
+    jobs: dict[str, JobStanding] = dataclasses.field(default_factory=dict)
+    machines: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def verdict_of(self, digest: str) -> CommandVerdict | None:
+        return self.verdicts.get(digest)
+
+    def is_used(self, command_id: str) -> bool:
+        return command_id in self.used
+
+    def job(self, job_id: str) -> JobStanding | None:
+        return self.jobs.get(job_id)
+
+    def clearing(self, machine: str) -> str | None:
+        return self.machines.get(machine)
+
+
 @dataclasses.dataclass
 class MemoryLedger:
     """What a site remembers, in memory. `take` does what an intake does with a verdict."""
@@ -128,6 +187,7 @@ class MemoryLedger:
     verdicts: dict[str, Verdict] = dataclasses.field(default_factory=dict)
     windows: dict[tuple[str, str], ReplayWindow] = dataclasses.field(default_factory=dict)
     jobs: dict[str, str] = dataclasses.field(default_factory=dict)
+    claimed: Claims = dataclasses.field(default_factory=Claims)
 
     def verdict_of(self, digest: str) -> Verdict | None:
         return self.verdicts.get(digest)
@@ -137,6 +197,9 @@ class MemoryLedger:
 
     def digest_of(self, job_id: str) -> str | None:
         return self.jobs.get(job_id)
+
+    def claims(self) -> Claims:
+        return self.claimed
 
     def take(self, verdict: Verdict) -> None:
         if verdict.repeated or not verdict.signed:
@@ -164,6 +227,24 @@ class Ceremony:
     def order(self, *, signers: tuple[str, ...] = (ISSUER,), **fields: object) -> bytes:
         """A signed order; `fields` override `order_document`."""
         return self.sign(json.dumps(order_document(**fields)).encode(), signers)
+
+    def command(self, *, signers: tuple[str, ...] = (OPERATOR,), **fields: object) -> bytes:
+        """A signed command; `fields` override `command_document`."""
+        return self.sign(json.dumps(command_document(**fields)).encode(), signers, PayloadType.COMMAND)
+
+    def command_snapshot(self, **fields: object) -> CommandSnapshot:
+        """A site with one printer, where the job of `order_document` runs as RUN_ID; `fields` override."""
+        job = JobStanding(7, frozenset({"fdm"}), frozenset({RUN_ID}), moved=True)
+        ledger = MemoryCommandLedger(
+            jobs={str(order_document()["job_id"]): job}, machines={"prn-1": RUN_ID, "mill-1": RUN_ID}
+        )
+        defaults = {
+            "site": "berlin-1",
+            "root": self.root,
+            "machines": {"prn-1": frozenset({"fdm"}), "mill-1": frozenset({"mill"})},
+            "ledger": ledger,
+        }
+        return CommandSnapshot(**(defaults | fields))
 
     def snapshot(self, **fields: object) -> Snapshot:
         """A site that can print and has a gigabyte to spare; `fields` override."""

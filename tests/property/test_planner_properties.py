@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edge.model.machine import MachineState
 from edge.model.order import unmet
 from edge.planner import CheckResult, CheckState, MachineView, OpenStep, StepKey, plan
+from edge.timefloor import vouched
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 PROGRAMS = ("aa", "bb")
@@ -59,7 +60,7 @@ checks = st.dictionaries(
 
 @given(steps, machines, checks)
 def test_every_step_is_assigned_or_waits_for_a_reason_and_never_both(steps, machines, checks) -> None:
-    made = plan(steps, machines, checks, NOW)
+    made = plan(steps, machines, checks, vouched(NOW))
     assert made.assignments.keys() | made.waits.keys() == {step.key for step in steps}
     assert not made.assignments.keys() & made.waits.keys()
     assert all(blockers and all(b.text for b in blockers) for blockers in made.waits.values())
@@ -67,7 +68,7 @@ def test_every_step_is_assigned_or_waits_for_a_reason_and_never_both(steps, mach
 
 @given(steps, machines, checks)
 def test_no_machine_gets_two_steps_and_none_that_it_cannot_take_now(steps, machines, checks) -> None:
-    made = plan(steps, machines, checks, NOW)
+    made = plan(steps, machines, checks, vouched(NOW))
     assert len(set(made.assignments.values())) == len(made.assignments)
     by_id = {machine.id: machine for machine in machines}
     by_key = {step.key: step for step in steps}
@@ -86,26 +87,26 @@ def test_no_machine_gets_two_steps_and_none_that_it_cannot_take_now(steps, machi
 
 @given(steps, machines, checks)
 def test_whoever_waits_would_not_start_on_a_machine_that_is_left(steps, machines, checks) -> None:
-    made = plan(steps, machines, checks, NOW)
+    made = plan(steps, machines, checks, vouched(NOW))
     left = [machine for machine in machines if machine.id not in made.assignments.values()]
     for waiting in (step for step in steps if step.key in made.waits):
         for machine in left:
-            assert plan([waiting], [machine], checks, NOW).assignments == {}
+            assert plan([waiting], [machine], checks, vouched(NOW)).assignments == {}
 
 
 @given(steps, machines, checks, st.randoms())
 def test_the_order_in_which_steps_are_read_does_not_matter(steps, machines, checks, random) -> None:
     shuffled = list(steps)
     random.shuffle(shuffled)
-    assert plan(shuffled, machines, checks, NOW) == plan(steps, machines, checks, NOW)
+    assert plan(shuffled, machines, checks, vouched(NOW)) == plan(steps, machines, checks, vouched(NOW))
 
 
 @given(steps, machines, checks)
 def test_a_more_urgent_step_that_could_have_had_the_machine_has_one(steps, machines, checks) -> None:
-    made = plan(steps, machines, checks, NOW)
+    made = plan(steps, machines, checks, vouched(NOW))
     by_key = {step.key: step for step in steps}
     for key, name in made.assignments.items():
         for other in (by_key[waiting] for waiting in made.waits):
-            alone = plan([other], [m for m in machines if m.id == name], checks, NOW)
+            alone = plan([other], [m for m in machines if m.id == name], checks, vouched(NOW))
             if alone.assignments:
                 assert other.priority <= by_key[key].priority, "it was passed over"

@@ -53,7 +53,10 @@ CASES = {
         _replaced('id = "berlin-1"', 'id = "berlin-1"\ncolour = "red"'),
         ["site.colour: unknown key", "known here: id"],
     ),
-    "unknown table": (_site(SITE + "[spoon]\n"), ["spoon: unknown key", "known here: site, machines"]),
+    "unknown table": (
+        _site(SITE + "[spoon]\n"),
+        ["spoon: unknown key", "known here: site, artifacts, spool, machines"],
+    ),
     "missing port": (_replaced('port = "', 'url = "'), ["machines[0] (prn-1).connection", "tcp://host:port"]),
     "neither port nor url": (
         _replaced("connection = {port", "connection = {baud = 9600} #"),

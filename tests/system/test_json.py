@@ -38,6 +38,9 @@ def real(site: SiteFolder) -> dict[str, Any]:
     found: dict[str, Any] = {"init": site.json("init", str(site.folder / "new")), "check": site.json("check")}
     found["submit"] = site.submit(site.bundle())
     job_id = found["submit"]["job_id"]
+    (site.folder / "stick").mkdir()
+    (site.folder / "stick" / "job.mfjob").write_bytes(b"garbage")
+    found["import"] = site.json("job", "import", str(site.folder / "stick"), code=2)
     site.wait_event("run_ended", job_id)
     found["identify"] = site.json("machine", "identify", "prn-1")
     found["clear"] = site.json("machine", "clear", "prn-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import itertools
 import json
 from datetime import timedelta
@@ -12,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.model.fields import time_text
-from edge.trust import Envelope, Now, PayloadType, Reason, Signature, Verdict, admit, parse, verify_order
-from tests.helpers.trust import AT, ISSUER, NOW, Ceremony, keyid, order_document, step_document
+from edge.trust import Claims, Envelope, PayloadType, Reason, Signature, Verdict, admit, parse, verify_order, vouched
+from tests.helpers.trust import AT, ISSUER, NOW, PROGRAM, Ceremony, keyid, order_document, step_document
 
 HOUR = timedelta(hours=1)
+FILE = hashlib.sha256(PROGRAM).hexdigest()
 
 
 def in_time(delta: timedelta) -> str:
@@ -198,7 +200,7 @@ def test_stale_root():
 def test_stale_root_when_it_has_expired():
     ceremony = Ceremony(expires_at=in_time(timedelta()))
     assert_refused(judge(ceremony, ceremony.order()), Reason.STALE_ROOT, signed=True, says="trust root expired")
-    assert admit(ceremony.order(), ceremony.snapshot(), Now(AT - timedelta(seconds=1))).accepted
+    assert admit(ceremony.order(), ceremony.snapshot(), vouched(AT - timedelta(seconds=1))).accepted
 
 
 def test_expired_from_its_very_second():
@@ -271,6 +273,27 @@ def test_storage_full(free, fits):
         assert_refused(verdict, Reason.STORAGE_FULL, signed=True, says=f"has room for {max(0, free - 100)}")
 
 
+@pytest.mark.parametrize(
+    ("claims", "fits"),
+    [
+        (Claims(missing_bytes=979), True),
+        (Claims(missing_bytes=980), False),
+        (Claims(missing_bytes=1000, idle_bytes=21), True),
+        (Claims(missing_bytes=1000, idle_bytes=20), False),
+        (Claims(held={"ab" * 32: 29}, held_bytes=29), True),
+        (Claims(held={"ab" * 32: 30}, held_bytes=30), False),
+        (Claims(held={FILE: 21}, held_bytes=21, missing_bytes=5000), True),
+        (Claims(held={FILE: 22}, held_bytes=22, missing_bytes=5000), False),
+    ],
+)
+def test_what_is_spoken_for_is_no_room(claims: Claims, fits: bool) -> None:
+    """The order needs 21 bytes; the disk has 1,000 and artifacts may take 50."""
+    ceremony = Ceremony()
+    ceremony.ledger.claimed = claims
+    verdict = judge(ceremony, ceremony.order(), free_bytes=1100, reserve_bytes=100, max_bytes=50)
+    assert (verdict.accepted, verdict.reason) == ((True, None) if fits else (False, Reason.STORAGE_FULL))
+
+
 def test_the_reasons_are_those_of_the_design():
     assert {reason.value for reason in Reason} == {
         *("too_large", "malformed", "bad_type", "threshold", "revoked_key", "wrong_site", "stale_root", "expired"),
@@ -286,7 +309,7 @@ def test_the_same_bytes_get_the_same_verdict_and_nothing_is_done():
     raw = ceremony.order()
     first = judge(ceremony, raw)
     ceremony.ledger.take(first)
-    again = admit(raw, ceremony.snapshot(site="elsewhere", free_bytes=0), Now(AT + timedelta(days=400)))
+    again = admit(raw, ceremony.snapshot(site="elsewhere", free_bytes=0), vouched(AT + timedelta(days=400)))
     assert again.repeated
     assert again == Verdict(True, None, first.detail, first.digest, first.order, first.signers, True, repeated=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import stat
 import struct
 import warnings
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from edge import artifacts as module
 from edge.artifacts import Artifacts, read_bundle
 from edge.errors import ArtifactError, BundleError
+from edge.partial import Partial
 
 GCODE = b"G28\nG1 X10 F600\n" * 50
 SHA256 = hashlib.sha256(GCODE).hexdigest()
@@ -116,6 +118,60 @@ def test_a_disk_that_refuses_is_an_error_in_words(artifacts: Artifacts) -> None:
     (artifacts.directory / SHA256[:2]).touch()
     with pytest.raises(ArtifactError, match="cannot be stored: "):
         artifacts.store(io.BytesIO(GCODE), SHA256, len(GCODE))
+
+
+def test_a_file_that_was_written_beside_is_kept_durably_before_and_after_its_name_appears(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = artifacts.partial / SHA256
+    half.write_bytes(GCODE)
+    steps = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(handle: int) -> None:
+        steps.append("directory" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def renamed(path: Path, target: Path) -> Path:
+        steps.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(module.os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    path = artifacts.adopt(half, SHA256, len(GCODE))
+    assert steps == ["file", "directory", "rename", "directory"], "the folder is new, so it is made durable first"
+    assert path.read_bytes() == GCODE
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert artifacts.on_disk() == {SHA256: len(GCODE)}
+    assert artifacts.halves() == []
+
+
+@pytest.mark.parametrize(("content", "words"), [(GCODE[:-1], "has 799 bytes, not 800"), (b"y" * 800, "its hash is")])
+def test_what_was_written_beside_and_is_not_right_stays_there(artifacts: Artifacts, content: bytes, words: str) -> None:
+    half = artifacts.partial / SHA256
+    half.write_bytes(content)
+    with pytest.raises(ArtifactError, match=words):
+        artifacts.adopt(half, SHA256, len(GCODE))
+    assert half.read_bytes() == content
+    assert artifacts.on_disk() == {}
+
+
+def test_a_disk_that_refuses_a_half_file_is_an_error_in_words(artifacts: Artifacts) -> None:
+    with pytest.raises(ArtifactError, match="cannot be stored: No such file"):
+        artifacts.adopt(artifacts.partial / "missing", SHA256, 5)
+    half = Partial(artifacts, SHA256)
+    assert (half.size(), half.etag_of("https://x")) == (0, "")
+    half.sync()
+    half.begin("https://x", '"1"')
+    assert (half.etag_of("https://x"), half.etag_of("https://y")) == ('"1"', "")
+    for junk in (b"[]", b"{", b'{"url": "https://x", "etag": 7}', b"\xff"):
+        (artifacts.partial / f"{SHA256}.json").write_bytes(junk)
+        assert half.etag_of("https://x") == ""
+    half.discard()
+    half.path.mkdir()
+    for act in (lambda: half.append(b"x"), half.sync, half.discard, lambda: half.begin("https://x", "")):
+        with pytest.raises(ArtifactError, match="cannot be "):
+            act()
 
 
 # Bundles

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import subprocess
 import sys
 import zipfile
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from edge.cli import trust_verify
 from edge.cli.main import main
-from edge.trust import PayloadType, load_private_key, read_envelope, sign
+from edge.trust import PayloadType, load_private_key, parse, parse_command, read_envelope, sign
 from tests.helpers.trust import PROGRAM, private_key, root_document, signed_root
 
 ORDER = """
@@ -275,3 +278,162 @@ def test_the_parser_imports_nothing_heavy():
         "print(sorted({'pydantic', 'cryptography', 'asyncio', 'edge.trust'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=True, timeout=30, capture_output=True).stdout == b"[]\n"
+
+
+# The next versions of a root
+
+
+def test_a_key_is_added_rotated_and_revoked_version_by_version(ceremony):
+    for name in ("ops@acme", "new@acme", "root-3"):
+        assert ceremony("key", "new", name)[0] == 0
+    words = "root add root.json --out 2.json --operator ops@acme.pub --root root-3.pub --threshold root=2 --json"
+    made = document(ceremony(*words.split()))
+    assert (made["root"]["version"], made["missing"], made["follows"]) == (2, 2, None)
+    assert made["root"]["roles"]["operator"]["threshold"] == 1
+    document(ceremony(*["root", "sign", "2.json", "--key", "root-3.key", "--json"]))
+    document(ceremony(*["root", "sign", "2.json", "--key", "root-2.key", "--json"]))
+    shown = document(ceremony(*["root", "show", "2.json", "--after", "root.json", "--json"]))
+    assert (shown["valid"], shown["follows"]) == (True, True)
+    assert "follows root.json" in ceremony(*["root", "show", "2.json", "--after", "root.json"])[1]
+    assert "edge root show 2.json --after FILE" in ceremony(*["root", "show", "2.json"])[1]
+
+    made = document(ceremony(*["root", "rotate", "2.json", "orders@acme", "new@acme.pub", "--out", "3.json", "--json"]))
+    names = {key["name"] for key in made["root"]["keys"].values()}
+    assert ("new@acme" in names, "orders@acme" in names) == (True, False)
+    for name in ("root-1", "root-2"):
+        document(ceremony("root", "sign", "3.json", "--key", f"{name}.key", "--json"))
+    assert ceremony(*["root", "show", "3.json", "--after", "2.json"])[0] == 0
+    code, said, _ = ceremony(*["root", "show", "3.json", "--after", "root.json"])
+    assert (code, "version 3, must have 2" in " ".join(said.split())) == (1, True)
+
+    words = ["root", "revoke", "3.json", "qa@acme", "--reason", "laptop stolen", "--compromise", "--out", "4.json"]
+    assert "revoked: laptop stolen" in ceremony(*words)[1]
+    assert ceremony("verify", "4.json", "--root", "3.json")[0] == 2
+    for name in ("root-1", "root-3"):
+        assert ceremony("root", "sign", "4.json", "--key", f"{name}.key")[0] == 0
+    assert ceremony("verify", "4.json", "--root", "3.json")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("root add root.json --out x.json", "nothing is added"),
+        ("root add root.json --out root.json --issuer root-2.pub", "is there already and is not overwritten"),
+        ("root add job.toml --out x.json --issuer root-2.pub", "not JSON"),
+        ("root rotate root.json nobody root-2.pub --out x.json", "has no key 'nobody'"),
+        ("root rotate root.json qa@acme root-2.pub --out x.json", "is in the trust root already"),
+        ("root revoke root.json qa@acme --reason x --out x.json --expires-at soon", "RFC 3339 time in UTC"),
+        ("root add root.json --out /nowhere/x.json --issuer root-2.pub", "cannot write /nowhere/x.json"),
+    ],
+)
+def test_a_ceremony_that_goes_wrong_says_so(ceremony, words, says):
+    code, _, complaint = ceremony(*words.split())
+    assert code == 2
+    assert says in complaint
+
+
+def test_a_root_follows_only_one_that_is_complete(shell):
+    for name in ("r1", "i"):
+        shell("key", "new", name)
+    shell(*["root", "new", "--out", "root.json", "--name", "ACME", "--root", "r1.pub", "--issuer", "i.pub"])
+    code, _, complaint = shell(*["root", "revoke", "root.json", "i", "--reason", "lost", "--out", "2.json"])
+    assert (code, "has 0 valid signatures" in complaint) == (2, True)
+
+
+def test_an_expiry_stays_unless_another_is_given(ceremony):
+    revoke = ["root", "revoke", "root.json", "qa@acme", "--reason", "left", "--json", "--out"]
+    assert document(ceremony(*revoke, "a.json"))["root"]["expires_at"] is None
+    timed = document(ceremony(*revoke, "b.json", "--expires-at", "2036-01-01T00:00:00Z"))
+    assert timed["root"]["expires_at"] == "2036-01-01T00:00:00Z"
+    assert document(ceremony(*revoke, "c.json", "--expires-at", "never"))["root"]["expires_at"] is None
+
+
+# Commands
+
+
+def test_a_command_is_signed(ceremony):
+    words = "command sign cancel --site berlin-1 --job 01J9ZK3V5Q8M2N4P6R7S9T0W1X --key qa@acme.key -o c.json"
+    told = document(ceremony(*words.split(), "--json"))["command"]
+    assert (told["issuer"], told["verb"], told["machine"]) == ("qa@acme", "cancel", None)
+    command = parse_command(parse(Path("c.json").read_bytes()).payload)
+    assert command.expires_at - command.issued_at == timedelta(minutes=10)
+    assert "cancel 01J9ZK3V5Q8M2N4P6R7S9T0W1X at berlin-1" in ceremony(*words.split())[1]
+    assert ceremony(*words.split(), "--minutes", "11")[0] == 2
+    assert "nobody has this role" in " ".join(ceremony("verify", "c.json", "--root", "root.json")[1].split())
+    code, _, complaint = ceremony(*words.replace("cancel", "hold").split())
+    assert (code, "must name a run_id or an if_revision" in complaint) == (2, True)
+
+
+def test_whoever_signs_a_command_is_named(ceremony):
+    words = "command sign cancel --site berlin-1 --job 01J9ZK3V5Q8M2N4P6R7S9T0W1X --key alone.key -o c.json"
+    Path("qa@acme.key").rename("alone.key")
+    code, _, complaint = ceremony(*words.split())
+    assert (code, "whose key is alone.key?" in complaint) == (2, True)
+    assert document(ceremony(*words.split(), "--issuer", "qa@acme", "--json"))["command"]["issuer"] == "qa@acme"
+
+
+# Passphrases
+
+
+@pytest.fixture
+def locked(shell, tmp_path):
+    """A root key and an issuer's key under a passphrase, and the file that it is in."""
+    (tmp_path / "pass").write_text("correct horse battery\n")
+    (tmp_path / "pass").chmod(0o600)
+    for name in ("root-1", "orders@acme"):
+        assert shell("key", "new", name, "--passphrase-file", "pass")[0] == 0
+    (tmp_path / "body.gcode").write_bytes(PROGRAM)
+    (tmp_path / "job.toml").write_text(ORDER)
+    shell(
+        *["root", "new", "--out", "root.json", "--name", "ACME", "--root", "root-1.pub", "--issuer", "orders@acme.pub"]
+    )
+    return shell
+
+
+SIGNING = (
+    "root sign root.json --key root-1.key",
+    "job sign job.toml --key orders@acme.key",
+    "job cosign job.mfjob --key root-1.key",
+    "command sign cancel --site b --job 01J9ZK3V5Q8M2N4P6R7S9T0W1X --key orders@acme.key -o c.json",
+    "key show orders@acme.key",
+)
+
+
+def test_every_signing_command_asks_for_the_passphrase(locked, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # nobody is at a terminal
+    for words in SIGNING:
+        code, _, complaint = locked(*words.split())
+        assert (code, "--passphrase-file" in complaint) == (2, True), words
+        assert locked(*words.split(), "--passphrase-file", "pass")[0] == 0, words
+    (tmp_path / "pass").write_text("another one\n")
+    code, _, complaint = locked(*SIGNING[-1].split(), "--passphrase-file", "pass")
+    assert (code, "orders@acme.key is not opened by this passphrase" in complaint) == (2, True)
+
+
+def test_a_passphrase_is_asked_twice_at_a_terminal(shell, monkeypatch):
+    answers = iter(["correct horse", "correct house", "correct horse", "correct horse", "correct horse"])
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", terminal)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: next(answers))
+    code, _, complaint = shell("key", "new", "a", "--passphrase")
+    assert (code, "differ; no key was made" in complaint, Path("a.key").exists()) == (2, True, False)
+    assert shell("key", "new", "a", "--passphrase")[0] == 0
+    assert shell("key", "show", "a.key")[0] == 0
+
+
+def test_neither_a_private_key_nor_a_passphrase_is_written_anywhere_else(locked, tmp_path, caplog):
+    said = ""
+    for words in (*SIGNING, "root revoke root.json orders@acme --reason lost --out 2.json"):
+        for more in ("--passphrase-file pass", "--passphrase-file pass --json", "--passphrase-file job.toml"):
+            _, out, complaint = locked(*words.split(), *(more.split() if "revoke" not in words else ()))
+            said += out + complaint
+    passphrase = b"correct horse battery"
+    secrets = [passphrase]
+    for name in ("root-1.key", "orders@acme.key"):
+        seed = load_private_key(tmp_path / name, lambda: passphrase).private_bytes_raw()
+        secrets += [seed, seed.hex().encode(), base64.b64encode(seed), (tmp_path / name).read_bytes().splitlines()[1]]
+    written = [file for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".key" and file.name != "pass"]
+    assert {file.name for file in written} >= {"root.json", "2.json", "job.mfjob", "c.json"}
+    for content in (said.encode(), caplog.text.encode(), *(file.read_bytes() for file in written)):
+        assert not [secret for secret in secrets if secret in content]

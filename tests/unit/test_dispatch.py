@@ -36,7 +36,7 @@ async def dispatching(folder: Path) -> AsyncIterator[tuple[Rig, Dispatcher, Chec
             site.journal, folder, site.artifacts, site.authority, checker, site.clock, [site.equipment], runners
         )
         site.on_change = made.wake
-        planning = asyncio.create_task(daemon._keep_planning(made))
+        planning = asyncio.create_task(daemon._keep_going(made, "planning"))
         serving = asyncio.create_task(site.runner.serve())
         try:
             yield site, made, checker
@@ -70,9 +70,9 @@ async def test_a_submitted_job_is_checked_claimed_and_carried_out(tmp_path) -> N
 async def test_an_accepted_order_waits_from_the_moment_the_root_expires(tmp_path) -> None:
     async with rig(tmp_path) as site:
         raw = json.dumps(site.order()).encode()
-        signed, order, now = site.ceremony.sign(raw), parse_order(raw), site.clock.wall()
+        signed, order, now = site.ceremony.sign(raw), parse_order(raw), site.clock.now()
         assert site.authority.known_refusal("digest", signed, order, now) == ""
-        site.authority.root = site.authority.root.model_copy(update={"expires_at": now})
+        site.authority.root = site.authority.root.model_copy(update={"expires_at": now.wall})
         refused = site.authority.known_refusal("digest", signed, order, now)
         assert refused.startswith("this site's trust root expired at")
         altered = order.model_copy(update={"priority": 99})

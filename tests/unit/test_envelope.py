@@ -6,7 +6,11 @@ import base64
 import json
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicNumbers
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from edge.errors import EnvelopeError
 from edge.trust.ed25519 import verifies, weakness
@@ -34,22 +38,77 @@ def test_pae_is_that_of_the_specification():
     )
 
 
+def test_the_envelope_of_the_specification_is_read_and_its_signature_is_over_our_pae():
+    # The same section, with the key id of the reference implementation (implementation/signing_spec.py); its key is of
+    # ECDSA over P-256, so that it is verified here and could be in no trust root.
+    sig = "A3JqsQGtVsJ2O2xqrI5IcnXip5GToJ3F+FnZ+O88SjtR6rDAajabZKciJTfUiHqJPcIAriEGAHTVeCUjW2JIZA=="
+    envelope = parse(
+        json.dumps(
+            {
+                "payload": "aGVsbG8gd29ybGQ=",
+                "payloadType": "http://example.com/HelloWorld",
+                "signatures": [{"keyid": "66301bbf", "sig": sig}],
+            }
+        ).encode()
+    )
+    assert (envelope.payload_type, envelope.payload) == ("http://example.com/HelloWorld", b"hello world")
+    (signature,) = envelope.signatures
+    numbers = EllipticCurvePublicNumbers(
+        46950820868899156662930047687818585632848591499744589407958293238635476079160,
+        5640078356564379163099075877009565129882514886557779369047442380624545832820,
+        SECP256R1(),
+    )
+    r, s = (int.from_bytes(half, "big") for half in (signature.sig[:32], signature.sig[32:]))
+    key = numbers.public_key()
+    key.verify(encode_dss_signature(r, s), envelope.signed_bytes, ECDSA(SHA256()))
+    with pytest.raises(InvalidSignature):
+        key.verify(encode_dss_signature(r, s), envelope.signed_bytes + b" ", ECDSA(SHA256()))
+
+
+def test_a_vector_without_key_id_is_more_than_we_accept():
+    with pytest.raises(EnvelopeError, match="has no keyid"):
+        parse(raw(signatures=[{"sig": SIG}]))
+
+
 def test_pae_counts_bytes_not_characters():
     assert pae("é", b"") == b"DSSEv1 2 \xc3\xa9 0 "
 
 
-def test_ed25519_vectors_of_rfc_8032_section_7_1():
-    secret = bytes.fromhex("c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7")
-    public = bytes.fromhex("fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025")
-    signature = bytes.fromhex(
-        "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac"
-        "18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a"
-    )
-    key = Ed25519PrivateKey.from_private_bytes(secret)
+# Secret key, public key, message, signature: TEST 1, 2 and 3 of RFC 8032, section 7.1.
+RFC_8032 = [
+    (
+        "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+        "",
+        "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24"
+        "655141438e7a100b",
+    ),
+    (
+        "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
+        "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+        "72",
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aee"
+        "b00d291612bb0c00",
+    ),
+    (
+        "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
+        "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
+        "af82",
+        "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28d"
+        "c027beceea1ec40a",
+    ),
+]
+
+
+@pytest.mark.parametrize(("secret", "public", "message", "signature"), RFC_8032)
+def test_ed25519_vectors_of_rfc_8032_section_7_1(secret, public, message, signature):
+    public, message, signature = (bytes.fromhex(text) for text in (public, message, signature))
+    key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret))
     assert public_bytes(key) == public
-    assert key.sign(b"\xaf\x82") == signature
-    assert verifies(public, signature, b"\xaf\x82")
-    assert not verifies(public, signature, b"\xaf\x83")
+    assert key.sign(message) == signature
+    assert verifies(public, signature, message)
+    assert not verifies(public, signature, message + b"\x00")
+    assert not verifies(public, signature[:32] + bytes(32), message)
 
 
 def test_a_signature_with_s_not_below_l_is_refused():

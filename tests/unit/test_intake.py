@@ -229,9 +229,54 @@ async def test_a_file_that_was_lost_comes_again_with_the_same_bundle(tmp_path) -
         assert (receipt.stored, len(site.events("artifact_stored"))) == ((SHA256,), 2)
 
 
+async def test_a_file_is_an_envelope_or_a_bundle_by_what_is_in_it(tmp_path: Path) -> None:
+    async with rig(tmp_path) as site:
+        (tmp_path / "one").write_bytes(b"\n " + signed(site))
+        alone = await site.intake.file(tmp_path / "one", "user:ada")
+        assert (alone.verdict.accepted, alone.stored) == (True, ())
+        bundled = await site.intake.file(site.bundle(), "user:ada")
+        assert (bundled.verdict.accepted, bundled.stored) == (True, (SHA256,))
+        (tmp_path / "large").write_bytes(b"{" + b" " * 2_000_000)
+        assert (await site.intake.file(tmp_path / "large", "user:ada")).verdict.reason == "too_large"
+        (tmp_path / "empty").touch()
+        for name, words in (("empty", "not a zip file"), ("missing", "cannot be read: No such file")):
+            with pytest.raises(BundleError, match=words):
+                await site.intake.file(tmp_path / name, "user:ada")
+
+
+async def test_what_a_bundle_is_bringing_is_known_until_it_is_there(tmp_path: Path) -> None:
+    async with rig(tmp_path) as site:
+        seen = []
+
+        async def make_room() -> None:
+            seen.append(site.intake.arriving)
+
+        processes = frozenset({"fdm"})
+        site.intake = Intake(site.journal, site.artifacts, site.authority, processes, site.clock, make_room=make_room)
+        bundle = site.bundle()
+        await asyncio.gather(*(site.intake.bundle(bundle, "user:ada") for _ in range(2)))
+        assert seen[0] == {SHA256}
+        assert site.intake.arriving == frozenset()
+
+
 async def test_what_is_no_bundle_is_refused_without_a_trace(tmp_path: Path) -> None:
     async with rig(tmp_path) as site:
         (tmp_path / "garbage").write_bytes(b"garbage")
         with pytest.raises(BundleError, match="not a zip file"):
             await site.intake.bundle(tmp_path / "garbage", "user:ada")
         assert site.journal.last_seq == 0
+
+
+async def test_other_spellings_of_a_signed_order_do_not_grow_the_journal(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        accepted = signed(site)
+        refused = signed(site, site="berlin-2")
+        assert (await send(site, accepted)).verdict.accepted
+        for number in range(20):
+            assert (await send(site, accepted + b" " * (number + 1))).verdict.reason == "replayed"
+            assert (await send(site, refused + b" " * number)).verdict.reason == "wrong_site"
+        reasons = [event["body"]["reason"] for event in site.events("job_refused")]
+        assert sorted(reasons) == ["replayed", "wrong_site"]
+        counts = {n["reason"]: n["count"] for n in site.ask(lambda snapshot: snapshot.notices()) if "count" in n}
+        assert counts == {"replayed": 19, "wrong_site": 19}
+        assert (await site.journal.verify()).problems == ()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shutil
 import stat
+import subprocess
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
@@ -16,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from edge.errors import KeyFileError
-from edge.trust.keys import create_key, load_private_key, load_public_key, public_bytes
+from edge.trust.keys import create_key, load_private_key, load_public_key, public_bytes, read_passphrase
 from tests.helpers.trust import private_key
 
 
@@ -91,7 +94,7 @@ def pem(key, encryption) -> bytes:
     [
         (b"", "no private key in PEM"),
         (b"\x00" * 5000, "no private key in PEM"),
-        (pem(private_key("a"), BestAvailableEncryption(b"secret")), "without passphrase"),
+        (pem(private_key("a"), BestAvailableEncryption(b"secret")), "is under a passphrase, and none was given"),
         (pem(generate_private_key(65537, 2048), NoEncryption()), "another algorithm"),
     ],
 )
@@ -129,3 +132,91 @@ def test_a_public_key_that_cannot_be_read_is_named(tmp_path, content, says):
         path.write_bytes(content)
     with pytest.raises(KeyFileError, match=says):
         load_public_key(path)
+
+
+# Under a passphrase
+
+PASSPHRASE = b"correct horse battery staple"
+
+
+def test_a_key_under_a_passphrase_opens_with_it_and_with_nothing_else(tmp_path):
+    path, public = create_key("a", tmp_path, PASSPHRASE)
+    content = path.read_bytes()
+    assert content.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert public_bytes(load_private_key(path, lambda: PASSPHRASE)) == public.public
+    with pytest.raises(KeyFileError, match="is not opened by this passphrase") as refused:
+        load_private_key(path, lambda: b"incorrect horse")
+    assert "horse" not in str(refused.value)
+    with pytest.raises(KeyFileError, match="none was given"):
+        load_private_key(path)
+
+
+def test_a_key_under_a_passphrase_costs_a_thief_many_rounds(tmp_path):
+    content = create_key("a", tmp_path, PASSPHRASE)[0].read_bytes()
+    document = base64.b64decode(b"".join(content.splitlines()[1:-1]))
+    assert b"\x02\x03" + (600_000).to_bytes(3, "big") in document
+    assert create_key("b", tmp_path, PASSPHRASE)[0].read_bytes() != content
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_openssl_reads_a_key_under_a_passphrase(tmp_path):
+    path, public = create_key("a", tmp_path, PASSPHRASE)
+    words = [
+        "openssl",
+        "pkey",
+        "-in",
+        str(path),
+        "-passin",
+        f"pass:{PASSPHRASE.decode()}",
+        "-pubout",
+        "-outform",
+        "DER",
+    ]
+    done = subprocess.run(words, capture_output=True, check=True, timeout=60)
+    assert done.stdout.endswith(public.public)
+
+
+def test_a_key_that_another_tool_put_under_a_passphrase_is_read(tmp_path):
+    path = tmp_path / "a.key"
+    path.write_bytes(pem(private_key("a"), BestAvailableEncryption(b"secret")))
+    assert public_bytes(load_private_key(path, lambda: b"secret")) == public_bytes(private_key("a"))
+
+
+def test_only_a_key_without_passphrase_must_be_its_owners(tmp_path):
+    path, public = create_key("a", tmp_path, PASSPHRASE)
+    path.chmod(0o644)
+    assert public_bytes(load_private_key(path, lambda: PASSPHRASE)) == public.public
+
+
+def test_a_passphrase_is_asked_only_where_one_is_needed(pair):
+    def never() -> bytes:
+        raise AssertionError
+
+    assert public_bytes(load_private_key(pair[0], never)) == pair[1].public
+
+
+def test_a_short_passphrase_makes_no_key(tmp_path):
+    with pytest.raises(KeyFileError, match="has 5 bytes, must have 8 or more"):
+        create_key("a", tmp_path, b"short")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "says"),
+    [(b"secret one\n", 0o640, "may be used by others"), (b"\nsecret", 0o600, "no passphrase in its first line")],
+)
+def test_a_passphrase_file_that_is_no_good_is_named(tmp_path, content, mode, says):
+    path = tmp_path / "pass"
+    path.write_bytes(content)
+    path.chmod(mode)
+    with pytest.raises(KeyFileError, match=f"{path}.*{says}"):
+        read_passphrase(path)
+    with pytest.raises(KeyFileError, match="No such file"):
+        read_passphrase(tmp_path / "nix")
+
+
+def test_a_passphrase_is_the_first_line_of_its_file(tmp_path):
+    path = tmp_path / "pass"
+    path.write_bytes(b" two words \r\nmore\n")
+    path.chmod(0o600)
+    assert read_passphrase(path) == b" two words "

@@ -20,6 +20,7 @@ from edge.model.order import OnRestart
 from edge.plugins import Equipment
 from edge.recovery import LeftRun
 from edge.site import Site
+from edge.timekeeping import TimeKeeper
 from tests.helpers.fake_driver import FakePlugin, Script
 from tests.helpers.rig import Rig, rig, working_rig
 from tests.unit.test_site_config import SITE, complaint, load
@@ -228,7 +229,9 @@ async def test_a_journal_that_takes_nothing_does_not_hide_what_was_done(tmp_path
     async with working_rig(tmp_path) as rigged:
         await rigged.until(lambda: rigged.runner.identity)
         runners = {"prn-1": rigged.runner}
-        site = Site(FullJournal(), tmp_path, None, None, [], runners, rigged.clock, "", int, int)  # type: ignore[arg-type]
+        site = Site(
+            FullJournal(), tmp_path, None, None, [], runners, TimeKeeper(rigged.clock, None, None, int), "", int, int
+        )  # type: ignore[arg-type]
         (said,) = await site.make_safe([], 10.0, "user:ada")
         assert said == {"id": "prn-1", "confirmed": "stopped and switched off", "problem": ""}
         (note,) = notes(tmp_path).values()

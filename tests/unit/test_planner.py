@@ -10,6 +10,7 @@ import pytest
 from edge.model.machine import MachineState
 from edge.model.order import Range
 from edge.planner import CheckResult, CheckState, Code, MachineView, OpenStep, StepKey, plan
+from edge.timefloor import vouched
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SUITS = CheckResult(CheckState.SUITS)
@@ -37,16 +38,16 @@ def step(name: str, **fields: object) -> OpenStep:
 
 def waits(one: OpenStep, *machines: MachineView, checks=CHECKS) -> list[tuple[Code, str, str]]:
     """Code, text and command of each blocker of the only step."""
-    made = plan([one], machines, checks, NOW)
+    made = plan([one], machines, checks, vouched(NOW))
     assert made.assignments == {}
     return [(blocker.code, blocker.text, blocker.command) for blocker in made.waits[one.key]]
 
 
 def test_a_step_goes_to_the_first_machine_that_can_take_it() -> None:
     second = replace(MACHINE, id="prn-2")
-    assert plan([STEP], [MACHINE, second], CHECKS, NOW).assignments == {STEP.key: "prn-1"}
+    assert plan([STEP], [MACHINE, second], CHECKS, vouched(NOW)).assignments == {STEP.key: "prn-1"}
     busy = replace(MACHINE, busy_with="run-1")
-    made = plan([STEP], [busy, second], CHECKS, NOW)
+    made = plan([STEP], [busy, second], CHECKS, vouched(NOW))
     assert (made.assignments, made.waits) == ({STEP.key: "prn-2"}, {})
 
 
@@ -59,14 +60,14 @@ def test_steps_go_by_priority_then_due_date_then_acceptance() -> None:
     ]
     order = []
     while steps:
-        (taken,) = plan(steps, [MACHINE], CHECKS, NOW).assignments
+        (taken,) = plan(steps, [MACHINE], CHECKS, vouched(NOW)).assignments
         order.append(taken.job_id)
         steps = [one for one in steps if one.key != taken]
     assert order == ["urgent", "earlier", "early", "late"]
 
 
 def test_a_machine_takes_one_step_and_the_next_waits_for_it() -> None:
-    made = plan([step("a", accepted_seq=1), step("b", accepted_seq=2)], [MACHINE], CHECKS, NOW)
+    made = plan([step("a", accepted_seq=1), step("b", accepted_seq=2)], [MACHINE], CHECKS, vouched(NOW))
     assert [key.job_id for key in made.assignments] == ["a"]
     assert [blocker.code for blocker in made.waits[StepKey("b", 1, "print")]] == [Code.BUSY]
 
@@ -88,6 +89,18 @@ def test_a_machine_takes_one_step_and_the_next_waits_for_it() -> None:
             {"program_here": False},
             (Code.NO_PROGRAM, "the file body.gcode has not arrived", "edge job submit FILE.mfjob"),
         ),
+        (
+            {"program_here": False, "fetch": "34 % from files.acme"},
+            (Code.FETCHING, "its program body.gcode is being fetched: 34 % from files.acme", ""),
+        ),
+        (
+            {"program_here": False, "fetch": "0 %, waiting", "fetch_fails": True},
+            (
+                Code.NO_PROGRAM,
+                "its program body.gcode cannot be fetched yet: 0 %, waiting",
+                "edge job submit FILE.mfjob",
+            ),
+        ),
         ({"process": "mill"}, (Code.NO_MACHINE, "no machine here does mill", "")),
         ({"requires": {"material": "PETG"}}, (Code.UNMET, "prn-1: material is PLA, needs PETG", "")),
         (
@@ -102,7 +115,7 @@ def test_what_keeps_a_step_from_starting(fields: dict, expected: tuple[Code, str
 
 def test_an_order_may_start_at_its_not_before_and_until_right_before_its_end() -> None:
     timely = replace(STEP, not_before=NOW, expires_at=NOW + timedelta(microseconds=1))
-    assert plan([timely], [MACHINE], CHECKS, NOW).assignments == {STEP.key: "prn-1"}
+    assert plan([timely], [MACHINE], CHECKS, vouched(NOW)).assignments == {STEP.key: "prn-1"}
 
 
 @pytest.mark.parametrize(
@@ -149,5 +162,5 @@ def test_each_machine_that_could_do_it_says_what_lasts_longest_and_the_order_com
 
 
 def test_nothing_to_do_is_an_empty_plan() -> None:
-    made = plan([], [MACHINE], CHECKS, NOW)
+    made = plan([], [MACHINE], CHECKS, vouched(NOW))
     assert (made.assignments, made.waits) == ({}, {})

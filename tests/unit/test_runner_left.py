@@ -31,6 +31,7 @@ from edge.model.event import Draft, EventKind
 from edge.recovery import left_runs
 from edge.runner import Runner
 from edge.schema import FILE_NAME
+from edge.timefloor import Source
 from tests.helpers.fake_driver import SUCCEEDED
 from tests.helpers.rig import DEADLINE_S, Rig
 from tests.helpers.trust import step_document
@@ -75,7 +76,7 @@ async def left_rig(
     folder: Path, recovery: Recovery, on_restart: str, cancelled: bool = False
 ) -> AsyncIterator[LeftRig]:
     """With the machine not at work yet."""
-    async with Journal.open(folder / FILE_NAME, "berlin-1", SystemClock().stamp) as journal:
+    async with Journal.open(folder / FILE_NAME, "berlin-1", SystemClock(Source.HOST).stamp) as journal:
         site = LeftRig(folder, journal)
         assignment = await site.assignment(steps=[step_document(on_restart=on_restart)])
         site.job_id, site.recovery = assignment.key.job_id, recovery

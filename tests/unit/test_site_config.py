@@ -85,7 +85,7 @@ def test_machines_come_in_the_order_of_the_file_with_their_defaults(tmp_path) ->
             SITE + "colour = 1\n",
             "site.colour: unknown key; known here: id, state_dir, socket, trust_root, profiles_dir",
         ),
-        (SITE + "[spool]\n", "spool: unknown key; known here: site, machines"),
+        (SITE + "[spoon]\n", "spoon: unknown key; known here: site, time, artifacts, spool, machines"),
         (SITE + 'machines = "prn-1"\n', "site.machines: unknown key; known here: id, state_dir, socket, trust_root,"),
         ('machines = "x"\n' + SITE, "machines: is 'x', must be a valid list"),
         (SITE + MACHINE.replace('driver = "gcode"\n', ""), 'machines[0].driver: is missing; add driver = "gcode"'),
@@ -128,6 +128,29 @@ def test_what_is_no_toml_says_where(tmp_path) -> None:
         sitefile.read(tmp_path / "missing.toml")
 
 
+def test_files_and_spool_have_their_places_and_limits(tmp_path) -> None:
+    config = load(tmp_path, SITE)
+    assert (config.artifacts.max_bytes, config.artifacts.ca, config.spool) == (8 * 1024**3, None, None)
+    more = '[artifacts]\nmax_bytes = 5\nca = "ca.pem"\n[spool]\ndir = "/media/stick"\n'
+    config = load(tmp_path, SITE + more)
+    assert (config.artifacts.max_bytes, config.artifacts.ca) == (5, tmp_path / "ca.pem")
+    assert config.spool is not None
+    assert config.spool.dir == Path("/media/stick")
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("[artifacts]\nmax_bytes = 0", "artifacts.max_bytes: is 0, must be greater than or equal to 1"),
+        ('[artifacts]\nsize = "1G"', "artifacts.size: unknown key; known here: max_bytes, ca"),
+        ("[spool]", 'spool.dir: is missing; add dir = "/var/spool/edge"'),
+        ('[spool]\npath = "/x"\ndir = "x"', "spool.path: unknown key; known here: dir"),
+    ],
+)
+def test_a_wrong_table_of_files_or_spool_is_named(tmp_path, table: str, says: str) -> None:
+    assert complaint(tmp_path, f"{SITE}{table}\n").startswith(says)
+
+
 # Where it is found
 
 
@@ -144,3 +167,12 @@ def test_the_file_is_looked_for_in_order(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("EDGE_CONFIG", "other.toml")
     assert sitefile.find(None) == Path("other.toml")
     assert sitefile.find(Path("given.toml")) == Path("given.toml")
+
+
+def test_what_the_centre_may_do_is_off_unless_the_site_says_otherwise(tmp_path) -> None:
+    off = load(tmp_path, SITE + MACHINE).remote
+    assert (off.allow_clear, off.allow_release) == (False, False)
+    some = load(tmp_path, SITE + "[remote]\nallow_clear = true\n" + MACHINE).remote
+    assert (some.allow_clear, some.allow_release) == (True, False)
+    told = complaint(tmp_path, SITE + "[remote]\nallow_start = true\n" + MACHINE)
+    assert told == "remote.allow_start: unknown key; known here: allow_clear, allow_release"

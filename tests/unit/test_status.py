@@ -17,7 +17,8 @@ from edge.schema import FILE_NAME
 from tests.journal_kit import JOB, SITE, accepted, began, cleared, ended, online, ticking
 
 CONFIGURED = [{"id": "prn-1", "driver": "gcode", "processes": ["fdm"]}]
-DAEMON = {"pid": 1, "version": "0", "since": "2026-11-21T10:00:00.000Z"}
+CLOCK = {"now": "2026-11-21T10:00:00.000Z", "trust": "trusted"}
+DAEMON = {"pid": 1, "version": "0", "since": "2026-11-21T10:00:00.000Z", "clock": CLOCK}
 IDLE = {"state": "IDLE", "detail": ""}
 
 
@@ -25,13 +26,15 @@ IDLE = {"state": "IDLE", "detail": ""}
 def tell(tmp_path: Path) -> Callable[..., Any]:
     """The document of a site whose journal has these drafts."""
 
-    async def told(*drafts: Draft, daemon: Any = DAEMON, live: Any = IDLE, waits: Any = None, trouble: str = "") -> Any:
+    async def told(
+        *drafts: Draft, daemon: Any = DAEMON, live: Any = IDLE, waits: Any = None, trouble: str = "", storage: Any = ()
+    ) -> Any:
         async with Journal.open(tmp_path / FILE_NAME, SITE, ticking()) as journal:
             for draft in drafts:
                 await journal.record([draft])
         with views.open_readonly(tmp_path) as snapshot:
             seen = {"prn-1": live} if daemon else {}
-            return status.document(snapshot, CONFIGURED, daemon, seen, waits or {}, trouble)
+            return status.document(snapshot, CONFIGURED, daemon, seen, waits or {}, trouble, storage)
 
     return told
 
@@ -208,3 +211,13 @@ async def test_a_machine_that_heats_for_no_run_is_told(tell) -> None:
     assert "prn-1 heats T to 200 degC, and no run is going on" in found["attention"][0]["text"]
     cold = {"T": {"actual_degc": 199.9, "target_degc": 0.0, "age_s": 0.5}}
     assert (await tell(live=IDLE | {"temperatures": cold}))["level"] == 0
+
+
+async def test_what_keeps_files_from_coming_wants_a_hand(tell) -> None:
+    found = await tell(online(), storage=["the spool directory /media/stick: No such file or directory"])
+    assert (found["level"], kinds(found)) == (1, ["storage"])
+
+
+async def test_a_job_whose_program_comes_needs_nobody(tell) -> None:
+    waits = {JOB: [{"code": "fetching", "text": "its program body.gcode is being fetched: 3 %", "command": ""}]}
+    assert kinds(await tell(online(), accepted(), waits=waits)) == []

@@ -162,7 +162,7 @@ async def test_a_machine_that_waits_needs_a_hand_and_says_what_for(desk: Desk) -
     with views.open_readonly(desk.folder) as snapshot:
         configured = [{"id": "prn-1", "driver": "gcode", "processes": ["fdm"]}]
         live = {"prn-1": {"state": "HELD", "detail": "insert filament"}}
-        daemon = {"pid": 1, "version": "0", "since": "2026-11-21T10:00:00.000Z"}
+        daemon = {"pid": 1, "version": "0", "since": "2026-11-21T10:00:00.000Z", "clock": {"trust": "trusted"}}
         found = status.document(snapshot, configured, daemon, live, {})
     (item,) = found["attention"]
     assert (found["level"], item["kind"], item["command"]) == (1, "suspended", f"edge job release {JOB}")

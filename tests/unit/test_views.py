@@ -137,7 +137,7 @@ async def test_what_waits_for_a_person_comes_the_most_urgent_first(tmp_path: Pat
         refusals = snapshot.notices(NOW)
         assert [item["text"] for item in refusals] == [
             f"job {THIRD} was refused, expired: too late",
-            "refused in the last day for want of valid signatures, as malformed: 2",
+            "refused in the last day and only counted, as malformed: 2",
         ]
         assert snapshot.notices(NOW + datetime.timedelta(days=7)) == []
         assert snapshot.summary()["attention"] >= 4

@@ -1,0 +1,190 @@
+"""Trust roots and commands from the centre: judged and written down in one transaction each. Part of `edge.intake`.
+
+A signed refusal is one event for each payload and reason. An envelope can be spelled in many ways by whoever has a copy
+(blanks, the order of its signatures); such repetitions are counted, so that they cannot fill the journal either.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from edge.actions import ACTIONS, Action
+from edge.authority import Authority, root_accepted
+from edge.errors import JournalError, Motion
+from edge.journal import Transaction
+from edge.model.command import Command, Verb
+from edge.model.event import Draft, EventKind, stamp_text
+from edge.model.order import parse_order
+from edge.nonce import Nonce
+from edge.trust import (
+    CommandReason,
+    CommandSnapshot,
+    CommandVerdict,
+    JobStanding,
+    Now,
+    RootVerdict,
+    TimeVerdict,
+    Verdict,
+    admit_command,
+    judge_root,
+    judge_time,
+    payload_digest,
+)
+
+
+def take_root(transaction: Transaction, raw: bytes, authority: Authority, actor: str, now: datetime) -> RootVerdict:
+    """Judge a trust root, and make it the one in force if it follows."""
+    verdict = judge_root(raw, authority.judged_by(transaction.root_in_force()))
+    if verdict.repeated:
+        return verdict
+    if verdict.root is not None:
+        transaction.record(root_accepted(actor, raw, verdict.root.version, verdict.signers))
+        return verdict
+    told = write_refusal(transaction, EventKind.ROOT_REFUSED, verdict, raw, actor, now)
+    return verdict if told or not verdict.signed else replace(verdict, repeated=True)
+
+
+def write_refusal(
+    transaction: Transaction,
+    kind: EventKind,
+    verdict: Verdict | RootVerdict | CommandVerdict | TimeVerdict,
+    raw: bytes,
+    actor: str,
+    now: datetime,
+    job_id: str | None = None,
+) -> bool:
+    """Record a refusal, or only count it; whether it was recorded."""
+    reason = str(verdict.reason)
+    of_payload = payload_digest(raw) if verdict.signed else ""
+    if not verdict.signed or transaction.was_refused(of_payload, reason):
+        transaction.count_refusal(reason, now.strftime("%Y-%m-%dT%H:%MZ"))
+        return False
+    body = {
+        "digest": verdict.digest,
+        "payload_digest": of_payload,
+        "reason": reason,
+        "detail": verdict.detail,
+        "signers": list(verdict.signers),
+    }
+    transaction.record(Draft(kind, actor, body, job_id=job_id))
+    return True
+
+
+def take_time(
+    transaction: Transaction, raw: bytes, authority: Authority, nonce: Nonce, actor: str, now: datetime
+) -> TimeVerdict:
+    """Judge a signed time, the answer to `nonce`, and write it down."""
+    verdict = judge_time(raw, authority.judged_by(transaction.root_in_force()).root, nonce.value)
+    if verdict.at is None:
+        write_refusal(transaction, EventKind.TIME_REFUSED, verdict, raw, actor, now)
+    else:
+        body = {
+            "digest": verdict.digest,
+            "envelope": base64.b64encode(raw).decode("ascii"),
+            "signers": list(verdict.signers),
+            "at": stamp_text(verdict.at),
+            "nonce_mono_ms": round(nonce.mono_s * 1000),
+            "boot_id": nonce.boot_id,
+            "repairs": verdict.repairs,
+        }
+        transaction.record(Draft(EventKind.TIME_ACCEPTED, actor, body))
+    return verdict
+
+
+class _Ledger:
+    """What the journal remembers, as `trust.commands` asks for it."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def verdict_of(self, digest: str) -> CommandVerdict | None:
+        known = self._transaction.verdict_of(digest)
+        if known is None:
+            return None
+        reason = None if known.accepted else CommandReason(known.reason)
+        return CommandVerdict(known.accepted, reason, known.detail, digest, signed=True)
+
+    def is_used(self, command_id: str) -> bool:
+        return self._transaction.is_command_used(command_id)
+
+    def job(self, job_id: str) -> JobStanding | None:
+        revision = self._transaction.revision(job_id)
+        if revision is None:
+            return None
+        runs = self._transaction.runs_of(job_id)
+        processes = parse_order(self._transaction.payload_of(job_id)).processes
+        moved = any(motion != Motion.NONE for motion in runs.values())
+        return JobStanding(revision, processes, frozenset(runs), moved)
+
+    def clearing(self, machine: str) -> str | None:
+        return self._transaction.needs_clearing(machine)
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """What a site lets the centre do. `machines` are the processes of each; `actions` what each verb does."""
+
+    machines: Mapping[str, frozenset[str]]
+    allow_clear: bool = False
+    allow_release: bool = False
+    actions: Mapping[Verb, Action] = field(default_factory=lambda: ACTIONS)
+
+
+def take_command(
+    transaction: Transaction, raw: bytes, authority: Authority, remote: Remote, site: str, actor: str, now: Now
+) -> CommandVerdict:
+    """Judge a command and carry it out. Its events name the key that issued it; `actor` is who brought it."""
+    snapshot = CommandSnapshot(
+        site=site,
+        root=authority.judged_by(transaction.root_in_force()).root,
+        machines=remote.machines,
+        ledger=_Ledger(transaction),
+        allow_clear=remote.allow_clear,
+        allow_release=remote.allow_release,
+    )
+    verdict = admit_command(raw, snapshot, now)
+    if verdict.repeated:
+        return verdict
+    if verdict.accepted and verdict.command is not None:
+        verdict = _carry_out(transaction, raw, verdict, verdict.command, remote.actions, actor)
+    if not verdict.accepted:
+        job_id = verdict.command.job_id if verdict.command is not None else None
+        write_refusal(transaction, EventKind.COMMAND_REFUSED, verdict, raw, actor, now.wall, job_id)
+    return verdict
+
+
+def _carry_out(
+    transaction: Transaction,
+    raw: bytes,
+    verdict: CommandVerdict,
+    command: Command,
+    actions: Mapping[Verb, Action],
+    via: str,
+) -> CommandVerdict:
+    action = actions.get(command.verb)
+    if action is None:
+        detail = f"this version takes no {command.verb} from the centre"
+        return replace(verdict, accepted=False, reason=CommandReason.UNSUPPORTED, detail=detail)
+    body = {
+        "digest": verdict.digest,
+        "envelope": base64.b64encode(raw).decode("ascii"),
+        "signers": list(verdict.signers),
+        "command_id": command.command_id,
+        "verb": str(command.verb),
+        "detail": verdict.detail,
+        "via": via,
+    }
+    actor = f"key:{command.issuer}"
+    accepted = Draft(
+        EventKind.COMMAND_ACCEPTED, actor, body, job_id=command.job_id, run_id=command.run_id, machine=command.machine
+    )
+    try:
+        with transaction.all_or_nothing():
+            transaction.record(accepted)
+            action(transaction, command, actor)
+    except JournalError as error:
+        return replace(verdict, accepted=False, reason=CommandReason.NOT_POSSIBLE, detail=str(error))
+    return verdict

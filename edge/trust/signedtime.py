@@ -1,0 +1,124 @@
+"""Signed time: what a key holder says the time is, in answer to a nonce of the site. PURE.
+
+The payload of an envelope of type `time`, a JSON object:
+
+    at       RFC 3339 UTC with Z: the time when it was signed
+    nonce    32 lower-case hexadecimal digits that the site has made up, so that yesterday's answer is of no use today
+
+The checks, in this order; the first that fails gives the reason:
+
+    1. size                                            too_large
+    2. the envelope's form                             malformed
+    3. its payload type                                bad_type
+    4. distinct keys of the role `time` that signed    revoked_key, threshold
+    5. the form of the payload                         malformed
+    6. the nonce                                       replayed
+
+An answer that enough keys of the role `operator` have signed as well may also lower the floor: no single role can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import ValidationError
+
+from edge.errors import EnvelopeError, FormatError
+from edge.model.fields import StrictModel, UtcTime, matching, problem_of, time_text
+from edge.model.strictjson import load_object, shown
+from edge.trust.admit import Reason
+from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
+from edge.trust.root import Role, TrustRoot
+
+NONCE_BYTES = 16
+
+Nonce = Annotated[str, matching(r"[0-9a-f]{32}", "32 lower-case hexadecimal digits")]
+
+
+class TimeStatement(StrictModel):
+    """What is signed."""
+
+    at: UtcTime
+    nonce: Nonce
+
+
+@dataclass(frozen=True, slots=True)
+class TimeVerdict:
+    """What becomes of a signed time.
+
+    `reason` is None if and only if it is accepted; then `at` is there. `repairs`: operators have signed it too.
+    `signed`: enough keys have signed for the verdict to become an event. `repeated` is never so: a nonce is used once.
+    """
+
+    reason: Reason | None
+    detail: str
+    digest: str
+    at: datetime | None = None
+    signers: tuple[str, ...] = ()
+    signed: bool = False
+    repairs: bool = False
+    repeated: bool = False
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it counts."""
+        return self.reason is None
+
+
+def time_bytes(at: datetime, nonce: str) -> bytes:
+    """The bytes to sign. Raises `FormatError`."""
+    try:
+        statement = TimeStatement(at=at, nonce=nonce)
+    except ValidationError as error:
+        raise FormatError(problem_of(error, "the signed time")) from error
+    return json.dumps(statement.model_dump(mode="json")).encode()
+
+
+def judge_time(raw: bytes, root: TrustRoot, nonce: str) -> TimeVerdict:
+    """The verdict on `raw`, whose answer must be to `nonce`. Raises nothing, whatever the bytes are."""
+    digest = hashlib.sha256(raw).hexdigest()
+    if len(raw) > MAX_ENVELOPE_BYTES:
+        detail = f"the envelope has {len(raw)} bytes, at most {MAX_ENVELOPE_BYTES} are allowed"
+        return TimeVerdict(Reason.TOO_LARGE, detail, digest)
+    try:
+        envelope = parse(raw)
+    except EnvelopeError as error:
+        return TimeVerdict(Reason.MALFORMED, str(error), digest)
+    if envelope.payload_type != PayloadType.TIME:
+        detail = f"the payload type is {shown(envelope.payload_type)}, must be '{PayloadType.TIME}'"
+        return TimeVerdict(Reason.BAD_TYPE, detail, digest)
+    return _judge_signed(envelope, root, nonce, digest)
+
+
+def _judge_signed(envelope: Envelope, root: TrustRoot, nonce: str, digest: str) -> TimeVerdict:
+    threshold = root.threshold(Role.TIME)
+    if threshold is None:
+        return TimeVerdict(Reason.THRESHOLD, "the trust root gives nobody the role 'time'", digest)
+    valid = root.verify(Role.TIME, envelope)
+    if len(valid) < threshold:
+        by_all = root.signers(Role.TIME, envelope)
+        reason = Reason.REVOKED_KEY if len(by_all) >= threshold else Reason.THRESHOLD
+        return TimeVerdict(reason, f"{len(valid)} valid signatures of the role 'time', needs {threshold}", digest)
+    signers = tuple(sorted({key.name for key in valid}))
+    try:
+        document = load_object(envelope.payload, what="the signed time", max_bytes=MAX_ENVELOPE_BYTES)
+        statement = TimeStatement.model_validate(document)
+    except FormatError as error:
+        return TimeVerdict(Reason.MALFORMED, str(error), digest, signers=signers, signed=True)
+    except ValidationError as error:
+        detail = problem_of(error, "the signed time")
+        return TimeVerdict(Reason.MALFORMED, detail, digest, signers=signers, signed=True)
+    if statement.nonce != nonce:
+        detail = "it answers another nonce than the one that this site waits for; see `edge time show`"
+        return TimeVerdict(Reason.REPLAYED, detail, digest, signers=signers, signed=True)
+    told = f"it was {time_text(statement.at)} when {', '.join(signers)} signed"
+    return TimeVerdict(None, told, digest, statement.at, signers, True, _operators_signed(envelope, root))
+
+
+def _operators_signed(envelope: Envelope, root: TrustRoot) -> bool:
+    threshold = root.threshold(Role.OPERATOR)
+    return threshold is not None and len(root.verify(Role.OPERATOR, envelope)) >= threshold

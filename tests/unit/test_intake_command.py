@@ -1,0 +1,174 @@
+"""Commands from the centre at a site: carried out once, named, and refused where they come too late."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from edge.door import Remote
+from edge.intake import Intake
+from edge.model.event import Draft, EventKind
+from edge.model.fields import time_text
+from edge.trust import PayloadType, Verb, new_job_id
+from tests.helpers.rig import Rig, rig
+from tests.helpers.trust import OPERATOR, Ceremony, command_document
+from tests.unit.test_dispatch import dispatching
+
+MACHINES = {"prn-1": frozenset({"fdm"})}
+
+
+def let_in(site: Rig, **remote: Any) -> None:
+    """Give the site an operator, and what it lets the centre do."""
+    site.ceremony = Ceremony(operators=(OPERATOR,))
+    site.authority.root = site.ceremony.root
+    processes = frozenset({"fdm"})
+    site.intake = Intake(
+        site.journal, site.artifacts, site.authority, processes, site.clock, remote=Remote(MACHINES, **remote)
+    )
+
+
+def command(site: Rig, verb: str = "cancel", /, signers: tuple[str, ...] = (OPERATOR,), **fields: Any) -> bytes:
+    now = datetime.now(UTC).replace(microsecond=0)
+    fresh = {
+        "command_id": new_job_id(now),
+        "issued_at": time_text(now),
+        "expires_at": time_text(now + timedelta(minutes=5)),
+        "verb": verb,
+    }
+    return site.ceremony.sign(json.dumps(command_document(**(fresh | fields))).encode(), signers, PayloadType.COMMAND)
+
+
+async def test_a_job_is_cancelled_once_and_the_events_name_the_key(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        let_in(site)
+        job_id = (await site.submit()).job_id
+        raw = command(site, job_id=job_id)
+        verdict = await site.intake.take(raw, "mqtt")
+        assert (verdict.accepted, verdict.repeated) == (True, False)
+        (taken,), (asked,) = site.events("command_accepted"), site.events("cancel_requested")
+        assert taken["actor"] == asked["actor"] == f"key:{OPERATOR}"
+        assert (taken["job_id"], taken["body"]["verb"], taken["body"]["via"]) == (job_id, "cancel", "mqtt")
+        assert asked["body"] == {"reason": "not wanted"}
+        assert asked["seq"] == taken["seq"] + 1
+        assert site.step(job_id)["state"] == "ABORTED"
+        again = await site.intake.take(raw, "usb")
+        assert (again.accepted, again.repeated, again.detail) == (True, True, verdict.detail)
+        other = await site.intake.take(raw + b"\n", "usb")
+        assert (other.accepted, other.reason) == (False, "replayed")
+        assert len(site.events("cancel_requested")) == 1
+        assert (await site.journal.verify()).problems == ()
+
+
+async def test_what_cannot_be_done_is_refused_and_leaves_nothing_behind(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        let_in(site)
+        job_id = (await site.submit()).job_id
+        await site.journal.record([Draft(EventKind.CANCEL_REQUESTED, "user:ada", {}, job_id)])
+        revision = site.ask(lambda snapshot: snapshot.job(job_id))["revision"]
+        raw = command(site, job_id=job_id)
+        for repeated in (False, True):
+            verdict = await site.intake.take(raw, "mqtt")
+            assert (verdict.accepted, verdict.reason, verdict.repeated) == (False, "not_possible", repeated)
+        assert site.events("command_accepted") == []
+        (refused,) = site.events("command_refused")
+        assert (refused["actor"], refused["job_id"]) == ("mqtt", job_id)
+        assert refused["body"]["signers"] == [OPERATOR]
+        assert "has ended" in refused["body"]["detail"]
+        assert site.ask(lambda snapshot: snapshot.job(job_id))["revision"] == revision
+        assert (await site.journal.verify()).problems == ()
+        notices = [notice["text"] for notice in site.ask(lambda snapshot: snapshot.notices())]
+        assert any(text.startswith(f"a command for job {job_id} was refused, not_possible") for text in notices)
+
+
+@pytest.mark.parametrize("verb", ["hold", "release", "retry", "scrap", "decline"])
+async def test_a_verb_without_an_action_is_refused_in_words(tmp_path, verb) -> None:
+    async with rig(tmp_path) as site:
+        let_in(site, allow_release=True)
+        job_id = (await site.submit()).job_id
+        revision = site.ask(lambda snapshot: snapshot.job(job_id))["revision"]
+        verdict = await site.intake.take(command(site, verb, job_id=job_id, if_revision=revision), "mqtt")
+        assert (verdict.accepted, verdict.reason) == (False, "unsupported")
+
+
+async def test_an_action_that_stops_halfway_has_done_nothing(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+
+        def twice(transaction: Any, asked: Any, actor: str) -> None:
+            for _ in range(2):  # the second finds the job ended
+                transaction.record(Draft(EventKind.CANCEL_REQUESTED, actor, {}, asked.job_id))
+
+        let_in(site, actions={Verb.CANCEL: twice})
+        job_id = (await site.submit()).job_id
+        verdict = await site.intake.take(command(site, job_id=job_id), "mqtt")
+        assert verdict.reason == "not_possible"
+        assert (site.events("cancel_requested"), site.events("command_accepted")) == ([], [])
+        assert site.step(job_id)["state"] == "ALLOWED_TO_START"
+
+
+async def test_a_running_job_is_stopped_by_a_command_that_is_bound_to_its_run(tmp_path) -> None:
+    async with dispatching(tmp_path) as (site, _, _checker):
+        let_in(site)
+        begun = site.script.work_until_stopped()
+        job_id = (await site.submit()).job_id
+        await begun.wait()
+        run_id = site.script.executed[0].run_id
+        stale = await site.intake.take(command(site, job_id=job_id, run_id=secrets.token_hex(16)), "mqtt")
+        assert (stale.reason, site.events("cancel_requested")) == ("stale", [])
+        assert (await site.intake.take(command(site, job_id=job_id, run_id=run_id), "mqtt")).accepted
+        assert (await site.ended())["outcome"] == "STOPPED"
+        # What waited somewhere and comes now is about a job that has moved on.
+        late = await site.intake.take(command(site, "hold", job_id=job_id, if_revision=1), "mqtt")
+        assert late.reason == "stale"
+
+
+async def test_a_machine_is_cleared_from_the_centre_only_if_the_site_says_so(tmp_path) -> None:
+    async with dispatching(tmp_path) as (site, _, _checker):
+        let_in(site)
+        await site.submit()
+        await site.ended()
+        (run_id,) = site.ask(lambda snapshot: snapshot.clearing()).values()
+        asked = {"job_id": None, "machine": "prn-1", "run_id": run_id}
+        assert (await site.intake.take(command(site, "clear", **asked), "mqtt")).reason == "not_allowed"
+        let_in(site, allow_clear=True)
+        assert (await site.intake.take(command(site, "clear", **asked), "mqtt")).accepted
+        (cleared,) = site.events("machine_cleared")
+        assert (cleared["actor"], cleared["machine"]) == (f"key:{OPERATOR}", "prn-1")
+        assert site.ask(lambda snapshot: snapshot.clearing()) == {"prn-1": None}
+        assert (await site.intake.take(command(site, "clear", **asked), "mqtt")).reason == "stale"
+
+
+@pytest.mark.parametrize(
+    ("fields", "signers", "reason", "events"),
+    [
+        ({"site": "paris-1"}, (OPERATOR,), "wrong_site", 1),
+        ({"job_id": "01J9ZK3V5Q8M2N4P6R7S9T0W1Z"}, (OPERATOR,), "unknown", 1),
+        ({"verb": 7}, (OPERATOR,), "malformed", 1),
+        ({}, ("orders@acme",), "threshold", 0),
+        ({}, (), "threshold", 0),
+    ],
+)
+async def test_a_refused_command_is_an_event_only_if_operators_signed_it(
+    tmp_path, fields, signers, reason, events
+) -> None:
+    async with rig(tmp_path) as site:
+        let_in(site)
+        raw = command(site, signers=signers, **fields)
+        for _ in range(3):
+            assert (await site.intake.take(raw, "mqtt")).reason == reason
+        assert len(site.events("command_refused")) == events
+        (notice,) = site.ask(lambda snapshot: snapshot.notices())
+        assert notice.get("count") == (None if events else 3)
+
+
+async def test_other_spellings_of_a_command_do_not_grow_the_journal(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        let_in(site)
+        raw = command(site, job_id=(await site.submit()).job_id)
+        assert (await site.intake.take(raw, "mqtt")).accepted
+        for number in range(1, 20):
+            assert (await site.intake.take(raw + b" " * number, "mqtt")).reason == "replayed"
+        assert len(site.events("command_refused")) == 1
