@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from drivers.check import check_program
 
 from drivers.analysis import LIFT_MAX_MM, analyse, commands, position_after
+from drivers.check import check_program
 from drivers.gcode.config import Limits
 from drivers.gcode.profile import known, named
 from edge.driver import NotAcceptableError
