@@ -28,8 +28,9 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
 # Against software that others wrote, each in an environment of its own.
-peers: $(VENV)/.dev .venv/printrun/.installed
-	@EDGE_PEER_PRINTRUN=$(CURDIR)/.venv/printrun/bin/python $(BIN)/python -m pytest tests/peers
+peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed
+	@EDGE_PEER_PRINTRUN=$(CURDIR)/.venv/printrun/bin/python EDGE_PEER_OCTOPRINT=$(CURDIR)/.venv/octoprint/bin/octoprint \
+	  $(BIN)/python -m pytest tests/peers
 
 .venv/printrun/.installed: tests/peers/requirements-printrun.txt
 	@$(PYTHON) -m venv .venv/printrun
@@ -40,13 +41,13 @@ peers: $(VENV)/.dev .venv/printrun/.installed
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
-# BENCH=status or BENCH=printers measures that part alone. A host that cannot be installed is reported as missing.
+# BENCH=status, printers or octoprint measures that part alone. A host that cannot be installed is reported as missing.
 bench: $(VENV)/.dev
-	@test "$(BENCH)" = status || \
+	@test "$(BENCH)" = status || test "$(BENCH)" = octoprint || \
 	  $(MAKE) --silent --no-print-directory --keep-going .venv/printrun/.installed .venv/octoprint/.installed || true
 	@$(BIN)/python -m bench $(BENCH)
 
-.venv/octoprint/.installed: bench/requirements-octoprint.txt
+.venv/octoprint/.installed: tests/peers/requirements-octoprint.txt
 	@$(PYTHON) -m venv .venv/octoprint
 	@.venv/octoprint/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
 	@touch $@

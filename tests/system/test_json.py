@@ -42,6 +42,7 @@ def real(site: SiteFolder) -> dict[str, Any]:
     (site.folder / "stick" / "job.mfjob").write_bytes(b"garbage")
     found["import"] = site.json("job", "import", str(site.folder / "stick"), code=2)
     site.wait_event("run_ended", job_id)
+    found["identify"] = site.json("machine", "identify", "prn-1")
     found["clear"] = site.json("machine", "clear", "prn-1")
     running = site.begun()
     waiting = site.submit(site.bundle(SHORT + b";\n", files=False), code=1)["job_id"]
