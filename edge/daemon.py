@@ -40,6 +40,7 @@ from edge.spool import Spool
 from edge.timefloor import Known
 from edge.timekeeping import TimeKeeper
 from edge.uplink.build import build
+from edge.uplink.outbox import Outbox
 from edge.uplink.sitekey import open_key
 
 log = logging.getLogger("edge.daemon")
@@ -191,7 +192,8 @@ async def run(
         services: dict[str, Service] = {"planning": dispatcher, "time": time, **storage}
         if config.uplink is not None:
             key = open_key(state_dir, config.site.id)
-            site.uplink = build(config.uplink, config.site.id, site, intake, key, clock)
+            outbox = await Outbox.open(journal, key, lambda: authority.root)
+            site.uplink = build(config.uplink, config.site.id, site, intake, key, clock, outbox)
             services["uplink"] = site.uplink
         await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))
         guard = await stack.enter_async_context(Guard.on_duty(config, runtime_dir))

@@ -132,6 +132,8 @@ class UplinkService:
 
     def _attention(self) -> list[str]:
         found = [f"the uplink does not work: {self.trouble}"] if self.trouble else []
+        if self._reporting is not None and (stopped := self._reporting.view()["stopped"]):
+            found.append(f"nothing is reported any more: {stopped}")
         worst = self._worst()
         passing = worst is not None and worst.trouble in (Trouble.LOST, Trouble.UNREACHABLE)
         if worst is not None and not (passing and self._clock.mono_s() - self._since_s < OFFLINE_S):
