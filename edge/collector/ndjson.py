@@ -3,7 +3,7 @@
     {"number": n, "site": …, "journal": …, "seq": …, "hash": …, "event": the event, byte for byte}
 
 Lines come in the order in which events were applied, each at least once: after a crash the last ones may come again,
-and a reader drops them by `number`, or by (site, journal, seq). What was handed on is kept durably after it was written.
+and a reader drops them by `number`, or by (site, journal, seq). How far it has come is kept after it was written.
 """
 
 from __future__ import annotations

@@ -196,6 +196,8 @@ class Outbox:
 def _judge(transaction: Transaction, ack: Ack) -> Mark:
     """What is known after `ack`, durably."""
     known = tail.read_mark(transaction)
+    if known.behind:
+        return known
     ours = tail.at(transaction, ack.seq)
     if ours != ack.head:
         last = tail.newest(transaction)
@@ -205,10 +207,9 @@ def _judge(transaction: Transaction, ack: Ack) -> Mark:
             " state, or copied; what was done since is not known here"
         )
         mark = Mark(known.acked, known.at, behind)
-        if not known.behind:
-            transaction.record(Draft(EventKind.JOURNAL_HELD, ACTOR, {"reason": behind}))
+        transaction.record(Draft(EventKind.JOURNAL_HELD, ACTOR, {"reason": behind}))
     elif ack.seq > known.acked.seq or (ack.resend and ack.seq < known.acked.seq):
-        mark = Mark(ack.head, time_text(ack.at), known.behind)
+        mark = Mark(ack.head, time_text(ack.at))
     else:
         return known
     tail.write_mark(transaction, mark)
