@@ -40,9 +40,9 @@ peers: $(VENV)/.dev .venv/printrun/.installed
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
-# BENCH=status or BENCH=printers measures that part alone. A host that cannot be installed is reported as missing.
+# BENCH=status, BENCH=printers or BENCH=uplink measures that part alone. A host that is missing is reported.
 bench: $(VENV)/.dev
-	@test "$(BENCH)" = status || \
+	@test "$(BENCH)" = status || test "$(BENCH)" = uplink || \
 	  $(MAKE) --silent --no-print-directory --keep-going .venv/printrun/.installed .venv/octoprint/.installed || true
 	@$(BIN)/python -m bench $(BENCH)
 
