@@ -28,7 +28,7 @@ def build(
     intake: Intake,
     key: Ed25519PrivateKey,
     clock: SystemClock,
-    reporting: Reporting | None = None,
+    reporting: Reporting,
 ) -> UplinkService:
     """The service that keeps the site connected. What it says of the site is signed with the site's `key`."""
     broker = broker_of(table)

@@ -79,12 +79,13 @@ class Outbox:
         """How reporting goes: ``uplink.reporting`` of `edge status --json`."""
         last_seq = self._journal.last_seq
         return {
+            "last_seq": last_seq,
             "acked_seq": self._mark.acked.seq,
             "acked_at": self._mark.at,
             "backlog": max(0, last_seq - self._mark.acked.seq),
             "in_flight": self._window.in_flight,
             "stopped": self.stopped,
-            "refused": self._refused,
+            "refused_acks": self._refused,
             "refusal": self._refusal,
         }
 
@@ -97,6 +98,10 @@ class Outbox:
     def stopped(self) -> str:
         """Why nothing is sent any more, until a person has done something; empty if all is well."""
         return self._mark.behind or self._problem
+
+    def attention(self) -> list[str]:
+        """What keeps events from being reported, in sentences."""
+        return [f"nothing is reported any more: {self.stopped}"] if self.stopped else []
 
     def waiting_s(self, now_s: float) -> float:
         """How long what was sent waits for an acknowledgement of anything; 0 if nothing waits."""

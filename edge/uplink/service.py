@@ -72,6 +72,9 @@ class Reporting(Protocol):
     def waiting_s(self, now_s: float) -> float:
         """How long the oldest event that was sent waits for its acknowledgement, in seconds; 0 if none does."""
 
+    def attention(self) -> list[str]:
+        """What keeps events from being reported, in sentences."""
+
     def view(self) -> Mapping[str, Any]:
         """How reporting goes, as docs/json.md has it."""
 
@@ -132,13 +135,11 @@ class UplinkService:
 
     def _attention(self) -> list[str]:
         found = [f"the uplink does not work: {self.trouble}"] if self.trouble else []
-        if self._reporting is not None and (stopped := self._reporting.view()["stopped"]):
-            found.append(f"nothing is reported any more: {stopped}")
         worst = self._worst()
         passing = worst is not None and worst.trouble in (Trouble.LOST, Trouble.UNREACHABLE)
         if worst is not None and not (passing and self._clock.mono_s() - self._since_s < OFFLINE_S):
             found.append(str(worst))
-        return found
+        return found if self._reporting is None else [*found, *self._reporting.attention()]
 
     def _worst(self) -> UplinkError | None:
         if self._error is not None:

@@ -138,7 +138,7 @@ def test_whatever_dies_the_centre_has_every_event(tmp_path: Path, broker: Mosqui
         assert found["alarms"] == []
         assert found["sites"][0]["online"] is True
         until(lambda: reporting(site)["backlog"] == 0)
-        assert reporting(site)["refused"] == 0
+        assert reporting(site)["refused_acks"] == 0
     finally:
         for daemon in (site.daemon, centre.daemon):
             if daemon is not None:

@@ -157,7 +157,7 @@ async def _carry_out(plan: list[tuple[str, object]], reconnected: bool, folder: 
         assert world.outbox.view()["backlog"] == 0
         assert await alarms_of(world.collector) == {}
         assert not world.outbox.stopped
-        assert not world.outbox.view()["refused"]
+        assert not world.outbox.view()["refused_acks"]
         await world.do("site dies", 0)
         assert world.outbox.view()["backlog"] == 0, "the mark is durable"
     finally:

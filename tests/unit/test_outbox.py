@@ -81,12 +81,13 @@ async def test_events_are_sent_as_they_happen_and_the_mark_is_durable(tmp_path: 
             assert outbox.view()["backlog"] == 0
         async with reporting(tmp_path) as (journal, outbox):
             assert outbox.view() == {
+                "last_seq": 3,
                 "acked_seq": 3,
                 "acked_at": "2026-11-21T12:00:00Z",
                 "backlog": 0,
                 "in_flight": 0,
                 "stopped": "",
-                "refused": 0,
+                "refused_acks": 0,
                 "refusal": "",
             }
 
@@ -130,7 +131,7 @@ async def test_what_cannot_be_believed_changes_nothing(tmp_path: Path, what: str
         if what == "stale":  # signed, true, and overtaken
             assert after == before
         else:
-            assert after.pop("refused") == 1
+            assert after.pop("refused_acks") == 1
             assert after.pop("refusal")
             assert after == {name: before[name] for name in after}
 
