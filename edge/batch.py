@@ -177,20 +177,8 @@ def _json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def open_batch(raw: bytes, site: str, public_keys: Collection[bytes]) -> Batch:
-    """The batch in the envelope `raw`, signed with one of the keys of `site`, which it names.
-
-    Raises:
-        BatchError: it is not.
-    """
-    batch = read_batch(open_of_site(raw, PayloadType.BATCH, site, public_keys))
-    if batch.site != site:
-        raise BatchError(f"the batch is of site {batch.site}, must be of site {site}")
-    return batch
-
-
-def open_of_site(raw: bytes, kind: PayloadType, site: str, public_keys: Collection[bytes]) -> bytes:
-    """The payload of type `kind` in the envelope `raw`, signed with one of the keys of `site`.
+def opened(raw: bytes, kind: PayloadType, site: str, public_keys: Collection[bytes]) -> bytes:
+    """The payload of the envelope `raw`, which is of type `kind` and signed with one of the keys of `site`.
 
     Raises:
         BatchError: it is not.
@@ -201,8 +189,21 @@ def open_of_site(raw: bytes, kind: PayloadType, site: str, public_keys: Collecti
         signature.keyid in keys and verifies(keys[signature.keyid], signature.sig, envelope.signed_bytes)
         for signature in envelope.signatures
     ):
-        raise BatchError(f"no key of site {site} has signed the {kind.name.lower()}")
+        raise BatchError(f"no key of site {site} has signed this")
     return envelope.payload
+
+
+def open_batch(raw: bytes, site: str, public_keys: Collection[bytes]) -> tuple[Batch, bytes]:
+    """The batch in the envelope `raw`, signed with one of the keys of `site`, which it names; and its payload.
+
+    Raises:
+        BatchError: it is not.
+    """
+    payload = opened(raw, PayloadType.BATCH, site, public_keys)
+    batch = read_batch(payload)
+    if batch.site != site:
+        raise BatchError(f"the batch is of site {batch.site}, must be of site {site}")
+    return batch, payload
 
 
 def read_batch(payload: bytes) -> Batch:

@@ -193,7 +193,7 @@ async def run(
         if config.uplink is not None:
             key = open_key(state_dir, config.site.id)
             outbox = await Outbox.open(journal, key, lambda: authority.root)
-            site.uplink = build(config.uplink, config.site.id, site, intake, key, clock, outbox, journal)
+            site.uplink = build(config.uplink, config.site.id, site, intake, key, clock, outbox)
             services["uplink"] = site.uplink
         await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))
         if config.metrics is not None:

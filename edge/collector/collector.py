@@ -5,6 +5,7 @@ Nothing is acknowledged before the commit that holds it, so whatever the collect
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -23,7 +24,7 @@ from edge.errors import BatchError, FormatError, JournalError
 from edge.model.fields import time_text
 from edge.model.strictjson import load_object, shown
 from edge.store import Store
-from edge.trust.envelope import PayloadType, parse, sign
+from edge.trust.envelope import PayloadType, sign
 from edge.uplink.port import Uplink
 from edge.uplink.topics import What, split, topic
 
@@ -48,6 +49,8 @@ class Collector:
         self._sites = sites
         self._key = key
         self._now = now
+        self.moved = asyncio.Event()
+        """Set whenever something may have been applied; whoever waits for it clears it."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -107,12 +110,13 @@ class Collector:
 
     async def _take_batch(self, site: str, raw: bytes) -> tuple[str, bytes] | None:
         try:
-            found = batch.open_batch(raw, site, self._sites[site])
+            found, payload = batch.open_batch(raw, site, self._sites[site])
         except BatchError as error:
             await self._alarm(site, Alarm.REFUSED, str(error))
             return None
-        payload, now = parse(raw).payload, self._now()
+        now = self._now()
         answer = await self.store.write(lambda connection: Ledger(connection, time_text(now)).take(found, payload))
+        self.moved.set()
         return None if answer is None else (topic(site, What.ACK), self._acknowledge(site, answer, now))
 
     def _acknowledge(self, site: str, answer: Answer, now: datetime) -> bytes:
@@ -120,11 +124,14 @@ class Collector:
         return sign(PayloadType.ACK, payload, [self._key])
 
     async def _take_state(self, site: str, what: What, raw: bytes) -> None:
-        """What a site says of itself is shown; nothing is decided by it. A state is signed, a last will cannot be."""
+        """What a site says of itself is shown as it came; nothing is decided by it.
+
+        The state is signed. The link is not: the broker publishes the last will.
+        """
         try:
             if what is What.STATE:
-                raw = batch.open_of_site(raw, PayloadType.STATE, site, self._sites[site])
-            document = load_object(raw, what=f"the {what} of a site", max_bytes=STATE_MAX_BYTES) if raw else {}
+                raw = batch.opened(raw, PayloadType.STATE, site, self._sites[site])
+            document = load_object(raw, what=f"the {what} of a site", max_bytes=STATE_MAX_BYTES)
         except (BatchError, FormatError) as error:
             await self._alarm(site, Alarm.REFUSED, str(error))
             return

@@ -32,6 +32,7 @@ class Alarm(enum.StrEnum):
     REFUSED = "refused"  # not signed by the site, cut, changed, or of another site
     BROKEN = "broken"  # signed by the site, and its events do not hold together
     FORK = "fork"  # signed by the site, and another history than the one that is here
+    NEW_JOURNAL = "new_journal"  # a site that is known begins another journal: a person has to know why
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,9 @@ class Ledger:
         )
         for fact in new:
             self._fold(found.site, found.journal, fact)
+        if head == EMPTY and (before_it := self._newest_journal(found.site)) is not None:
+            text = f"a new journal begins, after journal {before_it}: the site was set up again, or its disk is lost"
+            self.alarm(found.site, found.journal, Alarm.NEW_JOURNAL, text)
         head = Head(found.last_seq, found.hash)
         self._connection.execute(
             "INSERT INTO journals (site, journal, seq, hash, first_at, applied_at) VALUES (?, ?, ?, ?, ?, ?)"
@@ -113,6 +117,12 @@ class Ledger:
             (found.site, found.journal, head.seq, head.hash, self._now, self._now),
         )
         return head
+
+    def _newest_journal(self, site: str) -> str | None:
+        row = self._connection.execute(
+            "SELECT journal FROM journals WHERE site = ? ORDER BY number DESC LIMIT 1", (site,)
+        ).fetchone()
+        return None if row is None else str(row[0])
 
     def _hash(self, found: Batch, seq: int) -> str | None:
         if seq == 0:

@@ -6,14 +6,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.clock import SystemClock
 from edge.intake import Intake
-from edge.journal import Journal
 from edge.model.uplink import UplinkTable
 from edge.site import Site
 from edge.trust import PayloadType, sign
 from edge.uplink.mqtt import Broker, Will, connect
-from edge.uplink.outbox import Outbox
-from edge.uplink.reporting import OutboxReporting
-from edge.uplink.service import UplinkService, link
+from edge.uplink.service import Reporting, UplinkService, link
 from edge.uplink.tls import TlsFiles
 from edge.uplink.topics import What, topic
 
@@ -31,8 +28,7 @@ def build(
     intake: Intake,
     key: Ed25519PrivateKey,
     clock: SystemClock,
-    outbox: Outbox,
-    journal: Journal,
+    reporting: Reporting,
 ) -> UplinkService:
     """The service that keeps the site connected. What it says of the site is signed with the site's `key`."""
     broker = broker_of(table)
@@ -47,5 +43,5 @@ def build(
         seal=lambda payload: sign(PayloadType.STATE, payload, [key]),
         fingerprint=site.fingerprint,
         clock=clock,
-        reporting=OutboxReporting(outbox, journal),
+        reporting=reporting,
     )

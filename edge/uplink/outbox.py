@@ -5,7 +5,8 @@ Rules:
     1. Only the collector's signed acknowledgement counts, and it is durable here before anything follows from it.
     2. Nothing waits in memory but the one batch that is being handed over: whatever has to be sent again is read again.
     3. An acknowledgement of what this journal does not have, or has otherwise, means that the journal was put back, or
-       that two of them go under one id. Then nothing is sent any more: `behind` says so, and a person decides.
+       that two of them go under one id. Then nothing is sent any more, and no order begins (`journal_held`, in the
+       transaction that learns of it) before a person has confirmed.
     4. What does not verify changes nothing. It is counted, and its reason is kept.
 """
 
@@ -14,15 +15,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge import batch
 from edge.batch import Ack, Packed
-from edge.chain import Head
 from edge.errors import BatchError
 from edge.journal import Journal, Transaction
+from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.trust.envelope import PayloadType, sign
 from edge.trust.root import TrustRoot
@@ -34,31 +34,7 @@ from edge.uplink.window import RESEND_S, Window
 
 log = logging.getLogger("edge.outbox")
 
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How reporting goes.
-
-    `acked` and `at` are of the newest acknowledgement, `last_seq` is the newest event. `waiting_since_s` is when, by
-    the loop's clock, the oldest event that is sent and not acknowledged was sent first; None if none is. `behind` and
-    `problem` are sentences, empty if all is well: nothing is sent while one of them is not. `refused` counts
-    acknowledgements that were not believed, `refusal` is why the last of them was not.
-    """
-
-    acked: Head
-    at: str | None
-    last_seq: int
-    in_flight: int
-    waiting_since_s: float | None
-    behind: str
-    problem: str
-    refused: int
-    refusal: str
-
-    @property
-    def backlog(self) -> int:
-        """How many events the collector does not have."""
-        return max(0, self.last_seq - self.acked.seq)
+ACTOR = "outbox"
 
 
 class Outbox:
@@ -99,20 +75,37 @@ class Outbox:
         """The outbox of `journal`; `root` gives the trust root in force, `key` is the site's own."""
         return cls(journal, key, root, await journal.transact(tail.read_mark), resend_s, max_bytes)
 
+    def view(self) -> dict[str, object]:
+        """How reporting goes: ``uplink.reporting`` of `edge status --json`."""
+        last_seq = self._journal.last_seq
+        return {
+            "last_seq": last_seq,
+            "acked_seq": self._mark.acked.seq,
+            "acked_at": self._mark.at,
+            "backlog": max(0, last_seq - self._mark.acked.seq),
+            "in_flight": self._window.in_flight,
+            "stopped": self.stopped,
+            "refused_acks": self._refused,
+            "refusal": self._refusal,
+        }
+
     @property
-    def report(self) -> Report:
-        """How reporting goes."""
-        return Report(
-            self._mark.acked,
-            self._mark.at,
-            self._journal.last_seq,
-            self._window.in_flight,
-            self._waiting_since_s,
-            self._mark.behind,
-            self._problem,
-            self._refused,
-            self._refusal,
-        )
+    def behind(self) -> str:
+        """Why this journal is not the one that the collector knows; empty if it is."""
+        return self._mark.behind
+
+    @property
+    def stopped(self) -> str:
+        """Why nothing is sent any more, until a person has done something; empty if all is well."""
+        return self._mark.behind or self._problem
+
+    def attention(self) -> list[str]:
+        """What keeps events from being reported, in sentences."""
+        return [f"nothing is reported any more: {self.stopped}"] if self.stopped else []
+
+    def waiting_s(self, now_s: float) -> float:
+        """How long what was sent waits for an acknowledgement of anything; 0 if nothing waits."""
+        return 0.0 if self._waiting_since_s is None else max(0.0, now_s - self._waiting_since_s)
 
     async def send(self, uplink: Uplink) -> None:
         """Send over one connection, until cancelled. Raises `UplinkError`."""
@@ -189,7 +182,7 @@ class Outbox:
         self._window.connected()
 
     def _ready(self, now_s: float) -> bool:
-        return not self._mark.behind and not self._problem and self._window.may_send(self._journal.last_seq, now_s)
+        return not self.stopped and self._window.may_send(self._journal.last_seq, now_s)
 
     async def _watch(self) -> None:
         seen = self._journal.last_seq
@@ -208,6 +201,8 @@ class Outbox:
 def _judge(transaction: Transaction, ack: Ack) -> Mark:
     """What is known after `ack`, durably."""
     known = tail.read_mark(transaction)
+    if known.behind:
+        return known
     ours = tail.at(transaction, ack.seq)
     if ours != ack.head:
         last = tail.newest(transaction)
@@ -217,8 +212,9 @@ def _judge(transaction: Transaction, ack: Ack) -> Mark:
             " state, or copied; what was done since is not known here"
         )
         mark = Mark(known.acked, known.at, behind)
+        transaction.record(Draft(EventKind.JOURNAL_HELD, ACTOR, {"reason": behind}))
     elif ack.seq > known.acked.seq or (ack.resend and ack.seq < known.acked.seq):
-        mark = Mark(ack.head, time_text(ack.at), known.behind)
+        mark = Mark(ack.head, time_text(ack.at))
     else:
         return known
     tail.write_mark(transaction, mark)

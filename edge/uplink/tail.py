@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge.chain import EMPTY, Head, Row
+from edge.errors import BatchError
 from edge.journal import Transaction, head
 
 
@@ -51,9 +52,15 @@ def at(transaction: Transaction, seq: int) -> Head | None:
 
 
 def rows(transaction: Transaction, first_seq: int) -> Iterator[Row]:
-    """The events from `first_seq` on, one by one: no more is read than is asked for."""
+    """The events from `first_seq` on, one by one: no more is read than is asked for.
+
+    Raises:
+        BatchError: one is missing.
+    """
     found: sqlite3.Cursor = transaction.connection.execute(
         "SELECT seq, hash, raw FROM events WHERE seq >= ? ORDER BY seq", (first_seq,)
     )
-    for seq, digest, raw in found:
+    for due, (seq, digest, raw) in enumerate(found, first_seq):
+        if seq != due:
+            raise BatchError(f"event {due} is not in the journal, so event {seq} cannot be sent")
         yield Row(seq, digest, raw)

@@ -62,7 +62,7 @@ class World:
             case "send", int(passed_s):
                 self.now_s += passed_s
                 self.batches += await self.outbox.next(self.now_s)
-                assert self.outbox.report.in_flight <= WINDOW
+                assert self.outbox.view()["in_flight"] <= WINDOW
             case "exchange", int(count):  # all goes well for a while
                 for _ in range(count):
                     self.batches += await self.outbox.next(self.now_s)
@@ -128,7 +128,7 @@ class World:
             while self.batches or self.acks:
                 await self.do("batch", 0)
                 await self.do("ack", 0)
-            if self.outbox.report.backlog == 0 and await self.is_copied():
+            if self.outbox.view()["backlog"] == 0 and await self.is_copied():
                 return
             await self.do("send", 1)
             if not self.batches:
@@ -154,11 +154,11 @@ async def _carry_out(plan: list[tuple[str, object]], reconnected: bool, folder: 
             await world.do(what, value)
         await world.settle(reconnected)
         assert await world.is_copied()
-        assert world.outbox.report.backlog == 0
+        assert world.outbox.view()["backlog"] == 0
         assert await alarms_of(world.collector) == {}
-        assert not world.outbox.report.behind
-        assert not world.outbox.report.refused
+        assert not world.outbox.stopped
+        assert not world.outbox.view()["refused_acks"]
         await world.do("site dies", 0)
-        assert world.outbox.report.backlog == 0, "the mark is durable"
+        assert world.outbox.view()["backlog"] == 0, "the mark is durable"
     finally:
         await world.close()
