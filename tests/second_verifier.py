@@ -2,8 +2,8 @@
 
     python tests/second_verifier.py FILE
 
-FILE is a journal, or the envelope of a batch (its signature is not looked at). Prints one line; exit code 0 if the chain
-holds together, 1 if not.
+FILE is a journal, or the envelope of a batch (its signature is not looked at). Prints one line; exit code 0 if the
+chain holds together, 1 if not.
 """
 
 import base64
