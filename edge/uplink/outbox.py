@@ -171,7 +171,7 @@ class Outbox:
         if not found.behind:
             if ack.resend:
                 self._window.asked(found.acked.seq, now_s)
-            elif moved:
+            else:
                 self._window.acknowledged(found.acked.seq)
             if moved:
                 self._waiting_since_s = now_s if self._window.in_flight else None

@@ -4,7 +4,9 @@ Rules:
 
     1. `acked` is the newest event that the collector has, by its own word. Everything after it is sent, in order.
     2. At most `WINDOW` sendings wait for their acknowledgement. What is sent is forgotten: the journal has it.
-    3. Without an acknowledgement for `RESEND_S`, everything after `acked` is sent again: no carrier is believed.
+    3. Without an acknowledgement for `RESEND_S`, everything after `acked` is sent again: no carrier is believed. While
+       nobody answers it is one sending at a time, after twice the time each, `RESEND_MAX_S` at most: a broker keeps all
+       of it for a collector that is away.
     4. When the collector misses something, the same, at most once every `ASKED_S`: it asks for each batch that comes
        before its turn.
     5. A new connection begins with the newest acknowledged event, which the collector has already: its answer says
@@ -19,6 +21,7 @@ from collections import deque
 
 WINDOW = 4
 RESEND_S = 30.0
+RESEND_MAX_S = 15 * 60.0
 ASKED_S = 1.0
 
 
@@ -31,6 +34,7 @@ class Window:
         self.resend_s = resend_s
         self._flights: deque[tuple[int, float]] = deque()  # last event, when it was sent
         self._asked_at = -ASKED_S
+        self._unanswered = 0  # how often in turn it was given up
 
     @property
     def in_flight(self) -> int:
@@ -40,7 +44,9 @@ class Window:
     @property
     def due_at(self) -> float | None:
         """When what was sent longest ago is given up; None if nothing waits."""
-        return self._flights[0][1] + self.resend_s if self._flights else None
+        if not self._flights:
+            return None
+        return self._flights[0][1] + min(self.resend_s * 2**self._unanswered, RESEND_MAX_S)
 
     def connected(self) -> None:
         """Nobody knows what became of what was sent before."""
@@ -50,8 +56,10 @@ class Window:
     def may_send(self, last_seq: int, now: float) -> bool:
         """Whether the event `next_seq` is to be sent now; `last_seq` is the newest there is."""
         if self.due_at is not None and now >= self.due_at:
+            self._unanswered = min(self._unanswered + 1, 10)
             self._go_back()
-        return len(self._flights) < WINDOW and self.next_seq <= last_seq
+        room = 1 if self._unanswered else WINDOW
+        return len(self._flights) < room and self.next_seq <= last_seq
 
     def sent(self, last_seq: int, now: float) -> None:
         """Everything up to `last_seq` is on its way."""
@@ -61,6 +69,7 @@ class Window:
     def acknowledged(self, seq: int) -> None:
         """The collector has everything up to `seq`."""
         self.acked = seq
+        self._unanswered = 0
         while self._flights and self._flights[0][0] <= seq:
             self._flights.popleft()
         self.next_seq = max(self.next_seq, seq + 1)

@@ -15,7 +15,7 @@ from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
 from edge.journal import Journal
 from edge.uplink.outbox import Outbox
 from edge.uplink.topics import What, topic
-from edge.uplink.window import RESEND_S, WINDOW
+from edge.uplink.window import RESEND_MAX_S, WINDOW
 from tests.helpers.reporting import SITE, alarms_of, collecting, copy_database, copy_of, events_of, fact, reporting
 
 MAX_BYTES = 2048  # small batches, so that there are many; what is larger than 1.5 kB goes in pieces
@@ -132,7 +132,7 @@ class World:
                 return
             await self.do("send", 1)
             if not self.batches:
-                self.now_s += RESEND_S
+                self.now_s += RESEND_MAX_S
 
     async def is_copied(self) -> bool:
         return await copy_of(self.collector, self.journal.ident) == await events_of(self.journal)

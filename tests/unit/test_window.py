@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.uplink.window import ASKED_S, RESEND_S, WINDOW, Window
+from edge.uplink.window import ASKED_S, RESEND_MAX_S, RESEND_S, WINDOW, Window
 
 
 def sent(window: Window, *last: int, now: float = 0.0) -> None:
@@ -60,3 +60,23 @@ def test_an_acknowledgement_can_be_ahead_of_what_is_sent_again() -> None:
     window.connected()
     window.acknowledged(20)
     assert (window.next_seq, window.in_flight) == (21, 0)
+
+
+def test_while_nobody_answers_one_at_a_time_and_ever_more_rarely() -> None:
+    window = Window(0)
+    sent(window, 10, 20, 30)
+    now_s, waits_s = RESEND_S, []
+    for _ in range(12):
+        sent(window, 10, now=now_s)
+        assert not window.may_send(1000, now_s)
+        assert window.due_at is not None
+        waits_s.append(window.due_at - now_s)
+        now_s = window.due_at
+    assert waits_s[:3] == [2 * RESEND_S, 4 * RESEND_S, 8 * RESEND_S]
+    assert waits_s[-1] == RESEND_MAX_S
+    window.connected()
+    sent(window, 10, now=now_s)
+    assert not window.may_send(1000, now_s), "a new connection is no answer"
+    window.acknowledged(10)
+    sent(window, 20, 30, 40, 50, now=now_s)
+    assert window.due_at == now_s + RESEND_S
