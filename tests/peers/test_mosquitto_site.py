@@ -55,6 +55,9 @@ def configure(site: SiteFolder, broker: Mosquitto, port: int | None = None, ca: 
     site.config.write_text(
         SITE
         + f"""
+[time]
+source = "host"
+
 [uplink]
 kind = "mqtt"
 url = "mqtts://127.0.0.1:{port or broker.port}"

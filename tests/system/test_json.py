@@ -53,9 +53,9 @@ def real(site: SiteFolder) -> dict[str, Any]:
     assert any(job["held"] for job in found["jobs"])
     found["release"] = site.json("job", "release", waiting)
     found["why"] = site.json("why", waiting)
+    found["status"] = site.json("status", code=1)
     found["decline"] = site.json("job", "decline", waiting, "--reason", "no such filament here")
     assert found["decline"]["state"] == "ABORTED"
-    found["status"] = site.json("status", code=1)
     found["machines"] = site.json("machines")
     found["job show"] = site.json("job", "show", job_id)
     found["cancel"] = site.json("job", "cancel", running)

@@ -7,6 +7,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.mosquitto import free_port
 from tests.helpers.site import SHORT, SiteFolder, site_with_printer
 from tests.unit.test_exposition import read
@@ -48,13 +50,10 @@ def test_the_figures_of_a_print_on_the_socket_and_on_loopback(tmp_path: Path) ->
             assert found["edge_journal_events", ()] >= 5
             assert found["edge_journal_commits_total", ()] >= 5
             assert not any(name.startswith("edge_uplink") for name, _ in found)
-        try:
+        with pytest.raises(urllib.error.HTTPError) as raised:
             page(url.replace("/metrics", "/v1/status"))
-        except urllib.error.HTTPError as error:
-            error.close()
-            assert error.code == 404
-        else:
-            raise AssertionError("the port gives more than metrics")
+        raised.value.close()
+        assert raised.value.code == 404
 
 
 def test_a_port_that_is_taken_is_named_and_the_site_does_not_begin(tmp_path: Path) -> None:
