@@ -8,13 +8,14 @@ import os
 import platform
 import sys
 
-from bench import printers, status, uplink
+from bench import octoprints, printers, status, uplink
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("part", nargs="?", choices=["all", "status", "printers", "uplink"], default="all")
+    parts = ["all", "status", "printers", "octoprint", "uplink"]
+    parser.add_argument("part", nargs="?", choices=parts, default="all")
     part = parser.parse_args().part
     today = datetime.datetime.now(datetime.UTC).date()
     print(f"{today}, {os.cpu_count()} {platform.machine()} cores, Python {platform.python_version()}")
@@ -25,6 +26,10 @@ def main() -> int:
         print("\n" + "\n".join(uplink.report()), flush=True)
     if part in ("all", "printers"):
         lines, missing = printers.report()
+        print("\n" + "\n".join(lines), flush=True)
+    if part in ("all", "octoprint"):
+        lines, more = octoprints.report()
+        missing += more
         print("\n" + "\n".join(lines))
     return 1 if missing else 0
 

@@ -30,6 +30,7 @@ from edge.errors import (
     StaleRevisionError,
     UsageError,
 )
+from edge.exposition import CONTENT_TYPE
 from edge.folders import no_socket
 from edge.intake import AnyVerdict, Receipt
 from edge.jobstate import Resolution
@@ -91,6 +92,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _error(f"the site's disk or system refused: {error.strerror or error}", 503)
     except Exception as error:  # noqa: BLE001 - the boundary to the CLI: logged whole, told as one sentence
         return _error(f"internal error ({log_bug(log, error)}); the traceback is in the daemon's log", 500)
+
+
+def _page(text: str) -> web.Response:
+    return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
 
 def _error(sentence: str, status: int) -> web.Response:
@@ -189,6 +194,9 @@ def application(site: Site) -> web.Application:
             )
         return web.json_response(await site.make_safe(list(dict.fromkeys(names)), within_s, actor_of(request)))
 
+    async def metrics(request: web.Request) -> web.Response:
+        return _page(await site.metrics())
+
     app = web.Application(middlewares=[_errors], client_max_size=MAX_BODY_BYTES)
     app.add_routes(
         [
@@ -209,9 +217,31 @@ def application(site: Site) -> web.Application:
             web.post("/v1/journal/confirm", confirm),
             web.post("/v1/make-safe", make_safe),
             web.post("/v1/restart", restart),
+            web.get("/metrics", metrics),
         ]
     )
     return app
+
+
+@contextlib.asynccontextmanager
+async def serve_metrics(site: Site, port: int) -> AsyncIterator[None]:
+    """Give the metrics, and nothing else, on 127.0.0.1, until the block is left."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        return _page(await site.metrics())
+
+    app = web.Application(middlewares=[_errors])
+    app.add_routes([web.get("/metrics", metrics)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+        except OSError as error:
+            raise UsageError(f"metrics.port: cannot listen on 127.0.0.1:{port}: {error.strerror}") from error
+        yield
+    finally:
+        await runner.cleanup()
 
 
 @contextlib.asynccontextmanager

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -94,6 +94,7 @@ class Capability(enum.StrEnum):
     PAUSE = "pause"  # pause and resume, both confirmed
     ABORT_AT_ONCE = "abort_at_once"  # abort acts even while a command blocks
     DETACH = "detach"  # a run can be left without stopping it, and found again by `recover`
+    CARRIES_ON = "carries_on"  # the machine carries a run on by itself: it is left whenever the daemon stops
 
 
 class OutcomeKind(enum.StrEnum):
@@ -404,6 +405,13 @@ class DriverPlugin(ABC, Generic[ConnectionT, LimitsT]):
 
         Raises `NotAcceptableError`.
         """
+
+    def authorise(self, machine: Machine[ConnectionT, LimitsT], tell: Callable[[str], None]) -> None:
+        """Get what the machine wants to see before it lets anybody in, if that is missing: a key, a certificate.
+
+        `tell` says what a person must do for it meanwhile; it may take minutes. Raises `ConnectError`.
+        """
+        return
 
     @abstractmethod
     def open(

@@ -276,6 +276,11 @@ class Journal:
             yield cls(store, site, ident, last_seq, stamp)
 
     @property
+    def commits(self) -> int:
+        """How many transactions were made durable since the journal was opened."""
+        return self._store.commits
+
+    @property
     def last_seq(self) -> int:
         """The number of the newest durable event; 0 if there is none."""
         return self._last_seq

@@ -224,14 +224,15 @@ class Runner:
         """Stop what is going on and let go of the machine; `serve` returns when the end of the run is recorded.
 
         With `leave`, a run that the machine can be asked about later is left as it stands, and stays open. Called again
-        without it, a run that is about to be left is stopped after all.
+        without it, a run that is about to be left is stopped after all; not one that the machine carries on by itself.
         """
-        self._leaves = leave
+        carries_on = self._driver is not None and Capability.CARRIES_ON in self._driver.capabilities
+        self._leaves = leave or carries_on
         self._closing.set()
         if self._execution is not None:
-            if not leave:
+            if not self._leaves:
                 self._execution.stop_after_all()
-            self._execution.stop(leave=leave)
+            self._execution.stop(leave=self._leaves)
         elif self._driver is None and self._connection is not None:
             self._connection.cancel()  # nobody has answered yet, so there is nothing to stop
 

@@ -10,13 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge import status, views
+from edge import metrics, status, views
 from edge.dispatch import Dispatcher
 from edge.errors import JournalError, UsageError
 from edge.intake import Intake
 from edge.jobstate import Requested, StepState
 from edge.journal import Journal
 from edge.make_safe import event_of, leave_note, noted
+from edge.metrics import LoopLag
 from edge.model.event import Draft, EventKind, stamp_text
 from edge.model.order import OnRestart
 from edge.observed import Observed
@@ -53,6 +54,7 @@ class Site:
         self._look_at_config = look_at_config
         self._storage = storage
         self.uplink: UplinkService | None = None  # set by the daemon, whose uplink asks this site how it is
+        self.lag = LoopLag()
         self.intake = intake
         self.incoming_dir = state_dir / "incoming"
         self._journal = journal
@@ -119,6 +121,11 @@ class Site:
             "acked_seq": (uplink.get("reporting") or {}).get("acked_seq"),
             **found,
         }
+
+    async def metrics(self) -> str:
+        """The page for Prometheus."""
+        version = str(self._daemon["version"])
+        return await metrics.text(self._journal, self._state_dir, self._runners, self.lag, version, self.uplink)
 
     def fingerprint(self) -> object:
         """Changes when `state` does, as far as anybody at the centre would care."""

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, or 2 with one line on standard error."""
     arguments = _parser().parse_args(argv)
     try:
-        return _run(arguments)
+        return _run_octoprint(arguments) if arguments.machine == "octoprint" else _run(arguments)
     except (FaultError, WireError, _LogError) as error:
         print(f"hil-sim {arguments.machine}: {error}", file=sys.stderr)
         return BAD_USAGE
@@ -49,7 +49,14 @@ def _parser() -> _Parser:
     machines = parser.add_subparsers(dest="machine", required=True, metavar="MACHINE")
     _printer_arguments(machines.add_parser("printer", help="a 3D printer with Marlin 2.1 on a serial line"))
     _grbl_arguments(machines.add_parser("grbl", help="a small router with grblHAL on a serial line"))
+    _octoprint_arguments(machines.add_parser("octoprint", help="an OctoPrint with a simple printer behind it"))
     return parser
+
+
+def _octoprint_arguments(machine: argparse.ArgumentParser) -> None:
+    from hil_sim.octoprint import command  # the others need the standard library only
+
+    command.add_arguments(machine, _address)
 
 
 def _common_arguments(machine: argparse.ArgumentParser) -> None:
@@ -155,6 +162,18 @@ def _machine(arguments: argparse.Namespace, record: Callable[[float, str, str], 
         thermal_protection=not arguments.no_thermal_protection,
     )
     return printer.Firmware(options, Faults.parse(arguments.fault), record, arguments.seed)
+
+
+def _run_octoprint(arguments: argparse.Namespace) -> int:
+    from hil_sim.octoprint import command, faults
+
+    try:
+        command.run(arguments)
+    except faults.FaultError as error:
+        raise FaultError(str(error)) from error
+    except OSError as error:
+        raise _LogError(f"cannot write the log {arguments.log}: {error.strerror}") from error
+    return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:

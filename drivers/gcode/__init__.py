@@ -10,9 +10,9 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from drivers import link, ports
+from drivers.check import check_program
 from drivers.gcode import grbl_check
 from drivers.gcode import profile as profiles
-from drivers.gcode.check import check_program
 from drivers.gcode.config import Connection, Limits, Printer
 from drivers.gcode.profile import GRBL, Profile
 from edge.driver import Driver, DriverContext, DriverError, DriverPlugin, Prediction, ProfileInfo, Program, Step

@@ -8,16 +8,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from drivers import ports
+from drivers.check import Limits as PrinterLimits
+from drivers.check import Range
 from edge.driver import Machine
+
+__all__ = ["Connection", "Limits", "Printer", "Range"]
 
 _NOBODYS = ("cede2a2f-41a2-4748-9b12-c55c62f367ff", "00000000-0000-0000-0000-000000000000")
 """DEFAULT_MACHINE_UUID of Marlin/src/inc/Version.h at 2.1.2.1, and nothing at all."""
-
-
-def _ordered(value: tuple[float, float]) -> tuple[float, float]:
-    if value[0] > value[1]:
-        raise ValueError(f"the lower limit {value[0]:g} is above the upper limit {value[1]:g}")
-    return value
 
 
 def _port(value: str | None) -> str | None:
@@ -36,9 +34,6 @@ def _tcp(value: str | None) -> str | None:
         if parts.scheme != "tcp" or not parts.hostname or parts.port is None:
             raise ValueError("write it as tcp://host:port")
     return value
-
-
-Range: TypeAlias = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class Connection(BaseModel):
@@ -79,20 +74,13 @@ class Connection(BaseModel):
         return self.port or self.url or ""
 
 
-class Limits(BaseModel):
-    """What a program may ask of this machine. A heater without a range must not be heated.
+class Limits(PrinterLimits):
+    """What a program may ask of this machine.
 
     For grbl the ranges are the machine's own coordinates (G53). `homing` says who homes it: a ``person`` at the
     machine, and until then no work begins; or each ``program``, whose first line is then ``$H``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    x_mm: Range
-    y_mm: Range
-    z_mm: Range
-    nozzle_degc: Range = (0.0, 0.0)
-    bed_degc: Range = (0.0, 0.0)
     homing: Literal["person", "program"] = "person"
 
 

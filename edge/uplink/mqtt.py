@@ -66,7 +66,6 @@ class _Code(enum.IntEnum):
     FIRST_FAILURE = 0x80
     NOT_AUTHORIZED = 0x87
     SESSION_TAKEN_OVER = 0x8E
-    PACKET_TOO_LARGE = 0x95
     QUOTA_EXCEEDED = 0x97
 
 
@@ -208,7 +207,7 @@ class MqttUplink:
             finally:
                 del self._taken[sent.mid]
         if code.value >= _Code.FIRST_FAILURE:
-            raise _not_taken(code, self._broker, topic, size)
+            raise _not_taken(code, self._broker, topic)
 
     async def messages(self) -> AsyncIterator[Message]:
         """See `edge.uplink.port.Uplink`."""
@@ -391,14 +390,12 @@ def _refused(code: ReasonCode, broker: Broker, said: str) -> UplinkError:
     return UplinkError(Trouble.REFUSED, f"the broker {broker} does not let this site in: {because}")
 
 
-def _not_taken(code: ReasonCode, broker: Broker, topic: str, size: int) -> UplinkError:
+def _not_taken(code: ReasonCode, broker: Broker, topic: str) -> UplinkError:
     match code.value:
         case _Code.NOT_AUTHORIZED:
             return UplinkError(Trouble.DENIED, f"the broker {broker} does not let this site write to {topic}")
         case _Code.QUOTA_EXCEEDED:
             return UplinkError(Trouble.FULL, f"the broker {broker} has no room for a message for {topic}")
-        case _Code.PACKET_TOO_LARGE:
-            return UplinkError(Trouble.TOO_LARGE, f"{size} bytes for {topic} are too many for the broker {broker}")
         case _:
             return UplinkError(Trouble.NOT_TAKEN, f"the broker {broker} does not take a message for {topic}: {code}")
 

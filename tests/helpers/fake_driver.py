@@ -85,6 +85,7 @@ class Script:
     detach: Callable[[], Awaitable[None]] | None = None  # None: it cannot
     pause: Callable[[], Awaitable[None]] | None = None  # None: it cannot
     resume: Callable[[], Awaitable[None]] = confirm
+    carries_on: bool = False
     stop: Callable[[], Awaitable[None]] = confirm
     open: Callable[[], Awaitable[None]] = confirm
     context: DriverContext | None = None
@@ -137,7 +138,8 @@ class FakeDriver(Driver):
     @property
     def capabilities(self) -> frozenset[Capability]:
         able = {Capability.DETACH: self._script.detach, Capability.PAUSE: self._script.pause}
-        return frozenset(capability for capability, work in able.items() if work is not None)
+        found = {capability for capability, work in able.items() if work is not None}
+        return frozenset(found | ({Capability.CARRIES_ON} if self._script.carries_on else set()))
 
     async def execute(self, run: Run, program: Program, resume: Resume | None = None) -> Outcome:
         self._script.executed.append(run)

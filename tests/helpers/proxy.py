@@ -1,83 +1,84 @@
-"""A TCP line on 127.0.0.1 that can be cut, stopped and slowed down.
-
-async with Proxy(broker.port) as line:
-    ... line.port ...
-    line.cut()              every connection is reset; new ones are let through, unless `line.refuses`
-"""
+"""A network between two processes that a test can cut: bytes wait, as they do behind a pulled cable."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Self
+import threading
+from collections.abc import Iterator
 
-HOST = "127.0.0.1"
+START_S = 10.0
 
 
-class Proxy:
-    """`bytes_per_s` slows both directions down; while `refuses`, nobody gets through."""
+class Network:
+    """Made by `network`. `port` is where the other side is reached through it."""
 
-    def __init__(self, target: int, bytes_per_s: float | None = None) -> None:
+    def __init__(self, target: int) -> None:
         self._target = target
-        self.bytes_per_s = bytes_per_s
-        self.refuses = False
+        self._loop = asyncio.new_event_loop()
+        self._whole = asyncio.Event()
+        self._whole.set()
+        self._ready = threading.Event()
+        self._stop = asyncio.Event()
         self.port = 0
-        self.connections = 0
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._serve()])
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.cut()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+    def start(self) -> None:
+        self._thread.start()
+        assert self._ready.wait(START_S)
 
     def cut(self) -> None:
-        """End every connection, without a goodbye."""
-        for writer in self._writers:
-            writer.transport.abort()
+        self._loop.call_soon_threadsafe(self._whole.clear)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self._writers.add(writer)
-        try:
-            if self.refuses:
-                return
-            there, back = await asyncio.open_connection(HOST, self._target)
-            self._writers.add(back)
-            self.connections += 1
+    def mend(self) -> None:
+        self._loop.call_soon_threadsafe(self._whole.set)
+
+    def end(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(START_S)
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        other: asyncio.StreamWriter | None = None
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await self._whole.wait()
+            far, other = await asyncio.open_connection("127.0.0.1", self._target)
+            pumps = [asyncio.create_task(self._pump(reader, other)), asyncio.create_task(self._pump(far, writer))]
             try:
-                both = [
-                    asyncio.create_task(self._pass(reader, back), name="there"),
-                    asyncio.create_task(self._pass(there, writer), name="back"),
-                ]
-                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-                for one in both:
-                    one.cancel()
-                await asyncio.wait(both)
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                self._writers.discard(back)
-                back.transport.abort()
-        except OSError:  # the target is away
-            pass
-        finally:
-            self._writers.discard(writer)
-            writer.transport.abort()
-            self._tasks.discard(task)
+                for pump in pumps:
+                    pump.cancel()
+        for end in (writer, other):
+            if end is not None:
+                end.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            while data := await reader.read(4096):
-                if self.bytes_per_s is not None:
-                    await asyncio.sleep(len(data) / self.bytes_per_s)
+            while data := await reader.read(65536):
+                await self._whole.wait()
                 writer.write(data)
                 await writer.drain()
+
+
+@contextlib.contextmanager
+def network(target: int) -> Iterator[Network]:
+    """Between whoever connects to its `port` and what listens on loopback's port `target`."""
+    made = Network(target)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.end()

@@ -26,6 +26,7 @@ from urllib.parse import urlencode
 from edge.cli.client import call
 from edge.folders import FIRST_START, make_state_dir
 from edge.model.fields import time_text
+from edge.schema import FILE_NAME
 from edge.trust import new_job_id, write_bundle
 from tests.helpers.sim import SimPrinter, sim_printer
 from tests.helpers.trust import Ceremony, order_document, root_document, signed_root
@@ -42,9 +43,6 @@ id = "berlin-1"
 state_dir = "state"
 socket = "edge.sock"
 trust_root = "root.dsse.json"
-
-[time]
-source = "host"
 """
 
 PRINTER = """
@@ -117,10 +115,8 @@ class SiteFolder:
         self.ceremony = Ceremony()
         self.daemon: Daemon | None = None
         self._sequence = 0
-        make_state_dir(self.state_dir)
-        (self.state_dir / FIRST_START).touch()
         (folder / "root.dsse.json").write_bytes(signed_root(root_document()))
-        site = SITE + f"guard_after_s = {guard_after_s}\n"
+        site = SITE + f'guard_after_s = {guard_after_s}\n\n[time]\nsource = "host"\n'
         self.config.write_text(site + (PRINTER.format(port=folder / "printer") if machines is None else machines))
 
     # As a shell runs it
@@ -153,7 +149,10 @@ class SiteFolder:
         return json.loads(done.stdout)
 
     def start(self, *, ready: str = "prn-1 is online") -> Daemon:
-        """Start the daemon and wait for a line of it."""
+        """Start the daemon and wait for a line of it; the first time as after `edge init`."""
+        make_state_dir(self.state_dir)
+        if not (self.state_dir / FILE_NAME).exists():
+            (self.state_dir / FIRST_START).touch()
         process = subprocess.Popen(
             self.command("run"),
             stdout=subprocess.PIPE,

@@ -17,8 +17,8 @@ from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.tls import TlsFiles
 from tests.helpers.certificates import Authority
 from tests.helpers.mosquitto import CENTRE, Mosquitto
-from tests.helpers.proxy import Proxy
 from tests.helpers.site import until
+from tests.helpers.slow_line import SlowLine
 
 SITE = "berlin-1"
 IN, OUT, STATE, LINK = (f"mf/v1/{SITE}/{what}" for what in ("in", "out", "state", "link"))
@@ -194,7 +194,7 @@ async def test_not_more_than_the_receive_maximum_are_on_their_way(broker: Mosqui
 async def test_the_last_will_says_that_the_site_is_gone(broker: Mosquitto) -> None:
     async with (
         connect(broker.at(CENTRE), CENTRE, [LINK]) as centre,
-        Proxy(broker.port) as line,
+        SlowLine(broker.port) as line,
         site_at(broker.at(SITE, line.port), will=Will(LINK, b"offline")) as site,
     ):
         await site.publish(LINK, b"online", retain=True)

@@ -18,8 +18,8 @@ from edge.trust import read_envelope
 from edge.uplink.mqtt import MqttUplink, connect
 from tests.helpers.certificates import Authority
 from tests.helpers.mosquitto import CENTRE, Mosquitto
-from tests.helpers.proxy import Proxy
 from tests.helpers.site import SITE, SiteFolder, until
+from tests.helpers.slow_line import SlowLine
 
 NAME = "berlin-1"
 IN, STATE, LINK = (f"mf/v1/{NAME}/{what}" for what in ("in", "state", "link"))
@@ -197,7 +197,7 @@ def test_a_line_that_is_cut_and_slow_loses_nothing(site: SiteFolder, broker: Mos
     orders = [order(site) for _ in range(10)]
 
     async def story() -> None:
-        async with Proxy(broker.port, bytes_per_s=20_000) as line:
+        async with SlowLine(broker.port, bytes_per_s=20_000) as line:
             configure(site, broker, line.port)
             await asyncio.to_thread(connected, site)
             for number, (_, raw) in enumerate(orders):

@@ -16,7 +16,7 @@ SHAPE = re.compile(r"<!-- shape: ([a-z ]+) -->\n```json\n(.*?)\n```", re.DOTALL)
 
 def documented() -> dict[str, Any]:
     shapes = {name: json.loads(text) for name, text in SHAPE.findall(DOCS.read_text())}
-    return shapes | dict.fromkeys(("cancel", "hold", "release"), shapes["job show"])
+    return shapes | dict.fromkeys(("cancel", "decline", "hold", "release"), shapes["job show"])
 
 
 def differences(wanted: Any, found: Any, where: str) -> list[str]:
@@ -42,6 +42,7 @@ def real(site: SiteFolder) -> dict[str, Any]:
     (site.folder / "stick" / "job.mfjob").write_bytes(b"garbage")
     found["import"] = site.json("job", "import", str(site.folder / "stick"), code=2)
     site.wait_event("run_ended", job_id)
+    found["identify"] = site.json("machine", "identify", "prn-1")
     found["clear"] = site.json("machine", "clear", "prn-1")
     running = site.begun()
     waiting = site.submit(site.bundle(SHORT + b";\n", files=False), code=1)["job_id"]
@@ -52,6 +53,8 @@ def real(site: SiteFolder) -> dict[str, Any]:
     assert any(job["held"] for job in found["jobs"])
     found["release"] = site.json("job", "release", waiting)
     found["why"] = site.json("why", waiting)
+    found["decline"] = site.json("job", "decline", waiting, "--reason", "no such filament here")
+    assert found["decline"]["state"] == "ABORTED"
     found["status"] = site.json("status", code=1)
     found["machines"] = site.json("machines")
     found["job show"] = site.json("job", "show", job_id)

@@ -11,7 +11,7 @@ from sim_rig import Rig
 
 from drivers import analysis
 from drivers.analysis import Analysis, Unknowable, analyse, command_on, commands, position_after
-from drivers.gcode.check import check_program
+from drivers.check import check_program
 from drivers.gcode.config import Limits
 from drivers.gcode.profile import Forbidden, Profile, named
 from drivers.motion import Dynamics

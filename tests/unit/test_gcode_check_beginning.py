@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drivers.analysis import LIFT_MAX_MM, analyse, commands, position_after
-from drivers.gcode.check import check_program
+from drivers.check import check_program
 from drivers.gcode.config import Limits
 from drivers.gcode.profile import known, named
 from edge.driver import NotAcceptableError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.gcode.check import check_program
+from drivers.check import check_program
 from drivers.gcode.config import Limits
 from drivers.gcode.profile import known, named
 from edge.driver import NotAcceptableError

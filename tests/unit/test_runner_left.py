@@ -355,6 +355,39 @@ async def test_a_stop_of_the_daemon_while_a_run_is_let_go_of_stops_it_after_all(
         assert ((await site.ended())["outcome"], site.script.stops) == ("STOPPED", 1)
 
 
+async def test_what_a_machine_carries_on_by_itself_is_left_also_when_the_daemon_just_stops(tmp_path) -> None:
+    async with left_rig(tmp_path, At({"after": 1}), "resume") as site:
+        begun = site.script.work_until_stopped()
+
+        async def detach() -> None:
+            pass
+
+        site.script.detach, site.script.carries_on = detach, True
+        serving = asyncio.create_task(site.runner.serve())
+        await begun.wait()
+        site.runner.close()
+        await serving
+        assert (site.events("run_ended"), site.script.stops) == ([], 0)
+
+
+async def test_a_stop_that_is_asked_for_is_one_also_where_the_machine_carries_on_by_itself(tmp_path) -> None:
+    async with left_rig(tmp_path, At({"after": 1}), "resume") as site:
+        begun = site.script.work_until_stopped()
+
+        async def detach() -> None:
+            raise AssertionError("nothing is let go of")
+
+        site.script.detach, site.script.carries_on = detach, True
+        serving = asyncio.create_task(site.runner.serve())
+        await begun.wait()
+        assert site.runner.run_id is not None
+        site.runner.stop(site.runner.run_id)
+        await asyncio.sleep(0)
+        site.runner.close()
+        await serving
+        assert ((await site.ended())["outcome"], site.script.stops) == ("STOPPED", 1)
+
+
 # A run that was suspended
 
 

@@ -1,14 +1,77 @@
-"""A program held against a printer's limits and its firmware's rules, before anything moves."""
+"""A program held against a printer's limits and its firmware's rules, before anything moves.
+
+For every driver of a printer, whatever the way that the program takes to it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Protocol, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from drivers.analysis import Analysis, Extent, analyse, behind_g53, code_of, command_on
-from drivers.gcode.config import Limits, Range
-from drivers.gcode.profile import MARLIN, Profile
 from edge.driver import NotAcceptableError, Prediction, Program, Value
+
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"the lower limit {value[0]:g} is above the upper limit {value[1]:g}")
+    return value
+
+
+Range: TypeAlias = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
+class Limits(BaseModel):
+    """What a program may ask of a printer. A heater without a range must not be heated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    x_mm: Range
+    y_mm: Range
+    z_mm: Range
+    nozzle_degc: Range = (0.0, 0.0)
+    bed_degc: Range = (0.0, 0.0)
+
+
+class Forbidden(Protocol):
+    """`command` must not be in a program; `reason` goes on after "for it …"."""
+
+    @property
+    def command(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+class ProgramRules(Protocol):
+    """Commands that must not be in a program, and those that only inform."""
+
+    @property
+    def forbidden(self) -> Sequence[Forbidden]: ...
+
+    @property
+    def harmless_if_unknown(self) -> Sequence[str]: ...
+
+
+class LineRules(Protocol):
+    """`line_max_bytes`: the size of the firmware's line buffer, with the terminating zero."""
+
+    @property
+    def line_max_bytes(self) -> int: ...
+
+
+class Profile(Protocol):
+    """What of a firmware's profile a program is held against."""
+
+    @property
+    def wire(self) -> LineRules: ...
+
+    @property
+    def program(self) -> ProgramRules: ...
+
 
 _CODE = re.compile(r"[GMT]\d")
 _PLAIN = re.compile(r"G[01] [-+. 0-9XYZEF]*").fullmatch
@@ -53,7 +116,7 @@ def check_program(program: Program, limits: Limits, *profiles: Profile) -> Predi
     _within("nozzle temperature", found.nozzle_degc, limits.nozzle_degc, "degC", off=0.0)
     _within("bed temperature", found.bed_degc, limits.bed_degc, "degC", off=0.0)
     _within("chamber temperature", found.chamber_degc, _UNHEATED, "degC", off=0.0)
-    if found.unplaced is not None and all(profile.dialect == MARLIN for profile in profiles):
+    if found.unplaced is not None:
         axis, line, released = found.unplaced.axis, found.unplaced.line, found.unplaced.released
         what = "a move after its motor was released" if released else "a move before it is homed"
         raise NotAcceptableError(f"line {line}: {axis}", what, "moves after G28, for nobody knows where it stands")

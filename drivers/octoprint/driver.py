@@ -1,0 +1,462 @@
+"""The driver for one printer behind an OctoPrint.
+
+One run from end to end: the program is uploaded as ``edge/<run id>.gcode`` with the run's id in its `userdata`, read
+back and compared, and started if nothing else is going on. A checkpoint is durable before the one request that can
+start it; the request is never repeated. What OctoPrint then does is watched, not steered: people may pause, resume and
+cancel on its page, and are named. The end is what OctoPrint's own record of that file says. As each run has a file of
+its own, the record is the run's, also after any restart; where there is none and nothing is going on, nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from array import array
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from drivers.octoprint import api
+from drivers.octoprint.access import offline_words, safe_mode_words
+from drivers.octoprint.client import AnswerError, Client, connected, look, read_key
+from drivers.octoprint.config import Printer
+from drivers.octoprint.going import SOMEBODY, Going, ends_of, unknown
+from drivers.octoprint.others import OthersPrint
+from drivers.octoprint.session import LOOK_AGAIN_S, Listener, Session
+from drivers.octoprint.steering import Steering
+from edge.driver import (
+    Capability,
+    ConnectError,
+    Driver,
+    DriverContext,
+    Finished,
+    Identity,
+    Lost,
+    MachineError,
+    MachineState,
+    Message,
+    Motion,
+    NotAcceptableError,
+    NotConfirmedError,
+    Outcome,
+    OutcomeKind,
+    Program,
+    Progress,
+    Recovery,
+    Resume,
+    Run,
+    StateSeen,
+    StillRunning,
+    Temperature,
+    shielded,
+)
+
+IDLE_PATIENCE_S = 15.0
+"""How long an OctoPrint without a run of ours may be silent before the machine is offline."""
+
+BEGIN_S = 30.0
+"""How long OctoPrint may take to begin a print that it was asked for; it takes 50 ms."""
+
+RECORD_S = 10.0
+"""How long the record of a print may come after its end; it has been there with it whenever we looked."""
+
+REASON_S = 1.0
+"""How long the reason may come after the end: it comes by another way."""
+STOP_S = 120.0
+"""How long a cancelled run may take to stop: what the printer is busy with, then OctoPrint's own script."""
+
+TOO_LATE = "OctoPrint did not confirm the stop in time"
+
+
+log = logging.getLogger("drivers.octoprint")
+
+
+class OctoPrintDriver(Driver):
+    """A known OctoPrint. Made by `open_octoprint`."""
+
+    def __init__(self, machine: Printer, context: DriverContext, client: Client, version: str, we: str) -> None:
+        self._machine = machine
+        self._context = context
+        self._clock = context.clock
+        self._client = client
+        self._version = version
+        self._we = we
+        self._patience_s = machine.connection.patience_s
+        listener = Listener(self._saw, self._heated, self._occurred, self.in_safe_mode, self._out_of_sight)
+        self.session = Session(client, context, listener, min(self._patience_s, IDLE_PATIENCE_S))
+        self._going: Going | None = None
+        self._known: set[str] = set()  # files of runs that edge has told of
+        self._others = OthersPrint(context.state_dir)
+        self._stops = 0  # that are being carried out
+        self._detached = False
+        self._beginning = asyncio.Lock()  # held from the last look before a print is asked for until it has begun
+        self._safe_mode = ""
+        self._aborted = False
+        self._shown: StateSeen | None = None
+        self._steering = Steering(machine.id, client, self.session, context)
+
+    @property
+    def identity(self) -> Identity:
+        return Identity("OctoPrint", self._version)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset({Capability.PAUSE, Capability.DETACH, Capability.CARRIES_ON})
+
+    async def lost(self) -> MachineError:
+        return await self.session.lost()
+
+    async def close(self) -> None:
+        """Command nothing, but let an abort get through."""
+        await self._steering.close()
+        self.session.fail(MachineError("let go", Motion.NONE))  # nobody waits on for what is no longer looked at
+
+    # A run
+
+    async def execute(self, run: Run, program: Program, resume: Resume | None = None) -> Outcome:
+        if resume is not None and not isinstance(resume, StillRunning):
+            raise NotAcceptableError("resume", repr(resume), "what `recover` of this driver has found")
+        if self._going is not None:
+            raise NotAcceptableError(f"run {run.run_id}", "asked", "one run at a time")
+        if self._stops:
+            raise NotAcceptableError(f"run {run.run_id}", "asked", "not while the printer is being stopped")
+        self._check(Motion.NONE)
+        self._going = going = Going(_path(run), self._we)
+        self._known.add(going.path)
+        self._others.claimed(going.path)
+        self._detached = False
+        self.session.patience_s = self._patience_s
+        try:
+            going.ends = await _ends_in(program)
+            if resume is None and not await self._start(going, run, program):
+                return Outcome(OutcomeKind.STOPPED, Motion.NONE, "stopped before the print was asked for")
+            return await self._watch(going)
+        except asyncio.CancelledError:
+            if not self._detached:
+                await shielded(self._stop_quietly(), f"stop {self._machine.id}")
+            raise
+        finally:
+            self._going = None
+            if not self._detached:
+                self._others.over(going.path)
+            self.session.patience_s = min(self._patience_s, IDLE_PATIENCE_S)
+            self._show()
+
+    async def _start(self, going: Going, run: Run, program: Program) -> bool:
+        """Upload, and begin the print; False if a stop came first."""
+        await self._tidy(going.path)
+        await self._put(going, run, program)
+        async with self._beginning:
+            await self._ready()
+            await self._context.checkpoint({"path": going.path})
+            if going.stop_asked:
+                return False
+            await self._begin(going)
+        return True
+
+    async def _put(self, going: Going, run: Run, program: Program) -> None:
+        """Have the program in OctoPrint, byte by byte, under the run's own name."""
+        left = await self._client.find(going.path)
+        if left is not None:
+            if left.prints.total or (await self.session.refresh()).path == going.path:
+                raise NotConfirmedError(f"{going.path} is in OctoPrint already; this run was begun before")
+            await self._client.delete(going.path)
+        name = going.path.rpartition("/")[2]
+        await self._client.upload(name, program.path, {"run": run.run_id, "job": run.job_id})
+        found = await self._client.find(going.path)
+        if found is None or found.run != run.run_id:
+            raise MachineError(f"OctoPrint has not kept {going.path} with the run's id", Motion.NONE)
+        if await self._client.sha256(going.path) != program.sha256:
+            await self._client.delete(going.path)
+            raise MachineError(f"OctoPrint gives {going.path} back with other bytes", Motion.NONE)
+
+    async def _tidy(self, but: str) -> None:
+        """Remove the files of earlier runs, whose ends are durable by now; what others put there is left alone."""
+        try:
+            files = [file for file in await self._client.folder(api.FOLDER) if file.run and file.path != but]
+            files.sort(key=lambda file: file.date_s, reverse=True)
+            for file in files[self._machine.connection.keep_files :]:
+                await self._client.delete(file.path)
+        except MachineError as error:
+            self._context.emit(Message(f"files of earlier runs are not removed: {error}"))
+
+    async def _ready(self) -> None:
+        """The last look before the print is asked for. Raises `MachineError`."""
+        job = await self.session.refresh()
+        if job.active:
+            raise MachineError(f"{job.by or SOMEBODY} prints {job.path or 'something'} in OctoPrint", Motion.NONE)
+        if job.phase is not api.Phase.READY:
+            raise MachineError(offline_words(self._client.url, job), Motion.NONE)
+        if self._safe_mode:
+            raise MachineError(safe_mode_words(self._client.url, self._safe_mode), Motion.NONE)
+        if words := self._others.words():
+            raise MachineError(words, Motion.NONE)
+
+    async def _begin(self, going: Going) -> None:
+        """Ask for the print, once, and wait until it is a fact."""
+        try:
+            await self._client.start(going.path)
+        except AnswerError as error:
+            if error.status < 500:
+                raise MachineError(f"OctoPrint has not begun the print: {error}", Motion.NONE) from error
+        except MachineError:
+            pass  # the answer was lost, and maybe the request: what OctoPrint does now tells
+        until_s: float | None = None
+        while until_s is None or self._clock.mono_s() < until_s:
+            self._check()
+            count = self.session.count
+            try:
+                job = await self.session.refresh()
+                found = await self._client.find(going.path)
+            except MachineError:
+                await self.session.news(count, LOOK_AGAIN_S)
+                continue
+            if (job.active and job.path == going.path) or (found is not None and found.prints.total):
+                return
+            until_s = until_s or self._clock.mono_s() + BEGIN_S
+            await self.session.news(self.session.count, LOOK_AGAIN_S)
+        raise NotConfirmedError(f"the print was asked for, and OctoPrint has not begun it for {BEGIN_S:.0f} s")
+
+    async def _watch(self, going: Going) -> Outcome:
+        """Until OctoPrint's record says how the print ended, or nobody knows."""
+        while True:
+            self._check()
+            count, job = self.session.count, self.session.job
+            if job is not None and not (job.active and job.path == going.path):
+                outcome = await self._settled(going)
+                if outcome is not None:
+                    return outcome
+            await self.session.news(count)
+
+    async def _settled(self, going: Going) -> Outcome | None:
+        """How the print ended; None if it goes on, or OctoPrint cannot be asked now."""
+        until_s: float | None = None
+        while True:
+            count = self.session.count
+            reason = "OctoPrint has no record of how the print ended, as after a restart in mid-print"
+            try:
+                job = await self.session.refresh()
+                if job.active and job.path == going.path:
+                    return None
+                found = await self._client.find(going.path)
+            except AnswerError as error:
+                reason = f"OctoPrint does not tell what became of the print: {error}"
+            except MachineError:
+                return None
+            else:
+                if found is not None and found.prints.total:
+                    return await self._ended(going, found.prints)
+                if found is None:
+                    reason = f"{going.path} is no longer in OctoPrint, and its record with it"
+            now_s = self._clock.mono_s()
+            until_s = until_s or now_s + RECORD_S
+            if now_s >= until_s:
+                state = self.session.job.state if self.session.job else ""
+                return unknown(reason, {"path": going.path, "state": state})
+            await self.session.news(count, LOOK_AGAIN_S)
+
+    async def _ended(self, going: Going, prints: api.Prints) -> Outcome:
+        until_s = self._clock.mono_s() + REASON_S
+        while prints.failure and not going.explained and (left_s := until_s - self._clock.mono_s()) > 0:
+            await self.session.news(self.session.count, left_s)
+        outcome = going.ended(prints, self.session.job)
+        if outcome.kind is OutcomeKind.SUCCEEDED:
+            self._context.emit(Progress(going.total, going.total))
+        return outcome
+
+    async def recover(self, run: Run, program: Program) -> Recovery:
+        going = Going(_path(run), self._we)
+        self._known.add(going.path)
+        self._others.claimed(going.path)
+        begun = run.checkpoint is not None
+        while True:
+            self._check(Motion.NONE)
+            try:
+                job = await self.session.refresh()
+                found = await self._client.find(going.path)
+                break
+            except ConnectError:
+                await asyncio.sleep(LOOK_AGAIN_S)
+        if found is not None and found.run != run.run_id:
+            return Lost(f"{going.path} in OctoPrint is not the file of this run", same_machine=False)
+        if found is not None and found.prints.total:
+            self._others.over(going.path)  # if it is being printed now, that is another print of it
+            self._others.seen(job)
+            return Finished(going.ended(found.prints, job))
+        if found is not None and job.active and job.path == going.path:
+            return StillRunning()
+        if not begun:
+            reason = "the daemon ended before the print was asked for"
+            return Finished(Outcome(OutcomeKind.FAILED, Motion.NONE, reason))
+        outcome = await self._settled(going)
+        if outcome is None:
+            return StillRunning()
+        if outcome.kind is not OutcomeKind.UNKNOWN:
+            return Finished(outcome)
+        seen = self.session.job
+        return Lost(outcome.reason, same_machine=seen is None or not seen.active)
+
+    async def detach(self) -> None:
+        async with self._beginning:  # a print that is being asked for is let begin
+            self._detached = True
+
+    # What is asked of it
+
+    async def pause(self, deadline_s: float) -> None:
+        going = self._print_going("pause")
+        going.pause_asked = True
+        await self._steering.bring("pause", deadline_s, going.path, lambda job: job.phase is api.Phase.HELD)
+
+    async def resume(self, deadline_s: float) -> None:
+        going = self._print_going("resume")
+        going.pause_asked = False
+        await self._steering.bring("resume", deadline_s, going.path, lambda job: job.state == "Printing")
+
+    def _print_going(self, verb: str) -> Going:
+        if self._going is None:
+            raise NotAcceptableError(verb, "asked", "while a print of this site is going on")
+        return self._going
+
+    async def stop(self, deadline_s: float) -> None:
+        self._detached = False
+        if self._going is not None:
+            self._going.stop_asked = True
+        self._stops += 1
+        try:
+            async with asyncio.timeout(max(0.0, deadline_s - self._clock.mono_s())):
+                async with self._beginning:
+                    pass  # from here on there is a print, or there will be none
+                await self._steering.stop(self._known)
+        except TimeoutError as error:
+            raise NotConfirmedError(TOO_LATE) from error
+        finally:
+            self._stops -= 1
+
+    async def _stop_quietly(self) -> None:
+        """Stop for a caller that is being cancelled: it cannot take an answer, so what happened goes to people."""
+        try:
+            await self.stop(self._clock.mono_s() + STOP_S)
+        except MachineError as error:
+            self._context.emit(Message(f"not stopped: {error}"))
+
+    async def abort(self) -> None:
+        self._aborted = True
+        await self._steering.abort()
+        self._show()
+
+    def _check(self, motion: Motion = Motion.POSSIBLE) -> None:
+        """Raises for a failed session: before a run has begun it has moved nothing."""
+        failure = self.session.failure
+        if failure is None:
+            return
+        if motion is Motion.NONE:
+            raise MachineError(str(failure), Motion.NONE)
+        raise NotConfirmedError(str(failure))
+
+    # What is seen
+
+    def _saw(self, job: api.Job) -> None:
+        going = self._going
+        if going is not None and job.active and job.path == going.path and job.filepos is not None:
+            self._context.emit(Progress(going.came_to(job.filepos), going.total))
+        self._others.seen(job)
+        self._show()
+
+    def _show(self) -> None:
+        """Tell the machine's state, if it is another one."""
+        seen = self._state()
+        if seen != self._shown:
+            self._shown = seen
+            self._context.emit(seen)
+
+    def _state(self) -> StateSeen:
+        job, going = self.session.job, self._going
+        if self.session.failure is not None:
+            state = MachineState.ABORTED if self._aborted else MachineState.OFFLINE
+            return StateSeen(state, str(self.session.failure))
+        if job is None:
+            return StateSeen(MachineState.OFFLINE, "not asked yet")
+        ours = going is not None and job.path == going.path
+        whose = "" if ours else f"{job.by or SOMEBODY} prints {job.path or 'something'} in OctoPrint"
+        match job.phase:
+            case api.Phase.HELD:
+                return StateSeen(MachineState.HELD, whose or (going.held() if going else ""))
+            case api.Phase.BUSY:
+                return StateSeen(MachineState.EXECUTE, whose)
+            case api.Phase.READY if self._safe_mode:
+                return StateSeen(MachineState.STOPPED, safe_mode_words(self._client.url, self._safe_mode))
+            case api.Phase.READY:
+                words = self._others.words()
+                return StateSeen(MachineState.STOPPED if words else MachineState.IDLE, words)
+            case api.Phase.UNKNOWN:
+                return StateSeen(MachineState.STOPPED, f"OctoPrint says {job.state!r}, which is not understood")
+            case api.Phase.CONNECTING | api.Phase.OFFLINE:
+                return StateSeen(MachineState.STOPPED, offline_words(self._client.url, job))
+
+    def _heated(self, heaters: tuple[api.Heater, ...]) -> None:
+        for heater in heaters:
+            self._context.emit(Temperature(heater.name, heater.actual_degc, heater.target_degc))
+
+    def _occurred(self, event: api.Occurred) -> None:
+        words = self._going.saw(event) if self._going is not None else ""
+        match event.kind:
+            case "Disconnected":
+                words = "OctoPrint has let go of its printer"
+            case "Connected":
+                words = "OctoPrint is connected to its printer"
+            case "Error" if not words:
+                words = f"error: {event.error or event.reason}"
+        if words:
+            self._context.emit(Message(words))
+        self._show()
+
+    def in_safe_mode(self, reason: str) -> None:
+        self._safe_mode = reason
+        self._show()
+
+    def _out_of_sight(self, reason: str) -> None:
+        self._shown = StateSeen(MachineState.OFFLINE, reason)
+        self._context.emit(self._shown)
+
+
+@asynccontextmanager
+async def open_octoprint(machine: Printer, context: DriverContext) -> AsyncIterator[Driver]:
+    """Identify, and watch until the block is left. Leaving commands nothing."""
+    key = read_key(machine.connection.api_key_file)
+    async with connected(machine.connection, key) as client:
+        version, who = await look(client)
+        log.warning("%s: this driver was tried with OctoPrint's virtual printer, not with a real one", machine.id)
+        driver = OctoPrintDriver(machine, context, client, version, who.name)
+        try:
+            driver.in_safe_mode(await client.ask(api.safe_mode, "/api/server"))
+            await driver.session.refresh()
+        except AnswerError as error:
+            raise ConnectError(str(error)) from error
+        watching = [
+            asyncio.create_task(driver.session.listen(), name=f"listen to {machine.id}"),
+            asyncio.create_task(driver.session.poll(), name=f"ask {machine.id}"),
+        ]
+        for task in watching:
+            task.add_done_callback(driver.session.ended)
+        try:
+            yield driver
+        finally:
+            await driver.close()
+            for task in watching:
+                task.cancel()
+            await asyncio.wait(watching)
+
+
+async def _ends_in(program: Program) -> array[int]:
+    def read(path: Path) -> array[int]:
+        with path.open("rb") as file:
+            return ends_of(file)
+
+    try:
+        return await asyncio.to_thread(read, program.path)
+    except OSError as error:
+        raise MachineError(f"{program.name} cannot be read: {error.strerror}", Motion.NONE) from error
+
+
+def _path(run: Run) -> str:
+    return f"{api.FOLDER}/{run.run_id}.gcode"
