@@ -1,4 +1,4 @@
-"""All figures, or those of one part: ``python -m bench [PART]``. Exit code 1 if a figure is missing."""
+"""All figures, or those of one part: ``python -m bench PART``. Exit code 1 if a figure is missing."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Window:
         """When what was sent longest ago is given up; None if nothing waits."""
         if not self._flights:
             return None
-        return self._flights[0][1] + min(self.resend_s * 2**self._unanswered, RESEND_MAX_S)
+        return self._flights[0][1] + min(self.resend_s * (1 << self._unanswered), RESEND_MAX_S)
 
     def connected(self) -> None:
         """Nobody knows what became of what was sent before."""

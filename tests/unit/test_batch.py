@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge import batch, chain
@@ -65,6 +65,7 @@ def test_a_batch_holds_what_fits_and_reads_no_further() -> None:
     assert few.last.seq == batch.BATCH_MAX_EVENTS
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=2000, max_size=3000))
 def test_an_event_larger_than_a_batch_goes_in_pieces(text: str) -> None:
     (made,) = rows(text)
