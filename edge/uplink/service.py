@@ -144,6 +144,8 @@ class UplinkService:
     def _worst(self) -> UplinkError | None:
         if self._error is not None:
             return self._error
+        if self._flaps >= FLAPS and self._clock.mono_s() - self._since_s < QUICK_S:
+            return self._flapping()  # connected again, and not for long enough to believe in it
         if self._denied:
             return next(iter(self._denied.values()))
         waiting_s = self._reporting.waiting_s(self._clock.mono_s()) if self._reporting is not None else 0.0
@@ -194,12 +196,15 @@ class UplinkService:
             self._online = online
             self._since_s, self._since = self._clock.mono_s(), self._clock.stamp().at_wall
 
+    def _flapping(self) -> UplinkError:
+        text = f"the connection to the broker {self._where} is lost again and again: perhaps another client connects"
+        return UplinkError(Trouble.TAKEN_OVER, f"{text} under this site's name")
+
     def _went_down(self, error: UplinkError, lasted_s: float) -> None:
         was_up = self._online
         self._flaps = self._flaps + 1 if was_up and lasted_s < QUICK_S else 0
         if self._flaps >= FLAPS and error.trouble is Trouble.LOST:
-            hint = "again and again: perhaps another client connects under this site's name"
-            error = UplinkError(Trouble.TAKEN_OVER, f"{error}, {hint}")
+            error = self._flapping()
         self._turned(online=False)
         if self._error is None or str(self._error) != str(error):
             log.warning("%s; trying again", error)
