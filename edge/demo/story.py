@@ -60,6 +60,10 @@ limits = {x_mm = [0, 200], y_mm = [0, 200], z_mm = [0, 200], nozzle_degc = [0, 2
 """
 
 
+DRIVERS_OWN = 890_000_000
+"""Line numbers from here are those of what the driver sends by itself: the modes before a program."""
+
+
 class DemoError(EdgeError):
     """The demo did not go as it must."""
 
@@ -301,6 +305,6 @@ def _commands(program: Path) -> Iterator[str]:
 
 
 def _carried_out(log: Path) -> list[str]:
-    """The numbered commands of the printer's own log, from line 1."""
+    """The program's commands in the printer's own log, from line 1; the driver numbers its own from far away."""
     rows = [line.split("\t", 2) for line in log.read_text(encoding="utf-8").splitlines()]
-    return [command for _, number, command in rows if number.isdigit() and number != "0"]
+    return [command for _, number, command in rows if number.isdigit() and 0 < int(number) < DRIVERS_OWN]

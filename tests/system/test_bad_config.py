@@ -55,7 +55,7 @@ CASES = {
     ),
     "unknown table": (
         _site(SITE + "[spoon]\n"),
-        ["spoon: unknown key", "known here: site, artifacts, spool, machines"],
+        ["spoon: unknown key", "known here: site, time, artifacts, spool, machines"],
     ),
     "missing port": (_replaced('port = "', 'url = "'), ["machines[0] (prn-1).connection", "tcp://host:port"]),
     "neither port nor url": (
