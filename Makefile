@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGES := edge drivers firmware_profiles hil_sim
 
-.PHONY: demo test check format peers bench soak clean
+.PHONY: demo test check format peers mosquitto bench soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -27,10 +27,17 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
-# Against software that others wrote, each in an environment of its own.
-peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed
+# Against software that others wrote, each in an environment of its own; Mosquitto is the system's package.
+peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed mosquitto
 	@EDGE_PEER_PRINTRUN=$(CURDIR)/.venv/printrun/bin/python EDGE_PEER_OCTOPRINT=$(CURDIR)/.venv/octoprint/bin/octoprint \
 	  $(BIN)/python -m pytest tests/peers
+
+mosquitto:
+	@PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || { \
+	  test "$$(id -u)" = 0 || { echo "Mosquitto is missing; install it with: sudo apt-get install mosquitto" >&2; exit 1; }; \
+	  echo "installing Mosquitto (once)"; \
+	  apt-get install --yes --quiet --no-install-recommends mosquitto >/dev/null 2>&1 || \
+	    { apt-get update --quiet >/dev/null && apt-get install --yes --quiet --no-install-recommends mosquitto >/dev/null; }; }
 
 .venv/printrun/.installed: tests/peers/requirements-printrun.txt
 	@$(PYTHON) -m venv .venv/printrun
@@ -41,9 +48,9 @@ peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
-# BENCH=status, printers or octoprint measures that part alone. A host that cannot be installed is reported as missing.
+# BENCH=status, printers, octoprint or uplink measures that part alone. A host that is missing is reported.
 bench: $(VENV)/.dev
-	@test "$(BENCH)" = status || test "$(BENCH)" = octoprint || \
+	@test "$(BENCH)" = status || test "$(BENCH)" = octoprint || test "$(BENCH)" = uplink || \
 	  $(MAKE) --silent --no-print-directory --keep-going .venv/printrun/.installed .venv/octoprint/.installed || true
 	@$(BIN)/python -m bench $(BENCH)
 

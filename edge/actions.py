@@ -28,5 +28,11 @@ def clear(transaction: Transaction, command: Command, actor: str) -> None:
     transaction.record(Draft(EventKind.MACHINE_CLEARED, actor, body, machine=command.machine))
 
 
-ACTIONS: Mapping[Verb, Action] = {Verb.CANCEL: cancel, Verb.CLEAR: clear}
+def decline(transaction: Transaction, command: Command, actor: str) -> None:
+    """As `edge job decline`."""
+    body = {"reason": command.reason} if command.reason else {}
+    transaction.record(Draft(EventKind.JOB_DECLINED, actor, body, job_id=command.job_id))
+
+
+ACTIONS: Mapping[Verb, Action] = {Verb.CANCEL: cancel, Verb.CLEAR: clear, Verb.DECLINE: decline}
 """A verb that is missing here is refused as `unsupported`."""

@@ -30,6 +30,7 @@ from edge.errors import (
     StaleRevisionError,
     UsageError,
 )
+from edge.exposition import CONTENT_TYPE
 from edge.folders import no_socket
 from edge.intake import AnyVerdict, Receipt
 from edge.jobstate import Resolution
@@ -93,6 +94,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _error(f"internal error ({log_bug(log, error)}); the traceback is in the daemon's log", 500)
 
 
+def _page(text: str) -> web.Response:
+    return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
+
+
 def _error(sentence: str, status: int) -> web.Response:
     return web.json_response({"error": sentence}, status=status)
 
@@ -135,6 +140,11 @@ def application(site: Site) -> web.Application:
         body = await _body(request)
         job_id, steering = request.match_info["job"], site.steering
         return web.json_response(await steering.cancel(job_id, actor_of(request), _reason(body)))
+
+    async def decline(request: web.Request) -> web.Response:
+        body = await _body(request)
+        job_id, steering = request.match_info["job"], site.steering
+        return web.json_response(await steering.decline(job_id, actor_of(request), _reason(body)))
 
     async def hold(request: web.Request) -> web.Response:
         body, wait_s = await _body(request), min(_whole(request, "wait", 0), FOLLOW_MAX_S)
@@ -184,6 +194,9 @@ def application(site: Site) -> web.Application:
             )
         return web.json_response(await site.make_safe(list(dict.fromkeys(names)), within_s, actor_of(request)))
 
+    async def metrics(request: web.Request) -> web.Response:
+        return _page(await site.metrics())
+
     app = web.Application(middlewares=[_errors], client_max_size=MAX_BODY_BYTES)
     app.add_routes(
         [
@@ -194,6 +207,7 @@ def application(site: Site) -> web.Application:
             web.post("/v1/envelopes", take),
             web.get("/v1/jobs/{job}", job),
             web.post("/v1/jobs/{job}/cancel", cancel),
+            web.post("/v1/jobs/{job}/decline", decline),
             web.post("/v1/jobs/{job}/hold", hold),
             web.post("/v1/jobs/{job}/release", release),
             web.post("/v1/jobs/{job}/resolve", resolve),
@@ -203,9 +217,31 @@ def application(site: Site) -> web.Application:
             web.post("/v1/journal/confirm", confirm),
             web.post("/v1/make-safe", make_safe),
             web.post("/v1/restart", restart),
+            web.get("/metrics", metrics),
         ]
     )
     return app
+
+
+@contextlib.asynccontextmanager
+async def serve_metrics(site: Site, port: int) -> AsyncIterator[None]:
+    """Give the metrics, and nothing else, on 127.0.0.1, until the block is left."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        return _page(await site.metrics())
+
+    app = web.Application(middlewares=[_errors])
+    app.add_routes([web.get("/metrics", metrics)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+        except OSError as error:
+            raise UsageError(f"metrics.port: cannot listen on 127.0.0.1:{port}: {error.strerror}") from error
+        yield
+    finally:
+        await runner.cleanup()
 
 
 @contextlib.asynccontextmanager

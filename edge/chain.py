@@ -121,8 +121,8 @@ def encode(site: str, journal: str, seq: int, prev_hash: str, stamp: Stamp, draf
     return raw, digest(raw)
 
 
-def decode(raw: bytes) -> Event:
-    """The event that `raw` is.
+def read(raw: bytes) -> dict[str, Any]:
+    """The keys and values of the event that `raw` is, of any version: its kind need not be known here.
 
     Raises:
         CorruptJournalError: it is not the bytes of an event.
@@ -136,6 +136,16 @@ def decode(raw: bytes) -> Event:
     for key, value in document.items():
         if not _fits(key, value):
             raise CorruptJournalError(f"an event's '{key}' is {json.dumps(value)[:80]}")
+    return document
+
+
+def decode(raw: bytes) -> Event:
+    """The event that `raw` is.
+
+    Raises:
+        CorruptJournalError: it is not the bytes of an event, or of a kind that this version does not know.
+    """
+    document = read(raw)
     try:
         document["clock"] = ClockTrust(document["clock"])
         document["kind"] = EventKind(document["kind"])

@@ -67,8 +67,8 @@ class Checker:
             self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_worker)
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._pool, check, equipment.plugin, equipment.machine, step, program)
-            self._results[key] = CheckResult(CheckState.SUITS)
+            made = await loop.run_in_executor(self._pool, check, equipment.plugin, equipment.machine, step, program)
+            self._results[key] = CheckResult(CheckState.SUITS, "", made.duration_s, made.timeline)
         except DriverError as error:
             self._results[key] = CheckResult(CheckState.REFUSED, str(error))
         except (ArtifactError, FileNotFoundError) as error:

@@ -39,6 +39,9 @@ from edge.site import Site
 from edge.spool import Spool
 from edge.timefloor import Known
 from edge.timekeeping import TimeKeeper
+from edge.uplink.build import build
+from edge.uplink.outbox import Outbox
+from edge.uplink.sitekey import open_key
 
 log = logging.getLogger("edge.daemon")
 
@@ -186,11 +189,19 @@ async def run(
             lambda: [service.trouble for service in storage.values() if service.trouble],
         )
 
+        services: dict[str, Service] = {"planning": dispatcher, "time": time, **storage, "loop lag": site.lag}
+        if config.uplink is not None:
+            key = open_key(state_dir, config.site.id)
+            outbox = await Outbox.open(journal, key, lambda: authority.root)
+            site.uplink = build(config.uplink, config.site.id, site, intake, key, clock, outbox)
+            services["uplink"] = site.uplink
         await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))
+        if config.metrics is not None:
+            await stack.enter_async_context(api.serve_metrics(site, config.metrics.port))
         guard = await stack.enter_async_context(Guard.on_duty(config, runtime_dir))
         log.info("site %s is up with %d machine%s; Ctrl-C ends it", config.site.id, len(runners), _s(len(runners)))
         log.info("it listens on %s", config.site.socket)
-        code = await _work(stop, {"planning": dispatcher, "time": time, **storage}, list(runners.values()))
+        code = await _work(stop, services, list(runners.values()))
         await journal.record([Draft(EventKind.SITE_STOPPED, ACTOR, {"restart": stop.restart})])
         if stop.restart and code == 0:
             guard.hand_over()

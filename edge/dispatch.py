@@ -96,6 +96,9 @@ class Dispatcher:
         self._sound: set[tuple[str, int]] = set()  # jobs that run, with the version of the root that lets them
         self._wake = asyncio.Event()
         self.waits: Mapping[StepKey, tuple[Blocker, ...]] = {}
+        self.open: Sequence[OpenStep] = ()  # what may start, as of the newest plan
+        self.given: dict[str, str] = {}  # by machine, the program that it was given last
+        self.checks = checker.results
         self.trouble = ""  # why nothing is planned and no stop is passed on; empty while that goes well
 
     def wake(self) -> None:
@@ -160,8 +163,10 @@ class Dispatcher:
         machines = [runner.view(seen.clearing.get(name)) for name, runner in self._runners.items()]
         made = plan([item.open for item in steps.values()], machines, self._checker.results, now, seen.held)
         self.waits = {**unreadable, **made.waits}
+        self.open = [item.open for item in steps.values()]
         for key, machine in made.assignments.items():
-            self._runners[machine].offer(steps[key].assignment)
+            if self._runners[machine].offer(steps[key].assignment):
+                self.given[machine] = steps[key].open.program
 
     def _read(self) -> _Seen:
         with views.open_readonly(self._state_dir) as snapshot:

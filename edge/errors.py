@@ -9,6 +9,7 @@
     ├── TrustError
     │   ├── EnvelopeError           bytes are not a DSSE envelope
     │   ├── RootError               a trust root cannot be used
+    │   ├── BatchError              a batch of events, or the acknowledgement of one, is refused
     │   └── KeyFileError            a key file cannot be read or is not ours to read
     ├── JournalError
     │   ├── NoJournalError          there is none yet
@@ -16,6 +17,7 @@
     │   ├── StaleRevisionError      somebody recorded something since the caller looked
     │   ├── IllegalTransitionError  no entry in the table of `edge.jobstate`
     │   └── StoreClosedError        written to after close
+    ├── UplinkError                 the centre cannot be reached, or does not take a message (`edge.uplink.port`)
     ├── ArtifactError               a file is missing, too large, or not what its hash says
     │   ├── WrongHashError          its bytes are not those that its name says
     │   ├── BundleError             a .mfjob bundle is malformed
@@ -89,6 +91,10 @@ class EnvelopeError(TrustError):
 
 class RootError(TrustError):
     """A trust root cannot be used."""
+
+
+class BatchError(TrustError):
+    """A batch of events, or the acknowledgement of one, is refused."""
 
 
 class KeyFileError(TrustError):

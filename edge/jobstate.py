@@ -16,8 +16,9 @@ Rules:
     7. A step waits (NOT_ALLOWED_TO_START) for the steps named in its `after`. When all are completed it is allowed;
        when one is aborted it is aborted with it, because it can never start.
     8. A job has no state of its own: `job_state` derives it from its steps.
-    9. SUSPENDED has an open run, and the machine waits, confirmed; HELD has none, and a person decides what was made.
-       A machine that holds by itself takes a resume that was asked before with it: nobody has seen what it asks now.
+    9. A job is declined only as a whole, and only if no run of it ever began: the centre may give it to another site.
+    10. SUSPENDED has an open run, and the machine waits, confirmed; HELD has none, and a person decides what was made.
+        A machine that holds by itself takes a resume that was asked before with it: nobody has seen what it asks now.
 
 The states are those of ISA-95 part 4 and OPC 10031-4, sub-states written flat: HELD is Interrupted/Held, SUSPENDED is
 Interrupted/Suspended, COMPLETED is Ended/Completed. Ended/Closed is only ever a job's: it ended, and not all of it is
@@ -120,6 +121,7 @@ class Fact(enum.StrEnum):
     PREDECESSORS_COMPLETED = "predecessors completed"
     PREDECESSOR_ABORTED = "a predecessor was aborted"
     CANCELLED = "cancelled"
+    DECLINED = "declined"
     RUN_BEGAN = "run began"
     RUN_RESUMED = "run goes on after a restart of the daemon"
     PAUSE_ASKED = "asked to pause"
@@ -141,6 +143,8 @@ TABLE: dict[tuple[StepState, Fact], StepState] = {
     (StepState.NOT_ALLOWED_TO_START, Fact.PREDECESSORS_COMPLETED): StepState.ALLOWED_TO_START,
     (StepState.NOT_ALLOWED_TO_START, Fact.PREDECESSOR_ABORTED): StepState.ABORTED,
     (StepState.NOT_ALLOWED_TO_START, Fact.CANCELLED): StepState.ABORTED,
+    (StepState.NOT_ALLOWED_TO_START, Fact.DECLINED): StepState.ABORTED,
+    (StepState.ALLOWED_TO_START, Fact.DECLINED): StepState.ABORTED,
     (StepState.ALLOWED_TO_START, Fact.RUN_BEGAN): StepState.RUNNING,
     (StepState.ALLOWED_TO_START, Fact.CANCELLED): StepState.ABORTED,
     (StepState.RUNNING, Fact.RUN_RESUMED): StepState.RUNNING,

@@ -276,6 +276,11 @@ class Journal:
             yield cls(store, site, ident, last_seq, stamp)
 
     @property
+    def commits(self) -> int:
+        """How many transactions were made durable since the journal was opened."""
+        return self._store.commits
+
+    @property
     def last_seq(self) -> int:
         """The number of the newest durable event; 0 if there is none."""
         return self._last_seq
@@ -409,6 +414,8 @@ def _identify(connection: sqlite3.Connection, path: Path, site: str) -> tuple[st
     if anew:
         _fold_anew(connection)
         log.info("%s had format %s; its tables are made anew from its events", path, meta["format"])
+    for statement in schema.statements(schema.UPLINK_TABLES):
+        connection.execute(statement)
     return meta["journal"], head(connection).seq
 
 

@@ -39,6 +39,20 @@ class Observed:
             case _ as never:
                 assert_never(never)
 
+    @property
+    def progress(self) -> Progress | None:
+        """How far the run is, as it was told last."""
+        return self._progress and self._progress[1]
+
+    def temperatures(self) -> dict[str, Temperature]:
+        """The latest of each heater."""
+        return {name: seen for name, (_, seen) in self._temperatures.items()}
+
+    @property
+    def link(self) -> LinkHealth | None:
+        """The latest counts of the machine's line."""
+        return self._link
+
     def forget_run(self) -> None:
         """A run has ended: its progress is no longer seen."""
         self._progress = None

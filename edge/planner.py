@@ -73,10 +73,15 @@ class CheckState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What the driver said of a program for a machine, in words if it refused."""
+    """What the driver said of a program for a machine, in words if it refused.
+
+    `duration_s` is its prediction, and `timeline` as in `edge.driver.Prediction`; None and empty if it makes none.
+    """
 
     state: CheckState
     reason: str = ""
+    duration_s: float | None = None
+    timeline: tuple[tuple[int, float], ...] = ()
 
 
 class Code(enum.StrEnum):

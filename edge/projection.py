@@ -88,6 +88,8 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             connection.execute("DELETE FROM artifacts WHERE sha256 = ?", (event.body["sha256"],))
         case EventKind.CANCEL_REQUESTED:
             _cancel_requested(connection, event)
+        case EventKind.JOB_DECLINED:
+            _job_declined(connection, event)
         case EventKind.HOLD_REQUESTED:
             _hold_requested(connection, event)
         case EventKind.RELEASE_REQUESTED:
@@ -252,6 +254,15 @@ def _mark_window(connection: sqlite3.Connection, issuer: str, series: str, seque
 def _cancel_requested(connection: sqlite3.Connection, event: Event) -> None:
     for part, step, _, _ in _open_steps(connection, event, "cancel"):  # each of them: nobody is left to follow
         _move_alone(connection, event, part, step, Fact.CANCELLED, event.body.get("reason", "cancelled"))
+
+
+def _job_declined(connection: sqlite3.Connection, event: Event) -> None:
+    found = _open_steps(connection, event, "decline")
+    (began,) = connection.execute("SELECT count(*) FROM runs WHERE job_id = ?", (event.job_id,)).fetchone()
+    if began:
+        raise IllegalTransitionError(f"job {event.job_id} cannot be declined: {began} of its runs began here")
+    for part, step, _, _ in found:
+        _move_alone(connection, event, part, step, Fact.DECLINED, event.body.get("reason", "declined"))
 
 
 def _hold_requested(connection: sqlite3.Connection, event: Event) -> None:

@@ -1,7 +1,8 @@
 """The journal's tables, and where its file is. Read by the views, so it imports next to nothing.
 
 `events` is the truth; every table of `DERIVED` is a fold over it. `refusals` counts what was not worth an event (bytes
-without a valid signature), `checkpoints` is what a driver wants back after a restart: both are overwritten in place.
+without a valid signature), `checkpoints` is what a driver wants back after a restart, `uplink` how far the centre has
+the events: they are overwritten in place.
 
 When a folded table changes, `FORMAT` goes up and the old number joins `FOLDED_ANEW`: the daemon that opens such a file
 makes the folded tables anew from its events, and the kept tables that are missing. When a kept table changes, that is
@@ -178,6 +179,19 @@ CREATE TABLE artifacts (
     size_bytes INTEGER NOT NULL,
     stored_seq INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+"""
+
+#: No fold, and younger than the format: made wherever they are missing.
+UPLINK_TABLES = """
+-- One row. seq, hash: the newest event that the collector acknowledged, at: when, by its clock. behind: why this
+-- journal is not the one that the collector knows; empty if it is.
+CREATE TABLE IF NOT EXISTS uplink (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    seq INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    at TEXT,
+    behind TEXT NOT NULL
+) STRICT;
 """
 
 TABLES = KEPT_TABLES + FOLDED_TABLES

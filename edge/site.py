@@ -10,19 +10,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge import status, views
+from edge import metrics, status, views
 from edge.dispatch import Dispatcher
 from edge.errors import JournalError, UsageError
 from edge.intake import Intake
 from edge.jobstate import Requested, StepState
 from edge.journal import Journal
 from edge.make_safe import event_of, leave_note, noted
+from edge.metrics import LoopLag
 from edge.model.event import Draft, EventKind, stamp_text
 from edge.model.order import OnRestart
+from edge.observed import Observed
 from edge.plugins import Equipment
 from edge.runner import Runner
 from edge.steering import Steering
 from edge.timekeeping import TimeKeeper
+from edge.uplink import snapshot
+from edge.uplink.service import UplinkService
 
 T = TypeVar("T")
 
@@ -49,6 +53,8 @@ class Site:
         self._begin_anew = begin_anew
         self._look_at_config = look_at_config
         self._storage = storage
+        self.uplink: UplinkService | None = None  # set by the daemon, whose uplink asks this site how it is
+        self.lag = LoopLag()
         self.intake = intake
         self.incoming_dir = state_dir / "incoming"
         self._journal = journal
@@ -70,8 +76,9 @@ class Site:
         waits = self._waits()
         trouble, storage = self._dispatcher.trouble, self._storage()
         daemon = {**self._daemon, "clock": self._time.row()}
+        uplink = None if self.uplink is None else self.uplink.view()
         return await self._ask(
-            lambda snapshot: status.document(snapshot, configured, daemon, live, waits, trouble, storage)
+            lambda snapshot: status.document(snapshot, configured, daemon, live, waits, trouble, storage, uplink)
         )
 
     async def jobs(self, *, all: bool) -> list[views.Row]:
@@ -97,6 +104,40 @@ class Site:
             if found or loop.time() >= deadline_s:
                 return found
             await self._journal.wait_beyond(seen, deadline_s)
+
+    async def state(self) -> dict[str, Any]:
+        """What an issuer needs to know to choose this site: the payload of the topic ``…/state``."""
+        stations = [self._station(item) for item in self._equipment]
+        document = await self.status()
+        found = snapshot.state(document, stations, self._dispatcher.open, self._dispatcher.checks)
+        uplink = document["uplink"] or {}
+        return {
+            "site": document["site"],
+            "journal": document["journal"],
+            "at": stamp_text(self._clock.now().wall),
+            "clock": document["daemon"]["clock"],
+            "version": self._daemon["version"],
+            "last_seq": self._journal.last_seq,
+            "acked_seq": (uplink.get("reporting") or {}).get("acked_seq"),
+            **found,
+        }
+
+    async def metrics(self) -> str:
+        """The page for Prometheus."""
+        version = str(self._daemon["version"])
+        return await metrics.text(self._journal, self._state_dir, self._runners, self.lag, version, self.uplink)
+
+    def fingerprint(self) -> object:
+        """Changes when `state` does, as far as anybody at the centre would care."""
+        machines = [(runner.seen, runner.claimed, _percent(runner.observed)) for runner in self._runners.values()]
+        return self._journal.last_seq, machines, self._dispatcher.waits
+
+    def _station(self, item: Equipment) -> snapshot.Station:
+        machine = item.machine
+        progress = self._runners[machine.id].observed.progress
+        given = self._dispatcher.given.get(machine.id)
+        done = None if progress is None else progress.done
+        return snapshot.Station(machine.id, machine.processes, machine.properties, given, done)
 
     def time(self) -> dict[str, Any]:
         """The site's clock, and the nonce that a signed time has to answer."""
@@ -189,6 +230,11 @@ def configured_row(item: Equipment) -> views.Row:
     """What site.toml says of a machine, as far as `edge status` shows it."""
     machine = item.machine
     return {"id": machine.id, "driver": machine.driver, "processes": list(machine.processes)}
+
+
+def _percent(observed: Observed) -> int | None:
+    progress = observed.progress
+    return None if progress is None or not progress.total else 100 * progress.done // progress.total
 
 
 def _live(runner: Runner) -> dict[str, Any]:

@@ -39,11 +39,13 @@ def document(
     waits: Mapping[str, Sequence[Mapping[str, str]]],
     trouble: str = "",
     storage: Sequence[str] = (),
+    uplink: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """How the site is.
 
     `configured` are the machines of site.toml, `live` what is seen of each, `waits` by job; `trouble` says why nothing
-    is planned, `storage` what keeps files from coming in or being kept.
+    is planned, `storage` what keeps files from coming in or being kept. `uplink` is how the connection to the centre
+    is, with what of it wants a person; None without one.
     """
     known = {row["machine"]: row for row in snapshot.machines()}
     machines = [_machine(row, known.get(row["id"]), live.get(row["id"], NOT_WATCHED)) for row in configured]
@@ -55,6 +57,7 @@ def document(
         *snapshot.attention(),
         *_no_daemon(daemon),
         *({"kind": "storage", "text": text, "command": ""} for text in storage),
+        *({"kind": "uplink", "text": text, "command": ""} for text in (uplink or {}).get("attention", ())),
         *_hot(machines),
         *_unfit(machines, daemon, snapshot.suspended()),
         *_stuck(jobs),
@@ -71,6 +74,7 @@ def document(
         "machines": machines,
         "jobs": jobs,
         "job_counts": summary["jobs"],
+        "uplink": uplink,
     }
 
 
@@ -87,6 +91,7 @@ def without_journal(site: str, configured: Sequence[Row]) -> dict[str, Any]:
         "machines": [_machine(row, None, NOT_WATCHED) for row in configured],
         "jobs": [],
         "job_counts": dict.fromkeys((state.value for state in JobState), 0),
+        "uplink": None,
     }
 
 

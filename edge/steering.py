@@ -46,6 +46,19 @@ class Steering:
 
         return await self._decide(job_id, decide)
 
+    async def decline(self, job_id: str, actor: str, reason: str) -> Row:
+        """Say that a job never started here and never will, so that it can be given to another site.
+
+        Raises `IllegalTransitionError` if a run of it ever began, or if it has ended otherwise.
+        """
+
+        def decide(found: Row) -> list[Draft]:
+            if any(event["kind"] == EventKind.JOB_DECLINED for event in found["events"]):
+                return []
+            return [Draft(EventKind.JOB_DECLINED, actor, _said(reason), job_id)]
+
+        return await self._decide(job_id, decide)
+
     async def hold(self, job_id: str, actor: str, reason: str, wait_s: float = 0.0) -> Row:
         """Let no step of the job start, and pause what runs; waits up to `wait_s` for the machines' answers.
 

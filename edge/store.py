@@ -100,6 +100,7 @@ class Store:
         self._wake = threading.Condition()
         self._closing = False
         self._fault: JournalError | None = None
+        self.commits = 0  # since it was opened; written by the writer alone
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
         self._opened: asyncio.Future[None]
@@ -210,6 +211,7 @@ class Store:
                     if not connection.in_transaction:
                         raise JournalError("a write function ended the transaction") from job.error
                 connection.execute("COMMIT")
+                self.commits += 1
                 return
             except (JournalError, sqlite3.Error) as error:
                 if connection.in_transaction:

@@ -245,6 +245,15 @@ class Snapshot:
             found.append({"kind": "refusals", "text": text, **row})
         return found
 
+    def refusal_counts(self) -> dict[str, dict[str, int]]:
+        """How many were refused, ever, by reason: `refusals` that are events, and `unsigned` that are only counted."""
+        signed = "SELECT reason, count(*) FROM verdicts WHERE NOT accepted GROUP BY reason ORDER BY reason"
+        counted = "SELECT reason, sum(count) FROM refusals GROUP BY reason ORDER BY reason"
+        return {
+            "refusals": dict(self.connection.execute(signed).fetchall()),
+            "unsigned": dict(self.connection.execute(counted).fetchall()),
+        }
+
     def _run_on(self, machine: str) -> Row | None:
         found = self._rows(
             "SELECT run_id, job_id, part, step, attempt, began_at FROM runs WHERE ended_at IS NULL AND machine = ?",

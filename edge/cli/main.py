@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+from edge.cli.collect_args import add_collect_commands
 from edge.cli.site_args import add_job_commands, add_machine_commands, add_site_commands
 from edge.cli.text import plain
 from edge.cli.time_args import add_time_commands
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     machine_commands = commands.add_parser("machine", help="one machine").add_subparsers(metavar="WHAT", required=True)
     add_machine_commands(machine_commands)
     add_trust_commands(commands)
+    add_collect_commands(commands)
     add_time_commands(commands)
     return top
 

@@ -14,6 +14,7 @@ from edge import folders, logs, plugins, sitefile
 from edge.authority import Authority
 from edge.cli import text
 from edge.cli.client import call
+from edge.cli.uplink import problem as uplink_problem
 from edge.errors import ConfigError, DriverError, NotRunningError, RefusedError, UsageError
 from edge.model.site import SiteConfig, validate
 from edge.plugins import Equipment
@@ -105,10 +106,12 @@ def check(args: argparse.Namespace) -> int:
     found = [(item.machine.id, _preflight(item)) for item in equipment]
     held = [ident for ident, problem in found if daemon and _holds(daemon, ident, problem)]
     found = [(ident, "" if ident in held else problem) for ident, problem in found]
-    level = UNSAFE if any(problem for _, problem in found) else FINE if found else ATTENTION
+    uplink = config.uplink and uplink_problem(config.uplink, config.site.id, daemon)
+    level = UNSAFE if any(problem for _, problem in found) else FINE if found and not uplink else ATTENTION
     if args.json:
         machines = [{"id": ident, "problem": problem} for ident, problem in found]
-        text.print_json({"file": str(path), "site": config.site.id, "level": level, "machines": machines})
+        shown = {"file": str(path), "site": config.site.id, "level": level, "machines": machines, "uplink": uplink}
+        text.print_json(shown)
         return level
     print(f"{path}: the configuration of site {config.site.id} is right")
     for ident, problem in found:
@@ -118,6 +121,10 @@ def check(args: argparse.Namespace) -> int:
             print(f"  {ident}: in use by this site's own daemon")
         else:
             print(f"  {ident}: ready to be opened")
+    if uplink:
+        print("\n".join(text.wrap(f"edge: uplink: {uplink}", "")), file=sys.stderr)
+    elif config.uplink is not None:
+        print(f"  uplink: {config.uplink.url} answers")
     if not found:
         print("  no machine yet: add a table [[machines]] to it")
     elif level == FINE:

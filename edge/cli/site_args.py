@@ -54,6 +54,10 @@ def add_job_commands(job_commands: Commands) -> None:
     cancel = command(job_commands, "cancel", "end a job; a running machine is stopped", _job_cancel)
     cancel.add_argument("job", metavar="JOB", help="its id, or enough of it")
     cancel.add_argument("--reason", default="", metavar="TEXT", help="recorded with your name")
+    summary = "say that a job never started here and never will, so that another site may take it"
+    decline = command(job_commands, "decline", summary, _job_decline)
+    decline.add_argument("job", metavar="JOB", help="its id, or enough of it")
+    decline.add_argument("--reason", default="", metavar="TEXT", help="recorded with your name")
     _add_steering_commands(job_commands)
 
 
@@ -178,6 +182,12 @@ def _job_cancel(args: argparse.Namespace) -> int:
     from edge.cli import jobs
 
     return jobs.cancel(args)
+
+
+def _job_decline(args: argparse.Namespace) -> int:
+    from edge.cli import steer
+
+    return steer.decline(args)
 
 
 def _job_hold(args: argparse.Namespace) -> int:

@@ -94,6 +94,7 @@ def screen(found: Mapping[str, Any]) -> list[str]:
             lines += text.wrap(f"! {item['text']}", "  ", "    ")
             if item["command"]:
                 lines.append(f"      {item['command']}")
+    lines += _uplink_lines(found["uplink"])
     lines += ["", text.colour("MACHINES", "bold"), *machine_lines(found["machines"])]
     lines += ["", text.colour("JOBS", "bold"), *job_lines(found["jobs"], found["machines"])]
     counts = ", ".join(f"{count} {state.lower()}" for state, count in found["job_counts"].items() if count)
@@ -101,6 +102,16 @@ def screen(found: Mapping[str, Any]) -> list[str]:
     for notice in found["notices"]:
         lines += text.wrap(f"note: {notice['text']}", "  ", "    ")
     return lines
+
+
+def _uplink_lines(uplink: Mapping[str, Any] | None) -> list[str]:
+    """A line on the connection to the centre, if the site is to have one."""
+    if uplink is None:
+        return []
+    is_there = f"connected to {uplink['where']}" if uplink["online"] else f"no connection to {uplink['where']}"
+    reporting = uplink["reporting"]
+    backlog = "" if reporting is None else f"; {reporting['backlog']} events not acknowledged"
+    return text.wrap(f"centre: {is_there} for {text.since(uplink['since'])}{backlog}", "", "  ")
 
 
 def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`edge job hold|release|good|scrap|retry`: what a person decides about a job that goes on or is held."""
+"""`edge job hold|release|decline|good|scrap|retry`: what a person decides about a job that goes on or is held."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ def release(args: argparse.Namespace) -> int:
     same = before["revision"] == found["revision"]
     said = "is not held, and nothing of it waits for a release" if same else "is released"
     return _told(args, found, f"job {found['job_id']} {said}")
+
+
+def decline(args: argparse.Namespace) -> int:
+    """Say that a job never started here and never will."""
+    before, found = _steered(args, "decline")
+    already = " already" if before["revision"] == found["revision"] else ""
+    return _told(args, found, f"job {found['job_id']} is declined{already}: it never started here, and never will")
 
 
 def resolve(args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
 """`edge demo`: the main job of the whole product, told in one terminal.
 
-Everything is real: `hil-sim printer` and `edge run` are processes of their own, the order is signed and submitted with
-the commands that a user would type, and the print is real sliced G-code. Only the printer is simulated, and its clock
-runs faster.
+Everything is real: `hil-sim printer`, `edge run`, `edge collect` and an MQTT broker are processes of their own, the
+order is signed with the command that a user would type and comes in over MQTT, and the print is real sliced G-code.
+Only the printer is simulated, and its clock runs faster.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import selectors
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from typing import IO, Any
 
 from edge.cli import text
 from edge.cli.client import call
+from edge.demo import broker
 from edge.errors import EdgeError
 from edge.status import UNSAFE
 
@@ -50,6 +52,10 @@ trust_root = "root.dsse.json"
 [time]
 source = "host"
 
+[uplink]
+kind = "mqtt"
+url = "mqtt://127.0.0.1:BROKER"
+
 [[machines]]
 id = "prn-1"
 driver = "gcode"
@@ -60,8 +66,26 @@ limits = {x_mm = [0, 200], y_mm = [0, 200], z_mm = [0, 200], nozzle_degc = [0, 2
 """
 
 
-DRIVERS_OWN = 890_000_000
-"""Line numbers from here are those of what the driver sends by itself: the modes before a program."""
+CENTRE = """\
+[collector]
+state_dir = "state"
+
+[uplink]
+kind = "mqtt"
+url = "mqtt://127.0.0.1:BROKER"
+
+[[sites]]
+id = "demo-1"
+keys = ["../state/site.pub"]
+"""
+
+COLLECT = ("collect", "--config", "centre/collector.toml")
+
+MODES_BASE = 890_000_000
+"""The driver numbers what comes before a program's first command from here."""
+
+IN = "mf/v1/demo-1/in"
+"""Where the site takes orders."""
 
 
 class DemoError(EdgeError):
@@ -75,44 +99,55 @@ class Story:
         self._folder = folder
         self._environment = {**os.environ, "EDGE_CONFIG": str(folder / "site.toml"), "PYTHONUNBUFFERED": "1"}
         self._environment["RUNTIME_DIRECTORY"] = str(folder)  # nothing is left behind
+        self._port = _free_port()
 
     def tell(self) -> str:
         """The whole story; the last line."""
         _chapter("1. Keys, and who may order work here")
         self._edge("key", "new", "owner@demo")
         self._edge("key", "new", "orders@demo")
-        root = ["--root", "owner@demo.pub", "--issuer", "orders@demo.pub"]
+        self._edge("collect", "init", "centre")
+        root = ["--root", "owner@demo.pub", "--issuer", "orders@demo.pub", "--collector", "centre/state/collector.pub"]
         self._edge("root", "new", "--name", "Demo", "--out", "root.dsse.json", *root)
         self._edge("root", "sign", "root.dsse.json", "--key", "owner@demo.key")
         with ExitStack() as stack:
-            _chapter("2. A simulated printer, and the daemon that drives it")
+            _chapter("2. A simulated printer, the daemon that drives it, a broker, and the centre")
             log = self._folder / "executed.log"
             printer = ["printer", "--pty", "printer", "--speed", f"{SPEED:g}", "--log", log.name]
             stack.enter_context(self._process("hil-sim", *printer, ready="ready"))
-            (self._folder / "site.toml").write_text(
-                SITE.replace("PRINTER", str(self._folder / "printer")), encoding="utf-8"
-            )
+            broker = ["-m", "edge.demo.broker", str(self._port), "."]
+            stack.enter_context(self._process("python", *broker, ready="broker ready"))
+            self._configure("site.toml", SITE.replace("PRINTER", str(self._folder / "printer")))
+            self._configure("centre/collector.toml", CENTRE)
             self._edge("check")
             stack.enter_context(self._process("edge", "run", ready="prn-1 is online"))
             self._edge("journal", "confirm")
 
-            _chapter("3. A signed order")
+            stack.enter_context(self._process("edge", *COLLECT, ready="connected"))
+
+            _chapter("3. A signed order, over MQTT; its program follows on a stick")
             for name in ("order.toml", "tiny.gcode"):
                 (self._folder / name).write_bytes(resources.files("edge.demo").joinpath(name).read_bytes())
             self._edge("job", "sign", "order.toml", "--key", "orders@demo.key", "--out", "order.mfjob")
-            job_id = self._submit("order.mfjob")["job_id"]
+            self._publish("order.mfjob")
+            job_id = self._accepted()
+            self._submit("order.mfjob")
             self._watch(job_id)
 
             _chapter("4. What must not happen: a forged order, and the same order again")
             _tamper(self._folder / "order.mfjob", self._folder / "forged.mfjob")
+            self._publish("forged.mfjob")
             forged = self._submit("forged.mfjob")
+            self._publish("order.mfjob")
             again = self._submit("order.mfjob")
 
-            _chapter("5. How the site is now")
+            _chapter("5. How the site is now, and what the centre knows of it")
             self._edge("status", may_need_attention=True)
-        _chapter("6. The daemon has stopped: the journal's verdict, and the printer's own log")
+            reported = self._reported()
+            self._edge(*COLLECT, "status", may_need_attention=True)
+        _chapter("6. All have stopped: the journal's verdict, and the printer's own log")
         self._edge("verify")
-        return self._verdict(log, forged, again)
+        return self._verdict(log, forged, again, reported)
 
     # What is done
 
@@ -135,6 +170,52 @@ class Story:
         receipt: Mapping[str, Any] = json.loads(done.stdout)
         _said(receipt_lines(Path(bundle), receipt))
         return receipt
+
+    def _configure(self, name: str, content: str) -> None:
+        (self._folder / name).write_text(content.replace("BROKER", str(self._port)), encoding="utf-8")
+
+    def _publish(self, bundle: str) -> None:
+        """Publish the order of a bundle, as whoever orders work does: MQTT 5, QoS 1."""
+        import asyncio
+
+        from edge.trust import read_envelope
+        from edge.uplink.mqtt import Broker, connect
+
+        raw = read_envelope(self._folder / bundle)
+
+        async def publish() -> None:
+            async with connect(Broker("127.0.0.1", self._port, None), "orders@demo", [], session_s=0) as uplink:
+                await uplink.publish(IN, raw)
+
+        asyncio.run(publish())
+        _said([f"the order in {bundle} ({len(raw)} bytes) is published to {IN}"])
+
+    def _accepted(self) -> str:
+        """Wait for the site's verdict on what came over MQTT; the job's id."""
+        deadline_s = time.monotonic() + START_S
+        after = 0
+        while time.monotonic() < deadline_s:
+            for event in call(self._folder / "edge.sock", "GET", f"/v1/events?after={after}&wait=2"):
+                after = event["seq"]
+                if event["kind"] == "job_accepted":
+                    _said([f"accepted: job {event['job_id']}, which came from {event['actor']}"])
+                    return str(event["job_id"])
+        raise DemoError("the order that was published was not accepted")
+
+    def _reported(self) -> int:
+        """Wait until the collector's chain ends as the journal's does; how many events that are."""
+        deadline_s = time.monotonic() + START_S
+        ours, theirs = None, None
+        while time.monotonic() < deadline_s:
+            ours = self._status()["last_event"]
+            done = self._run("edge", *COLLECT, "status", "--json")
+            theirs = next(iter(json.loads(done.stdout)["sites"]), None) if done.stdout else None
+            if theirs is not None and (ours["seq"], ours["hash"]) == (theirs["seq"], theirs["hash"]):
+                digest = ours["hash"][:16]
+                _said([f"the collector's copy ends as the journal does: event {ours['seq']}, hash {digest}…"])
+                return int(ours["seq"])
+            time.sleep(LOOK_S)
+        raise DemoError(f"the journal ends with {ours}, and the collector has {theirs}")
 
     def _run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -202,7 +283,7 @@ class Story:
         answer: Mapping[str, Any] = call(self._folder / "edge.sock", "GET", "/v1/status")
         return answer
 
-    def _verdict(self, log: Path, forged: Mapping[str, Any], again: Mapping[str, Any]) -> str:
+    def _verdict(self, log: Path, forged: Mapping[str, Any], again: Mapping[str, Any], reported: int) -> str:
         """Hold the printer's own log against the program, and both verdicts against what they must be."""
         wanted = list(_commands(self._folder / "tiny.gcode"))
         carried_out = _carried_out(log)
@@ -211,11 +292,13 @@ class Story:
         if forged["accepted"] or not again["accepted"] or not again["repeated"]:
             raise DemoError("a forged order was accepted, or a repeated one was not recognised")
         _said([f"the printer carried out {len(wanted)} commands, exactly the program's, in order"])
+        _said([f"the collector has all {reported} events up to then: the one hash proves them all, in order"])
         return f"demo: ok - 1 job printed, {len(wanted)} commands; 1 forgery refused, 1 repeat ignored"
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the demo in a folder of its own, which is removed unless something went wrong."""
+    broker.check()
     folder = Path(tempfile.mkdtemp(prefix="edge-demo-"))
     print(f"The main job of edge, in {folder}.")
     print(f"The printer is simulated, {SPEED:g} times as fast as a real one.")
@@ -230,6 +313,12 @@ def main(args: argparse.Namespace) -> int:
         shutil.rmtree(folder)
     print(f"\nThat took {time.monotonic() - began_s:.0f} s.\n{last}")
     return 0
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def _chapter(title: str) -> None:
@@ -307,4 +396,4 @@ def _commands(program: Path) -> Iterator[str]:
 def _carried_out(log: Path) -> list[str]:
     """The program's commands in the printer's own log, from line 1; the driver numbers its own from far away."""
     rows = [line.split("\t", 2) for line in log.read_text(encoding="utf-8").splitlines()]
-    return [command for _, number, command in rows if number.isdigit() and 0 < int(number) < DRIVERS_OWN]
+    return [command for _, number, command in rows if number.isdigit() and 0 < int(number) < MODES_BASE]

@@ -34,6 +34,7 @@ class EventKind(enum.StrEnum):
     ARTIFACT_STORED = "artifact_stored"
     ARTIFACT_LOST = "artifact_lost"
     ARTIFACT_EVICTED = "artifact_evicted"
+    JOB_DECLINED = "job_declined"
     CANCEL_REQUESTED = "cancel_requested"
     HOLD_REQUESTED = "hold_requested"
     RELEASE_REQUESTED = "release_requested"

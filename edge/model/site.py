@@ -6,13 +6,14 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from edge.errors import ConfigError
 from edge.model.fields import Process, SiteId
 from edge.model.strictjson import shown
+from edge.model.uplink import MetricsTable, UplinkTable
 from edge.sitefile import SiteFile
 from edge.timefloor import Source
 
@@ -93,6 +94,8 @@ class SiteConfig(_Table):
     artifacts: ArtifactsTable = ArtifactsTable()
     spool: SpoolTable | None = None
     machines: list[MachineTable] = []
+    uplink: UplinkTable | None = None
+    metrics: MetricsTable | None = None
     remote: RemoteTable = RemoteTable()
 
 
@@ -129,7 +132,8 @@ def validate(file: SiteFile) -> SiteConfig:
         artifacts = artifacts.model_copy(update={"ca": (here / artifacts.ca).absolute()})
     if spool is not None:
         spool = spool.model_copy(update={"dir": (here / spool.dir).absolute()})
-    return config.model_copy(update={"site": site, "artifacts": artifacts, "spool": spool})
+    uplink = config.uplink and config.uplink.checked(file.path)
+    return config.model_copy(update={"site": site, "artifacts": artifacts, "spool": spool, "uplink": uplink})
 
 
 def config_error(file: Path, prefix: str, error: ValidationError, schema: type[BaseModel]) -> ConfigError:
@@ -154,19 +158,18 @@ def config_error(file: Path, prefix: str, error: ValidationError, schema: type[B
 
 
 def _table_at(schema: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
-    """The table of site.toml that a field at `place` belongs to."""
+    """The table that a field at `place` below `schema` belongs to."""
     match place:
-        case ("site",):
-            return SiteTable
-        case ("artifacts",):
-            return ArtifactsTable
-        case ("spool",):
-            return SpoolTable
-        case ("machines", int()):
-            return MachineTable
-        case ("time",):
-            return TimeTable
-        case ("remote",):
-            return RemoteTable
+        case (str(name), *more) if name in schema.model_fields:
+            table = _table_in(schema.model_fields[name].annotation)
+            rest = tuple(more[1:] if more and isinstance(more[0], int) else more)
+            return schema if table is None else _table_at(table, rest)
         case _:
             return schema
+
+
+def _table_in(annotation: Any) -> type[BaseModel] | None:
+    """The table that a field is, or a list of, or perhaps; None for any other field."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for one in get_args(annotation) if (found := _table_in(one)) is not None), None)

@@ -329,7 +329,8 @@ def _check_room(order: JobOrder, snapshot: Snapshot) -> None:
     more = sum(size for sha256, size in files.items() if claims.held.get(sha256) != size)
     on_disk = snapshot.free_bytes - snapshot.reserve_bytes - claims.missing_bytes + claims.idle_bytes
     room = max(0, min(on_disk, snapshot.max_bytes - claims.held_bytes))
-    if more > room:
+    # Even without a new file an order brings facts, and the reserve is for those of the orders that are here.
+    if more > room or snapshot.free_bytes + claims.idle_bytes <= snapshot.reserve_bytes:
         raise _RefusalError(Reason.STORAGE_FULL, f"the artifacts need {more} bytes, this site has room for {room}")
 
 

@@ -45,6 +45,7 @@ class PayloadType(enum.StrEnum):
     TIME = "application/vnd.mf-edge.time.v1+json"
     BATCH = "application/vnd.mf-edge.batch.v1+json"
     ACK = "application/vnd.mf-edge.ack.v1+json"
+    STATE = "application/vnd.mf-edge.state.v1+json"
 
 
 @dataclass(frozen=True, slots=True)

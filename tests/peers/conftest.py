@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.mosquitto import program
 from tests.helpers.real_octoprint import RealOctoPrint, real_octoprint
 
 
@@ -19,6 +20,15 @@ def printrun_python() -> Path:
     if not place or not Path(place).exists():
         pytest.fail("Printrun is missing: run these tests with `make peers`, which installs it")
     return Path(place)
+
+
+@pytest.fixture(scope="session")
+def mosquitto() -> str:
+    """The broker's program."""
+    try:
+        return program()
+    except FileNotFoundError as error:
+        pytest.fail(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ SHAPE = re.compile(r"<!-- shape: ([a-z ]+) -->\n```json\n(.*?)\n```", re.DOTALL)
 
 def documented() -> dict[str, Any]:
     shapes = {name: json.loads(text) for name, text in SHAPE.findall(DOCS.read_text())}
-    return shapes | dict.fromkeys(("cancel", "hold", "release"), shapes["job show"])
+    return shapes | dict.fromkeys(("cancel", "decline", "hold", "release"), shapes["job show"])
 
 
 def differences(wanted: Any, found: Any, where: str) -> list[str]:
@@ -54,6 +54,8 @@ def real(site: SiteFolder) -> dict[str, Any]:
     found["release"] = site.json("job", "release", waiting)
     found["why"] = site.json("why", waiting)
     found["status"] = site.json("status", code=1)
+    found["decline"] = site.json("job", "decline", waiting, "--reason", "no such filament here")
+    assert found["decline"]["state"] == "ABORTED"
     found["machines"] = site.json("machines")
     found["job show"] = site.json("job", "show", job_id)
     found["cancel"] = site.json("job", "cancel", running)

@@ -273,6 +273,15 @@ def test_storage_full(free, fits):
         assert_refused(verdict, Reason.STORAGE_FULL, signed=True, says=f"has room for {max(0, free - 100)}")
 
 
+@pytest.mark.parametrize(("free", "fits"), [(101, True), (100, False)])
+def test_the_reserve_is_for_facts_even_if_no_file_is_new(free, fits):
+    ceremony = Ceremony()
+    ceremony.ledger.claimed = Claims(held={FILE: len(PROGRAM)})
+    verdict = judge(ceremony, ceremony.order(), free_bytes=free, reserve_bytes=100)
+    assert verdict.accepted is fits
+    assert verdict.reason is (None if fits else Reason.STORAGE_FULL)
+
+
 @pytest.mark.parametrize(
     ("claims", "fits"),
     [

@@ -84,7 +84,7 @@ async def test_what_cannot_be_done_is_refused_and_leaves_nothing_behind(tmp_path
         assert any(text.startswith(f"a command for job {job_id} was refused, not_possible") for text in notices)
 
 
-@pytest.mark.parametrize("verb", ["hold", "release", "retry", "scrap", "decline"])
+@pytest.mark.parametrize("verb", ["hold", "release", "retry", "scrap"])
 async def test_a_verb_without_an_action_is_refused_in_words(tmp_path, verb) -> None:
     async with rig(tmp_path) as site:
         let_in(site, allow_release=True)
@@ -92,6 +92,18 @@ async def test_a_verb_without_an_action_is_refused_in_words(tmp_path, verb) -> N
         revision = site.ask(lambda snapshot: snapshot.job(job_id))["revision"]
         verdict = await site.intake.take(command(site, verb, job_id=job_id, if_revision=revision), "mqtt")
         assert (verdict.accepted, verdict.reason) == (False, "unsupported")
+
+
+async def test_the_centre_declines_a_job_and_its_id_stays_used(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        let_in(site)
+        job_id = (await site.submit()).job_id
+        verdict = await site.intake.take(command(site, "decline", job_id=job_id), "mqtt")
+        assert verdict.accepted
+        assert site.ask(lambda snapshot: snapshot.job(job_id))["state"] == "ABORTED"
+        assert [event["actor"].split(":")[0] for event in site.events("job_declined")] == ["key"]
+        again = await site.intake.take(command(site, "decline", job_id=job_id), "mqtt")
+        assert (again.accepted, again.reason) == (False, "not_possible")
 
 
 async def test_an_action_that_stops_halfway_has_done_nothing(tmp_path) -> None:

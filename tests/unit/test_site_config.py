@@ -176,3 +176,60 @@ def test_what_the_centre_may_do_is_off_unless_the_site_says_otherwise(tmp_path) 
     assert (some.allow_clear, some.allow_release) == (True, False)
     told = complaint(tmp_path, SITE + "[remote]\nallow_start = true\n" + MACHINE)
     assert told == "remote.allow_start: unknown key; known here: allow_clear, allow_release"
+
+
+UPLINK = (
+    SITE
+    + """
+[uplink]
+kind = "mqtt"
+url = "mqtts://broker.acme"
+ca = "ca.pem"
+certificate = "site.crt"
+key = "site.tls.key"
+"""
+)
+
+
+def test_an_uplink_is_read_with_its_files_beside_the_site_file(tmp_path: Path) -> None:
+    found = load(tmp_path, UPLINK).uplink
+    assert found is not None
+    assert (found.host, found.port, found.tls) == ("broker.acme", 8883, True)
+    assert (found.ca, found.certificate) == (tmp_path / "ca.pem", tmp_path / "site.crt")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("mqtts://broker.acme", "http://broker.acme"), "uplink.url: is 'http://broker.acme'; write mqtts://HOST"),
+        (("mqtts://broker.acme", "mqtts://"), "uplink.url"),
+        (("mqtts://broker.acme", "mqtts://broker.acme:port"), "uplink.url"),
+        (("mqtts://broker.acme", "mqtts://user@broker.acme"), "uplink.url"),
+        (("mqtts://broker.acme", "mqtt://127.0.0.1"), "which speaks no TLS"),
+        (('key = "site.tls.key"\n', ""), "uplink.key: is missing; it belongs to uplink.certificate"),
+        (('certificate = "site.crt"\n', ""), "uplink.certificate: is missing; it belongs to uplink.key"),
+        (('kind = "mqtt"', 'kind = "amqp"'), "uplink.kind"),
+        (('kind = "mqtt"', 'kine = "mqtt"'), "uplink.ki"),
+    ],
+)
+def test_an_uplink_that_is_wrong_is_told_with_what_would_be_right(
+    tmp_path: Path, change: tuple[str, str], words: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path, UPLINK.replace(*change))
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_a_broker_on_this_host_needs_no_tls_and_any_other_does(tmp_path: Path, host: str) -> None:
+    found = load(tmp_path, SITE + f'[uplink]\nkind = "mqtt"\nurl = "mqtt://{host}"\n').uplink
+    assert found is not None
+    assert (found.port, found.tls) == (1883, False)
+    with pytest.raises(ConfigError, match="anybody on the way"):
+        load(tmp_path, SITE + '[uplink]\nkind = "mqtt"\nurl = "mqtt://broker.acme"\n')
+
+
+@pytest.mark.parametrize("port", ["0", "70000", '"many"'])
+def test_a_metrics_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
+    with pytest.raises(ConfigError, match=r"metrics\.port"):
+        load(tmp_path, SITE + f"[metrics]\nport = {port}\n")

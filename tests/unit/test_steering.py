@@ -216,3 +216,29 @@ async def test_a_suspended_step_is_released_or_cancelled_and_not_resolved(desk: 
     await desk.record(accepted(), began(), suspended(by="machine"))
     with pytest.raises(UsageError, match="is open: `edge job release"):
         await desk.steering.resolve(JOB, Resolution.GOOD, None, None, ADA, "")
+
+
+async def test_a_job_that_never_began_is_declined_once_and_for_ever(desk: Desk) -> None:
+    await desk.record(accepted())
+    found = await desk.steering.decline(JOB, ADA, "the printer is broken")
+    assert (found["state"], found["steps"][0]["reason"]) == ("ABORTED", "the printer is broken")
+    assert (await desk.steering.decline(JOB, ADA, "again"))["revision"] == found["revision"]
+    declined = [event for event in found["events"] if event["kind"] == "job_declined"]
+    assert [(event["actor"], event["body"]) for event in declined] == [(ADA, {"reason": "the printer is broken"})]
+    with pytest.raises(IllegalTransitionError):
+        await desk.record(began())
+    assert (await desk.journal.verify()).problems == ()
+
+
+async def test_a_job_that_is_held_or_has_steps_that_wait_is_declined_as_a_whole(desk: Desk) -> None:
+    await desk.record(accepted(order(steps=[step("print"), step("face", "print")])), hold())
+    found = await desk.steering.decline(JOB, ADA, "")
+    assert [(s["state"], s["reason"]) for s in found["steps"]] == [("ABORTED", "declined")] * 2
+
+
+@pytest.mark.parametrize("how", ["runs", "ran", "cancelled"])
+async def test_a_job_that_began_or_has_ended_is_not_declined(desk: Desk, how: str) -> None:
+    drafts = {"runs": [began()], "ran": [began(), ended("run-1", "FAILED", "none")], "cancelled": [cancelled()]}[how]
+    await desk.record(accepted(), *drafts)
+    with pytest.raises(IllegalTransitionError, match=r"cannot be declined|has ended"):
+        await desk.steering.decline(JOB, ADA, "")

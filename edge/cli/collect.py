@@ -1,0 +1,163 @@
+"""`edge collect`: the receiving end at the centre."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edge import folders
+from edge.cli import text
+from edge.collector import config, views
+from edge.collector.schema import FILE_NAME
+from edge.errors import ConfigError, UsageError
+from edge.model.fields import time_text
+
+PRIVATE_NAME, PUBLIC_NAME = "collector.key", "collector.pub"
+
+TEMPLATE = """\
+# The collector, as `edge collect` sees it. Paths are relative to this file.
+
+[collector]
+state_dir = "state"                 # the database, and the key that acknowledgements are signed with
+
+[uplink]
+kind = "mqtt"
+url = "mqtts://broker.example:8883"
+# ca = "ca.pem"
+# certificate = "collector.pem"
+# key = "collector-key.pem"
+
+# One table for each site; its key is the file site.pub of the site's state_dir.
+#
+# [[sites]]
+# id = "berlin-1"
+# keys = ["berlin-1.pub"]
+"""
+
+_WORDS = {views.FINE: ("all is well", "green"), views.ATTENTION: ("needs attention", "yellow")}
+_ALARM = ("ALARM", "red")
+
+
+def serve(args: argparse.Namespace) -> int:
+    """`edge collect`."""
+    from edge.collector import service
+    from edge.uplink.build import broker_of
+    from edge.uplink.mqtt import connect
+    from edge.uplink.sitekey import open_key
+    from edge.uplink.topics import PREFIX, What
+
+    path = _path(args)
+    found = config.read(path)
+    if found.uplink is None:
+        raise ConfigError(path, "uplink", "is missing", "without it nothing can be received")
+    state_dir, broker, name = found.collector.state_dir, broker_of(found.uplink), found.collector.id
+    os.umask(folders.UMASK)
+    try:
+        folders.make_state_dir(state_dir)
+    except OSError as error:
+        raise ConfigError(path, "collector.state_dir", f"{state_dir}: {error.strerror}") from error
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    key, sites = open_key(state_dir, "collector", PRIVATE_NAME, PUBLIC_NAME), found.public_keys()
+    topics = [f"{PREFIX}+/{what}" for what in (What.OUT, What.STATE, What.LINK)]
+    logging.getLogger("edge.collector").info("%d sites report to %s over %s", len(sites), state_dir, broker)
+    write = _write if args.ndjson else None
+    asyncio.run(service.run(state_dir / FILE_NAME, sites, key, lambda: connect(broker, name, topics), write))
+    return views.FINE
+
+
+def _write(lines: bytes) -> None:
+    sys.stdout.buffer.write(lines)
+    sys.stdout.buffer.flush()
+
+
+def init(args: argparse.Namespace) -> int:
+    """`edge collect init`."""
+    from edge.uplink.sitekey import open_key
+
+    file: Path = args.dir / "collector.toml"
+    try:
+        args.dir.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as out:
+            out.write(TEMPLATE)
+        folders.make_state_dir(args.dir / "state")
+    except FileExistsError as error:
+        raise UsageError(f"{file} is there already; nothing was changed") from error
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from error
+    open_key(args.dir / "state", "collector", PRIVATE_NAME, PUBLIC_NAME)
+    public = args.dir / "state" / PUBLIC_NAME
+    if args.json:
+        text.print_json({"file": str(file), "public_file": str(public)})
+        return views.FINE
+    print(f"wrote {file}")
+    print(f"public key   {public}  (goes into the trust root: --collector {PUBLIC_NAME})")
+    print(f"next: name the broker and the sites in it, then: edge collect --config {file}")
+    return views.FINE
+
+
+def status(args: argparse.Namespace) -> int:
+    """`edge collect status`; 1 if something wants a person, 2 if there is an alarm."""
+    found = config.read(_path(args))
+    with views.opened(found.collector.state_dir) as connection:
+        document = views.document(connection, [site.id for site in found.sites])
+    if args.json:
+        text.print_json(document)
+    else:
+        print("\n".join(screen(document)))
+    return int(document["level"])
+
+
+def clear(args: argparse.Namespace) -> int:
+    """`edge collect clear`."""
+    found = config.read(_path(args))
+    with views.opened(found.collector.state_dir, "rw") as connection:
+        count = views.clear(connection, time_text(datetime.now(UTC)))
+    if args.json:
+        text.print_json({"cleared": count})
+    else:
+        print(f"{count} alarm{'' if count == 1 else 's'} cleared; what happens again raises one again")
+    return views.FINE
+
+
+def _path(args: argparse.Namespace) -> Path:
+    given: Path | None = args.config
+    return given if given is not None else Path("collector.toml")
+
+
+def screen(found: Mapping[str, Any]) -> list[str]:
+    """What `edge collect status` shows: alarms first."""
+    words, tone = _WORDS.get(found["level"], _ALARM)
+    lines = [f"{len(found['sites'])} sites, {found['events']} events: {text.colour(words, tone)}"]
+    for alarm in found["alarms"]:
+        where = alarm["site"] or "unknown"
+        times = f", {alarm['count']} times" if alarm["count"] > 1 else ""
+        said = f"! {where}: {alarm['kind']}{times}, last {text.since(alarm['last_at'])} ago: {alarm['text']}"
+        lines += text.wrap(said, "  ", "    ")
+    lines += ["      edge collect clear"] if found["alarms"] else []
+    rows = [
+        [
+            site["site"],
+            {True: "online", False: "OFFLINE", None: "-"}[site["online"]],
+            text.since(at) if (at := site["state_at"] or site["applied_at"]) else "-",
+            str(site["running"]),
+            "-" if site["backlog"] is None else str(site["backlog"]),
+            str(site["seq"]),
+            ", ".join(f"{process} {free}/{of}" for process, (free, of) in site["capacity"].items()) or "-",
+        ]
+        for site in found["sites"]
+    ]
+    header = ["SITE", "LINK", "AGE", "RUNNING", "BACKLOG", "EVENTS", "FREE"]
+    lines += ["", *text.table(header, rows)] if rows else ["  no site yet: add a table [[sites]] to collector.toml"]
+    for site in found["sites"]:
+        for what in site["attention"]:
+            lines += text.wrap(f"! {site['site']} {what}", "  ", "    ")
+        if site["journals"] > 1:
+            lines += text.wrap(f"note: {site['site']} has had {site['journals']} journals; all are kept", "  ", "    ")
+    return lines

@@ -1,0 +1,51 @@
+"""The arguments of `edge collect`; imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edge.cli.args import Commands, command
+
+
+def add_collect_commands(commands: Commands) -> None:
+    """`collect` and what stands below it."""
+    collect = command(commands, "collect", "receive what sites report, at the centre, until SIGTERM", _serve)
+    _config(collect)
+    collect.add_argument("--ndjson", action="store_true", help="write each new event as a line to standard output")
+    below = collect.add_subparsers(metavar="WHAT")
+    init = command(below, "init", "write a collector.toml to begin with, and make the collector's key", _init)
+    init.add_argument("dir", type=Path, metavar="DIR")
+    status = command(below, "status", "all sites at a glance, and the alarms", _status)
+    clear = command(below, "clear", "say that somebody has seen the alarms", _clear)
+    for parser in (status, clear):
+        _config(parser)
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    help_ = "collector.toml (else ./collector.toml)"
+    parser.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help=help_)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from edge.cli import collect
+
+    return collect.serve(args)
+
+
+def _init(args: argparse.Namespace) -> int:
+    from edge.cli import collect
+
+    return collect.init(args)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from edge.cli import collect
+
+    return collect.status(args)
+
+
+def _clear(args: argparse.Namespace) -> int:
+    from edge.cli import collect
+
+    return collect.clear(args)

@@ -1,0 +1,37 @@
+"""What `edge check` finds out about the connection to the centre.
+
+Asked is the site's own daemon, if it runs. Otherwise a connection is made under another name: under the site's own, the
+broker would end the connection of a daemon that runs elsewhere, and hand over what waits for the site. So nothing is
+published, and no session is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from edge.model.uplink import UplinkTable
+
+
+def problem(table: UplinkTable, site: str, daemon: Mapping[str, Any] | None) -> str:
+    """Why the centre cannot be reached, in a sentence; empty if it can."""
+    known = daemon and daemon["uplink"]
+    if known:
+        return str(known["text"])
+    return asyncio.run(_tried(table, site))
+
+
+async def _tried(table: UplinkTable, site: str) -> str:
+    from edge.uplink.build import broker_of
+    from edge.uplink.mqtt import connect
+    from edge.uplink.port import UplinkError
+    from edge.uplink.topics import What, topic
+
+    try:
+        name = f"{site}-check-{secrets.token_hex(4)}"
+        async with connect(broker_of(table), name, [topic(site, What.IN)], session_s=0):
+            return ""
+    except UplinkError as error:
+        return str(error)

@@ -1,0 +1,164 @@
+"""The reference receiver: verifies what sites report, keeps it, and acknowledges it once it is durable.
+
+Nothing is acknowledged before the commit that holds it, so whatever the collector loses comes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edge import batch
+from edge.collector import schema
+from edge.collector.ledger import Alarm, Answer, Ledger
+from edge.errors import BatchError, FormatError, JournalError
+from edge.model.fields import time_text
+from edge.model.strictjson import load_object, shown
+from edge.store import Store
+from edge.trust.envelope import PayloadType, sign
+from edge.uplink.port import Uplink
+from edge.uplink.topics import What, split, topic
+
+log = logging.getLogger("edge.collector")
+
+STATE_MAX_BYTES = 128 * 1024
+
+Keys = Mapping[str, tuple[bytes, ...]]
+"""The public keys of each site that reports here."""
+
+
+def utc_now() -> datetime:
+    """The time by this host's clock."""
+    return datetime.now(UTC)
+
+
+class Collector:
+    """The database and the collector's key; made by `Collector.open`."""
+
+    def __init__(self, store: Store, sites: Keys, key: Ed25519PrivateKey, now: Callable[[], datetime]) -> None:
+        self.store = store
+        self._sites = sites
+        self._key = key
+        self._now = now
+        self.moved = asyncio.Event()
+        """Set whenever something may have been applied; whoever waits for it clears it."""
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, path: Path, sites: Keys, key: Ed25519PrivateKey, now: Callable[[], datetime] = utc_now
+    ) -> AsyncIterator[Self]:
+        """Open the database at `path`, made if it is not there.
+
+        Raises:
+            CorruptJournalError: the file is damaged.
+            JournalError: another process has it, or it is of another format.
+        """
+        async with Store(path) as store:
+            await store.write(lambda connection: _prepare(connection, path))
+            yield cls(store, sites, key, now)
+
+    async def serve(self, uplink: Uplink) -> None:
+        """Take what comes over one connection, until it is lost. Raises `UplinkError`.
+
+        It begins by telling each site how far its journal is here: a site that knows it otherwise sends again.
+        """
+        for site, raw in await self.positions():
+            await uplink.publish(topic(site, What.ACK), raw)
+        async for message in uplink.messages():
+            answer = await self.take(message.topic, message.payload)
+            if answer is not None:
+                await uplink.publish(*answer)
+            await message.ack()
+
+    async def positions(self) -> list[tuple[str, bytes]]:
+        """For each site whose journal is here, what is here of it: an acknowledgement that asks for the rest."""
+        now = self._now()
+        heads = await self.store.write(lambda connection: Ledger(connection, time_text(now)).heads())
+        return [
+            (site, self._acknowledge(site, Answer(journal, head, missing=True), now))
+            for site, journal, head in heads
+            if site in self._sites
+        ]
+
+    async def take(self, where: str, raw: bytes) -> tuple[str, bytes] | None:
+        """One message, dealt with durably on return; the topic and the envelope of the answer, if there is one."""
+        named = split(where)
+        if named is None:
+            return None
+        site, what = named
+        if site not in self._sites:
+            await self._alarm("", Alarm.UNKNOWN_SITE, f"something came from the site {shown(site)}, which is not known")
+            return None
+        match what:
+            case What.OUT:
+                return await self._take_batch(site, raw)
+            case What.STATE | What.LINK:
+                await self._take_state(site, what, raw)
+            case What.IN | What.ACK | What.TELEMETRY:
+                pass
+        return None
+
+    async def _take_batch(self, site: str, raw: bytes) -> tuple[str, bytes] | None:
+        try:
+            found, payload = batch.open_batch(raw, site, self._sites[site])
+        except BatchError as error:
+            await self._alarm(site, Alarm.REFUSED, str(error))
+            return None
+        now = self._now()
+        answer = await self.store.write(lambda connection: Ledger(connection, time_text(now)).take(found, payload))
+        self.moved.set()
+        return None if answer is None else (topic(site, What.ACK), self._acknowledge(site, answer, now))
+
+    def _acknowledge(self, site: str, answer: Answer, now: datetime) -> bytes:
+        payload = batch.ack_payload(site, answer.journal, answer.head, now, answer.missing)
+        return sign(PayloadType.ACK, payload, [self._key])
+
+    async def _take_state(self, site: str, what: What, raw: bytes) -> None:
+        """What a site says of itself is shown as it came; nothing is decided by it.
+
+        The state is signed. The link is not: the broker publishes the last will.
+        """
+        try:
+            if what is What.STATE:
+                raw = batch.opened(raw, PayloadType.STATE, site, self._sites[site])
+            document = load_object(raw, what=f"the {what} of a site", max_bytes=STATE_MAX_BYTES)
+        except (BatchError, FormatError) as error:
+            await self._alarm(site, Alarm.REFUSED, str(error))
+            return
+        text, now = json.dumps(document, ensure_ascii=False), time_text(self._now())
+        # The column's name is one of two of ours.
+        await self.store.write(
+            lambda connection: connection.execute(
+                f"INSERT INTO sites (site, {what}, {what}_at) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
+                f" {what} = excluded.{what}, {what}_at = excluded.{what}_at",
+                (site, text, now),
+            ).close()
+        )
+
+    async def _alarm(self, site: str, kind: Alarm, text: str) -> None:
+        log.error("%s: %s: %s", site or "?", kind, text)
+        now = time_text(self._now())
+        await self.store.write(lambda connection: Ledger(connection, now).alarm(site, "", kind, text))
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+        for statement in schema.TABLES.split(";\n"):
+            connection.execute(statement)
+        connection.execute("INSERT INTO meta VALUES ('format', ?), ('handed_on', '0')", (schema.FORMAT,))
+    try:
+        found = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+    except sqlite3.OperationalError:
+        raise JournalError(f"{path} is a database, but not a collector's") from None
+    if found != (schema.FORMAT,):
+        raise JournalError(f"{path} has format {found and found[0]}; this edge reads format {schema.FORMAT}")

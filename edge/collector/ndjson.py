@@ -1,0 +1,49 @@
+"""Every applied event as one line, for an engine that stands behind the collector.
+
+    {"number": n, "site": …, "journal": …, "seq": …, "hash": …, "event": the event, byte for byte}
+
+Lines come in the order in which events were applied, each at least once: after a crash the last ones may come again,
+and a reader drops them by `number`, or by (site, journal, seq). How far it has come is kept after it was written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+
+from edge.collector.collector import Collector
+
+LINES = 256
+"""Handed on together."""
+
+
+async def hand_on(collector: Collector, write: Callable[[bytes], None]) -> None:
+    """Hand on what is new, until cancelled. `write` blocks until the reader has taken it, and may raise `OSError`."""
+    while True:
+        collector.moved.clear()
+        lines, last = await collector.store.write(_read)
+        if not lines:
+            await collector.moved.wait()
+            continue
+        await asyncio.to_thread(write, b"".join(lines))
+        await collector.store.write(lambda connection, last=last: _keep(connection, last))  # type: ignore[misc]
+
+
+def _read(connection: sqlite3.Connection) -> tuple[list[bytes], int]:
+    (after,) = connection.execute("SELECT value FROM meta WHERE key = 'handed_on'").fetchone()
+    rows = connection.execute(
+        "SELECT number, site, journal, seq, hash, raw FROM events WHERE number > ? ORDER BY number LIMIT ?",
+        (int(after), LINES),
+    ).fetchall()
+    return [_line(*row) for row in rows], rows[-1][0] if rows else int(after)
+
+
+def _line(number: int, site: str, journal: str, seq: int, digest: str, raw: bytes) -> bytes:
+    head = {"number": number, "site": site, "journal": journal, "seq": seq, "hash": digest}
+    return json.dumps(head)[:-1].encode() + b', "event": ' + raw + b"}\n"
+
+
+def _keep(connection: sqlite3.Connection, last: int) -> None:
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'handed_on'", (str(last),))

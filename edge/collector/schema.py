@@ -1,0 +1,90 @@
+"""The collector's tables. Read by `edge collect status`, so it imports next to nothing.
+
+`events` is the copy of every site's journal. What a table means is in docs/collector.md, for whoever reads it with
+other tools or writes a collector of his own.
+"""
+
+from __future__ import annotations
+
+#: The database in the collector's `state_dir`.
+FILE_NAME = "collector.sqlite"
+
+#: Raised when a table changes its meaning.
+FORMAT = "1"
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+-- One row for each journal that a site has had; the newest of a site has the highest number. seq, hash: the newest
+-- event that is here. applied_at: when it came, RFC 3339 in UTC.
+CREATE TABLE journals (
+    number INTEGER PRIMARY KEY,
+    site TEXT NOT NULL,
+    journal TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    first_at TEXT NOT NULL,
+    applied_at TEXT NOT NULL,
+    UNIQUE (site, journal)
+) STRICT;
+
+-- number: the order in which the events came here; they are never changed and never removed.
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY,
+    site TEXT NOT NULL,
+    journal TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    job_id TEXT,
+    machine TEXT,
+    at_wall TEXT NOT NULL,
+    raw BLOB NOT NULL,
+    UNIQUE (site, journal, seq)
+) STRICT;
+
+-- Batches that came before their turn, and pieces of events whose other pieces have not come. Bounded.
+CREATE TABLE parked (
+    site TEXT NOT NULL,
+    journal TEXT NOT NULL,
+    first_seq INTEGER NOT NULL,
+    piece INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    payload BLOB NOT NULL,
+    PRIMARY KEY (site, journal, first_seq, piece)
+) STRICT;
+
+-- Runs that have no end, and runs whose end is unknown and unresolved: a fold over the events.
+CREATE TABLE runs (
+    site TEXT NOT NULL,
+    journal TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    job_id TEXT,
+    machine TEXT,
+    began_at TEXT,
+    state TEXT NOT NULL,
+    PRIMARY KEY (site, journal, run_id)
+) STRICT, WITHOUT ROWID;
+
+-- What a site says of itself, unproven: the newest of its topics `link` and `state`.
+CREATE TABLE sites (
+    site TEXT PRIMARY KEY,
+    link TEXT,
+    link_at TEXT,
+    state TEXT,
+    state_at TEXT
+) STRICT, WITHOUT ROWID;
+
+-- What must not happen and did, once for each site, journal and kind. cleared_at: when a person has seen it.
+CREATE TABLE alarms (
+    site TEXT NOT NULL,
+    journal TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    text TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    first_at TEXT NOT NULL,
+    last_at TEXT NOT NULL,
+    cleared_at TEXT,
+    PRIMARY KEY (site, journal, kind)
+) STRICT, WITHOUT ROWID;
+"""

@@ -1,0 +1,72 @@
+"""The collector as a process: connected again and again, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edge.collector.collector import Collector, Keys
+from edge.collector.ndjson import hand_on
+from edge.uplink.port import Uplink, UplinkError
+
+PAUSE_S = 0.5
+PAUSE_MAX_S = 30.0
+
+log = logging.getLogger("edge.collector")
+
+Connect = Callable[[], contextlib.AbstractAsyncContextManager[Uplink]]
+
+
+async def run(
+    path: Path, sites: Keys, key: Ed25519PrivateKey, connect: Connect, write: Callable[[bytes], None] | None
+) -> None:
+    """Serve until SIGTERM or SIGINT. With `write`, each applied event goes there as a line.
+
+    Raises:
+        JournalError: the database cannot be used.
+        OSError: `write` failed.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with Collector.open(path, sites, key) as collector:
+        work = [asyncio.create_task(_keep_serving(collector, connect), name="collector: receive")]
+        if write is not None:
+            work.append(asyncio.create_task(hand_on(collector, write), name="collector: hand on"))
+        work.append(asyncio.create_task(_until(stop), name="signals"))
+        try:
+            await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.wait(work)
+        for task in work:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+async def _keep_serving(collector: Collector, connect: Connect) -> None:
+    failures, told = 0, ""
+    while True:
+        try:
+            async with connect() as uplink:
+                log.info("connected")
+                failures, told = 0, ""
+                await collector.serve(uplink)
+        except UplinkError as error:
+            if str(error) != told:
+                log.error("%s", error)
+            told = str(error)
+        failures += 1
+        await asyncio.sleep(random.uniform(0.0, min(PAUSE_MAX_S, PAUSE_S * 2**failures)))

@@ -1,0 +1,137 @@
+"""What `edge collect status` says, read from the database alone: with the collector alive or dead.
+
+What is proven (events, runs) comes from the events; what a site says of itself (link, state) is shown with its age.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edge.collector import schema
+from edge.errors import EdgeError, NoJournalError
+
+FINE, ATTENTION, UNSAFE = 0, 1, 2
+
+GENTLE = frozenset({"new_journal"})
+"""Kinds of alarms that want a person, and are no attack and no fault."""
+
+
+@contextlib.contextmanager
+def opened(state_dir: Path, mode: str = "ro") -> Iterator[sqlite3.Connection]:
+    """The collector's database.
+
+    Raises:
+        NoJournalError: there is none.
+        EdgeError: it cannot be read, or is of another format.
+    """
+    path = state_dir / schema.FILE_NAME
+    if not path.exists():
+        raise NoJournalError(f"{path} is not there: the collector has not run yet; start it with `edge collect`")
+    try:
+        address = f"{path.absolute().as_uri()}?mode={mode}"
+        with contextlib.closing(sqlite3.connect(address, uri=True, isolation_level=None, timeout=5)) as connection:
+            found = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+            if found != (schema.FORMAT,):
+                raise EdgeError(f"{path} has format {found and found[0]}; this edge reads format {schema.FORMAT}")
+            yield connection
+    except sqlite3.Error as error:
+        raise EdgeError(f"{path} cannot be used: {error}") from error
+
+
+def document(connection: sqlite3.Connection, configured: list[str]) -> dict[str, Any]:
+    """All sites at a glance; the shape is in docs/json.md. `configured` are those of collector.toml."""
+    connection.execute("BEGIN")
+    known = {site for (site,) in connection.execute("SELECT site FROM journals UNION SELECT site FROM sites")}
+    sites = [_site(connection, site) for site in sorted(known | set(configured))]
+    alarms = _rows(connection, "SELECT * FROM alarms WHERE cleared_at IS NULL ORDER BY last_at DESC")
+    (events,) = connection.execute("SELECT count(*) FROM events").fetchone()
+    (handed_on,) = connection.execute("SELECT value FROM meta WHERE key = 'handed_on'").fetchone()
+    connection.execute("ROLLBACK")
+    urgent = any(alarm["kind"] not in GENTLE for alarm in alarms)
+    level = UNSAFE if urgent else ATTENTION if alarms or any(site["attention"] for site in sites) else FINE
+    return {"level": level, "sites": sites, "alarms": alarms, "events": events, "handed_on": int(handed_on)}
+
+
+def clear(connection: sqlite3.Connection, now: str) -> int:
+    """A person has seen all alarms; how many there were. What happens again raises them again."""
+    return connection.execute("UPDATE alarms SET cleared_at = ? WHERE cleared_at IS NULL", (now,)).rowcount
+
+
+def _site(connection: sqlite3.Connection, site: str) -> dict[str, Any]:
+    journals = _rows(connection, "SELECT * FROM journals WHERE site = ? ORDER BY number DESC", site)
+    told = _rows(connection, "SELECT * FROM sites WHERE site = ?", site)
+    parked = connection.execute("SELECT count(*) FROM parked WHERE site = ?", (site,)).fetchone()[0]
+    runs = dict(
+        connection.execute(
+            "SELECT state, count(*) FROM runs WHERE site = ? AND journal = ? GROUP BY state",
+            (site, journals[0]["journal"] if journals else ""),
+        ).fetchall()
+    )
+    newest = journals[0] if journals else None
+    link = json.loads(told[0]["link"] or "{}") if told else {}
+    state = json.loads(told[0]["state"] or "{}") if told else {}
+    online = link.get("online") if isinstance(link.get("online"), bool) else None
+    found = {
+        "site": site,
+        "online": online,
+        "link_at": told[0]["link_at"] if told else None,
+        "journal": newest and newest["journal"],
+        "journals": len(journals),
+        "seq": newest["seq"] if newest else 0,
+        "hash": newest and newest["hash"],
+        "applied_at": newest and newest["applied_at"],
+        "state_at": told[0]["state_at"] if told else None,
+        "backlog": _backlog(state, newest),
+        "parked": parked,
+        "running": runs.get("running", 0),
+        "unknown": runs.get("unknown", 0),
+        "capacity": _capacity(state),
+    }
+    return {**found, "attention": _attention(found, state)}
+
+
+def _backlog(state: Mapping[str, Any], newest: Mapping[str, Any] | None) -> int | None:
+    """How many events the site had, when it last spoke, that are not here; None if it has not said."""
+    last_seq = state.get("last_seq")
+    if not isinstance(last_seq, int):
+        return None
+    return max(0, last_seq - (newest["seq"] if newest and newest["journal"] == state.get("journal") else 0))
+
+
+def _capacity(state: Mapping[str, Any]) -> dict[str, list[int]]:
+    """For each process: free machines, and all of them."""
+    told = state.get("capacity")
+    return {
+        str(process): [int(of["free"]), int(of["machines"])]
+        for process, of in (told.items() if isinstance(told, dict) else ())
+        if isinstance(of, dict) and isinstance(of.get("free"), int) and isinstance(of.get("machines"), int)
+    }
+
+
+def _attention(found: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
+    """What of a site wants a person, in words."""
+    words = []
+    if found["journal"] is None:
+        words.append("has not reported yet")
+    elif found["online"] is False:
+        words.append("is offline")
+    if found["unknown"]:
+        words.append(f"{found['unknown']} of its runs ended in doubt")
+    if found["parked"]:
+        words.append("events are missing; they were asked for")
+    told = state.get("attention")
+    kinds = sorted({str(kind) for kind in told}) if isinstance(told, list) else []
+    if kinds:
+        words.append(f"says itself: {', '.join(kinds)}")
+    return words
+
+
+def _rows(connection: sqlite3.Connection, query: str, *values: object) -> list[dict[str, Any]]:
+    cursor = connection.execute(query, values)
+    columns = [column[0] for column in cursor.description]
+    return [dict(zip(columns, row, strict=True)) for row in cursor]

@@ -1,0 +1,88 @@
+"""The tables `[uplink]` and `[metrics]` of site.toml."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edge.errors import ConfigError
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+"""Registered with IANA for MQTT, and for MQTT over TLS."""
+
+RIGHT = "write mqtts://HOST or mqtts://HOST:PORT"
+
+
+class UplinkTable(BaseModel):
+    """``[uplink]``. Paths are relative to the file; without `ca`, the host's own authorities count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Annotated[Literal["mqtt"], Field(examples=["mqtt"])]
+    url: Annotated[str, Field(examples=["mqtts://broker.acme:8883"])]
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @property
+    def host(self) -> str:
+        """The broker's name or address."""
+        return self._split.hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The broker's port."""
+        return self._split.port or PORTS[self._split.scheme]
+
+    @property
+    def tls(self) -> bool:
+        """Whether TLS is spoken."""
+        return self._split.scheme == "mqtts"
+
+    @property
+    def _split(self) -> SplitResult:
+        return urlsplit(self.url)
+
+    def checked(self, file: Path) -> UplinkTable:
+        """The same with absolute paths. Raises `ConfigError`; the files are looked at by `edge.uplink.tls`."""
+        _check_url(self.url, file)
+        if not self.tls and (self.ca or self.certificate or self.key):
+            raise ConfigError(file, "uplink.url", f"is {self.url}, which speaks no TLS", "with certificates, " + RIGHT)
+        if (self.certificate is None) != (self.key is None):
+            missing, there = ("key", "certificate") if self.key is None else ("certificate", "key")
+            raise ConfigError(file, f"uplink.{missing}", "is missing", f"it belongs to uplink.{there}")
+        paths = {"ca": self.ca, "certificate": self.certificate, "key": self.key}
+        here = {name: (file.parent / path).absolute() for name, path in paths.items() if path is not None}
+        return self.model_copy(update=here)
+
+
+class MetricsTable(BaseModel):
+    """``[metrics]``: `port` is on 127.0.0.1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    port: Annotated[int, Field(ge=1, le=65535, examples=[9464])]
+
+
+def _check_url(url: str, file: Path) -> None:
+    try:
+        split = urlsplit(url)
+        known, host, _ = split.scheme in PORTS, split.hostname, split.port
+    except ValueError as error:
+        raise ConfigError(file, "uplink.url", f"is {url!r}: {error}", RIGHT) from error
+    if not known or not host or split.path.strip("/") or split.query or split.fragment or split.username is not None:
+        raise ConfigError(file, "uplink.url", f"is {url!r}", RIGHT)
+    if split.scheme == "mqtt" and not _is_loopback(host):
+        problem = f"is {url}: anybody on the way could read and keep back what is sent"
+        raise ConfigError(file, "uplink.url", problem, RIGHT + "; mqtt:// is for a broker on this very host")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,66 @@
+"""The journal's tail, as the outbox asks for it: read in pieces, and how far the centre has it.
+
+`uplink` (in `edge.schema`) is no fold over events: what the centre has is nothing that happened here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edge.chain import EMPTY, Head, Row
+from edge.errors import BatchError
+from edge.journal import Transaction, head
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the collector has acknowledged, and when by its clock.
+
+    `behind` says why this journal is not the one that the collector knows; empty if it is.
+    """
+
+    acked: Head = EMPTY
+    at: str | None = None
+    behind: str = ""
+
+
+def read_mark(transaction: Transaction) -> Mark:
+    """The mark that was written last."""
+    row = transaction.connection.execute("SELECT seq, hash, at, behind FROM uplink").fetchone()
+    return Mark() if row is None else Mark(Head(row[0], row[1]), row[2], row[3])
+
+
+def write_mark(transaction: Transaction, mark: Mark) -> None:
+    """Keep the mark."""
+    row = (mark.acked.seq, mark.acked.hash, mark.at, mark.behind)
+    transaction.connection.execute("INSERT OR REPLACE INTO uplink VALUES (1, ?, ?, ?, ?)", row)
+
+
+def newest(transaction: Transaction) -> Head:
+    """The newest event."""
+    return head(transaction.connection)
+
+
+def at(transaction: Transaction, seq: int) -> Head | None:
+    """The event with this number; `EMPTY` for 0, None if there is none."""
+    if seq == 0:
+        return EMPTY
+    row = transaction.connection.execute("SELECT seq, hash FROM events WHERE seq = ?", (seq,)).fetchone()
+    return None if row is None else Head(*row)
+
+
+def rows(transaction: Transaction, first_seq: int) -> Iterator[Row]:
+    """The events from `first_seq` on, one by one: no more is read than is asked for.
+
+    Raises:
+        BatchError: one is missing.
+    """
+    found: sqlite3.Cursor = transaction.connection.execute(
+        "SELECT seq, hash, raw FROM events WHERE seq >= ? ORDER BY seq", (first_seq,)
+    )
+    for due, (seq, digest, raw) in enumerate(found, first_seq):
+        if seq != due:
+            raise BatchError(f"event {due} is not in the journal, so event {seq} cannot be sent")
+        yield Row(seq, digest, raw)

@@ -1,0 +1,364 @@
+"""The collector: each event once, in order; what is hostile or does not fit is refused and alarmed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge import batch
+from edge.chain import EMPTY
+from edge.collector import ledger, views
+from edge.collector.collector import Collector
+from edge.collector.ndjson import hand_on
+from edge.errors import JournalError
+from edge.trust import PayloadType, sign
+from edge.trust.envelope import parse
+from edge.uplink.port import Message, Trouble, UplinkError
+from edge.uplink.topics import What, topic
+from tests import second_verifier
+from tests.helpers.reporting import (
+    AT,
+    ROOT,
+    SITE,
+    SITE_KEY,
+    alarms_of,
+    collecting,
+    copy_of,
+    events_of,
+    fact,
+    reporting,
+)
+from tests.helpers.trust import private_key
+from tests.journal_kit import accepted, began, ended, resolved
+
+OUT = topic(SITE, What.OUT)
+DEADLINE_S = 30.0
+
+
+async def envelopes(folder: Path, *sizes: int) -> tuple[str, list[bytes], list[tuple[int, str, bytes]]]:
+    """A journal with an event of each size, as batches of one event; its id and its events."""
+    folder.mkdir(exist_ok=True)
+    async with reporting(folder, max_bytes=2048) as (journal, outbox):
+        raws = []
+        for size in sizes:
+            await journal.record([fact("x" * size)])
+            outbox._window.next_seq = journal.last_seq
+            raws += await outbox.next(0.0)
+            outbox._window._flights.clear()
+        return journal.ident, raws, await events_of(journal)
+
+
+async def answer(collector: Collector, raw: bytes, where: str = OUT) -> batch.Ack | None:
+    found = await collector.take(where, raw)
+    if found is None:
+        return None
+    assert found[0] == topic(SITE, What.ACK)
+    return batch.open_ack(found[1], ROOT)
+
+
+def head(ack: batch.Ack | None) -> tuple[int, bool]:
+    assert ack is not None
+    return ack.seq, ack.resend
+
+
+async def test_events_are_applied_once_and_acknowledged_each_time(tmp_path: Path) -> None:
+    ident, (first, second), events = await envelopes(tmp_path / "site", 1, 2)
+    async with collecting(tmp_path) as collector:
+        assert head(await answer(collector, first)) == (1, False)
+        for _ in range(2):
+            ack = await answer(collector, second)
+            assert head(ack) == (2, False)
+            assert ack is not None
+            assert (ack.journal, ack.hash, ack.at) == (ident, events[1][1], AT)
+        assert head(await answer(collector, first)) == (2, False)
+        assert await copy_of(collector, ident) == events
+        assert await alarms_of(collector) == {}
+
+
+async def test_what_comes_before_its_turn_is_parked_and_the_rest_is_asked_for(tmp_path: Path) -> None:
+    ident, raws, events = await envelopes(tmp_path / "site", 1, 2, 3, 4000)
+    assert len(raws) > 5, "the last event came in pieces"
+    async with collecting(tmp_path) as collector:
+        for raw in reversed(raws[1:]):
+            assert head(await answer(collector, raw)) == (0, True)
+        assert head(await answer(collector, raws[0])) == (4, False)
+        assert await copy_of(collector, ident) == events
+        (left,) = await collector.store.write(lambda c: c.execute("SELECT count(*) FROM parked").fetchone())
+        assert left == 0
+
+
+async def test_pieces_are_joined_and_a_missing_one_is_waited_for(tmp_path: Path) -> None:
+    ident, raws, events = await envelopes(tmp_path / "site", 4000)
+    async with collecting(tmp_path) as collector:
+        for raw in raws[1:]:
+            assert await answer(collector, raw) is None
+        assert head(await answer(collector, raws[0])) == (1, False)
+        assert head(await answer(collector, raws[1])) == (1, False), "a repeat"
+        assert await copy_of(collector, ident) == events
+
+
+async def test_pieces_whose_whole_is_no_event_are_forgotten_and_alarmed(tmp_path: Path) -> None:
+    _, raws, _ = await envelopes(tmp_path / "site", 4000)
+    payload = json.loads(parse(raws[-1]).payload)
+    bad = sign(PayloadType.BATCH, json.dumps(payload | {"events": ["?"]}).encode(), [SITE_KEY])
+    async with collecting(tmp_path) as collector:
+        for raw in raws[:-1]:
+            assert await answer(collector, raw) is None
+        assert await answer(collector, bad) is None
+        assert "event 1 of the batch" in (await alarms_of(collector))["broken"][0]
+        for raw in raws:
+            await answer(collector, raw)
+        (count,) = await collector.store.write(lambda c: c.execute("SELECT count(*) FROM events").fetchone())
+        assert count == 1
+
+
+async def test_parking_is_bounded_and_what_is_nearest_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "PARKED_MAX_BYTES", 6000)
+    ident, raws, events = await envelopes(tmp_path / "site", *[1000] * 9)
+    async with collecting(tmp_path) as collector:
+        for raw in reversed(raws[1:]):
+            await answer(collector, raw)
+        (held,) = await collector.store.write(lambda c: c.execute("SELECT sum(length(payload)) FROM parked").fetchone())
+        assert held <= 6000
+        seq, missing = head(await answer(collector, raws[0]))
+        assert seq > 1
+        assert not missing
+        for raw in raws:
+            await answer(collector, raw)
+        assert await copy_of(collector, ident) == events
+
+
+def forged(raw: bytes) -> bytes:
+    return sign(PayloadType.BATCH, parse(raw).payload, [private_key("mallory")])
+
+
+def foreign(raw: bytes) -> bytes:
+    return sign(PayloadType.BATCH, parse(raw).payload.replace(b'"berlin-1"', b'"paris-1"'), [SITE_KEY])
+
+
+def cut(raw: bytes) -> bytes:
+    return raw[: len(raw) // 2]
+
+
+def changed(raw: bytes) -> bytes:
+    document = json.loads(raw)
+    document["payload"] = document["payload"].replace("A", "B", 1)
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize("hostile", [forged, foreign, cut, changed])
+async def test_a_hostile_batch_is_refused_and_alarmed(tmp_path: Path, hostile: Any) -> None:
+    ident, (first, second), events = await envelopes(tmp_path / "site", 1, 2)
+    async with collecting(tmp_path) as collector:
+        await answer(collector, first)
+        for _ in range(3):
+            assert await answer(collector, hostile(second)) is None
+        ((kind, (text, count)),) = (await alarms_of(collector)).items()
+        assert (kind, count) == ("refused", 3)
+        assert text
+        assert await copy_of(collector, ident) == events[:1]
+        assert head(await answer(collector, second)) == (2, False)
+
+
+async def test_a_batch_in_another_order_is_signed_nonsense(tmp_path: Path) -> None:
+    _, (first, second), _ = await envelopes(tmp_path / "site", 1, 2)
+    one, two = (json.loads(parse(raw).payload) for raw in (first, second))
+    mixed = one | {"last_seq": 2, "hash": two["hash"], "events": [two["events"][0], one["events"][0]]}
+    raw = sign(PayloadType.BATCH, json.dumps(mixed).encode(), [SITE_KEY])
+    async with collecting(tmp_path) as collector:
+        assert head(await answer(collector, raw)) == (0, False)
+        assert "event 1 of the batch: its seq is 2" in (await alarms_of(collector))["broken"][0]
+        assert second_verifier.verify_batch(raw) == (0, "event 1: own number")
+
+
+async def test_another_history_is_a_fork(tmp_path: Path) -> None:
+    ident, raws, events = await envelopes(tmp_path / "site", 1, 2, 3)
+    async with collecting(tmp_path) as collector:
+        for raw in raws:
+            await answer(collector, raw)
+        # The same journal, put back to event 1, and gone on otherwise.
+        row, head_1 = batch.Row(*events[0]), batch.Head(events[0][0], events[0][1])
+        other = json.loads(events[1][2])
+        for seq, before in ((2, head_1), (3, batch.Head(2, "ab" * 32))):
+            raw = json.dumps(other | {"seq": seq, "prev_hash": before.hash, "actor": "x"}).encode()
+            made = batch.Row(seq, batch.chain.digest(raw), raw)
+            payload = batch.pack(SITE, ident, before, [made]).payloads[0]
+            assert head(await answer(collector, sign(PayloadType.BATCH, payload, [SITE_KEY]))) == (3, False)
+        pieces = batch.pack(SITE, ident, head_1, [batch.Row(2, "cd" * 32, b"x" * 3000)], max_bytes=2048).payloads
+        await answer(collector, sign(PayloadType.BATCH, pieces[0], [SITE_KEY]))
+        whole = batch.pack(SITE, ident, EMPTY, [row]).payloads[0]
+        assert head(await answer(collector, sign(PayloadType.BATCH, whole, [SITE_KEY]))) == (3, False)
+        text, count = (await alarms_of(collector))["fork"]
+        assert count == 3
+        assert "event 2 is here with the hash" in text
+        assert await copy_of(collector, ident) == events
+
+
+async def test_a_parked_batch_that_does_not_fit_is_a_fork_and_forgotten(tmp_path: Path) -> None:
+    ident, (first, second), events = await envelopes(tmp_path / "site", 1, 2)
+    raw = json.dumps(json.loads(events[1][2]) | {"prev_hash": "ab" * 32}).encode()
+    made = batch.Row(2, batch.chain.digest(raw), raw)
+    payload = batch.pack(SITE, ident, batch.Head(1, "ab" * 32), [made]).payloads[0]
+    async with collecting(tmp_path) as collector:
+        assert head(await answer(collector, sign(PayloadType.BATCH, payload, [SITE_KEY]))) == (0, True)
+        assert head(await answer(collector, first)) == (1, False)
+        assert "fork" in await alarms_of(collector)
+        assert head(await answer(collector, second)) == (2, False)
+        assert await copy_of(collector, ident) == events
+
+
+async def test_unknown_sites_raise_one_alarm_however_many_they_are(tmp_path: Path) -> None:
+    _, (first,), _ = await envelopes(tmp_path / "site", 1)
+    async with collecting(tmp_path) as collector:
+        for number in range(5):
+            assert await collector.take(topic(f"site-{number}", What.OUT), first) is None
+        assert await collector.take("something/else", first) is None
+        assert await collector.take(topic(SITE, What.TELEMETRY), b"{}") is None
+        assert (await alarms_of(collector))["unknown_site"][1] == 5
+        (count,) = await collector.store.write(lambda c: c.execute("SELECT count(*) FROM alarms").fetchone())
+        assert count == 1
+
+
+async def test_a_new_journal_of_a_known_site_is_told_and_the_old_one_kept(tmp_path: Path) -> None:
+    old, raws, events = await envelopes(tmp_path / "old", 1, 2)
+    new, more, later = await envelopes(tmp_path / "new", 3)
+    async with collecting(tmp_path) as collector:
+        for raw in (*raws, *more):
+            await answer(collector, raw)
+        assert await copy_of(collector, old) == events
+        assert await copy_of(collector, new) == later
+        assert old in (await alarms_of(collector))["new_journal"][0]
+        assert [batch.open_ack(raw, ROOT).journal for _, raw in await collector.positions()] == [new]
+    with views.opened(tmp_path) as connection:
+        found = views.document(connection, [SITE, "paris-1"])
+    assert found["level"] == views.ATTENTION
+    berlin, paris = found["sites"]
+    assert (berlin["journal"], berlin["journals"], berlin["seq"]) == (new, 2, 1)
+    assert paris["attention"] == ["has not reported yet"]
+
+
+async def test_runs_are_counted_from_the_events(tmp_path: Path) -> None:
+    async with reporting(tmp_path) as (journal, outbox), collecting(tmp_path) as collector:
+
+        async def report(*drafts: Any) -> tuple[int, int]:
+            await journal.record(list(drafts))
+            for raw in await outbox.next(0.0):
+                found = await collector.take(OUT, raw)
+                assert found is not None
+                await outbox.take_ack(found[1], 0.0)
+            with views.opened(tmp_path) as connection:
+                (site,) = views.document(connection, [SITE])["sites"]
+            return site["running"], site["unknown"]
+
+        assert await report(accepted(), began()) == (1, 0)
+        assert await report(ended("run-1", "UNKNOWN")) == (0, 1)
+        assert await report(resolved("run-1", "good")) == (0, 0)
+
+
+async def test_what_a_site_says_of_itself_is_shown(tmp_path: Path) -> None:
+    state = {
+        "journal": "0" * 32,
+        "last_seq": 7,
+        "capacity": {"fdm": {"machines": 2, "online": 2, "free": 1}, "mill": "?"},
+        "attention": ["needs_clearing"],
+    }
+    async with collecting(tmp_path) as collector:
+        for raw in (sign(PayloadType.STATE, json.dumps(state).encode(), [SITE_KEY]), b"{}"):
+            assert await collector.take(topic(SITE, What.STATE), raw) is None
+        assert await collector.take(topic(SITE, What.LINK), b'{"online": false}') is None
+        assert (await alarms_of(collector))["refused"][1] == 1, "a state that nobody has signed"
+    with views.opened(tmp_path, "rw") as connection:
+        found = views.document(connection, [SITE])
+        assert found["level"] == views.UNSAFE
+        assert views.clear(connection, "2026-11-21T12:00:00Z") == 1
+        assert views.document(connection, [SITE])["level"] == views.ATTENTION
+    (site,) = found["sites"]
+    assert (site["online"], site["backlog"], site["capacity"]) == (False, 7, {"fdm": [1, 2]})
+    assert site["attention"] == ["has not reported yet", "says itself: needs_clearing"]
+
+
+async def test_another_database_is_refused(tmp_path: Path) -> None:
+    async with reporting(tmp_path):
+        pass
+    (tmp_path / "journal.sqlite").rename(tmp_path / "collector.sqlite")
+    with pytest.raises(JournalError, match="has format 2"):
+        async with collecting(tmp_path):
+            pass
+
+
+class Came:
+    """A message of a test."""
+
+    def __init__(self, topic: str, payload: bytes) -> None:
+        self.topic, self.payload, self.acked = topic, payload, False
+
+    async def ack(self) -> None:
+        self.acked = True
+
+
+class Line:
+    """A connection on which some messages come; then it is lost."""
+
+    def __init__(self, *came: Came) -> None:
+        self.came, self.published = came, list[tuple[str, bytes]]()
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self.published.append((topic, payload))
+
+    async def messages(self) -> AsyncIterator[Message]:
+        for message in self.came:
+            yield message
+        raise UplinkError(Trouble.LOST, "the connection was lost")
+
+
+async def test_a_connection_begins_with_what_is_here_and_each_message_is_answered_and_taken(tmp_path: Path) -> None:
+    _, (first, second), _ = await envelopes(tmp_path / "site", 1, 2)
+    async with collecting(tmp_path) as collector:
+        await answer(collector, first)
+        line = Line(Came(OUT, second), Came("nothing", b"?"))
+        with pytest.raises(UplinkError):
+            await collector.serve(line)
+    assert [head(batch.open_ack(raw, ROOT)) for _, raw in line.published] == [(1, True), (2, False)]
+    assert all(message.acked for message in line.came)
+
+
+async def test_events_are_handed_on_and_after_a_crash_from_where_it_was(tmp_path: Path) -> None:
+    ident, raws, events = await envelopes(tmp_path / "site", 1, 2, 3)
+    lines: list[bytes] = []
+    async with asyncio.timeout(DEADLINE_S), collecting(tmp_path) as collector:
+        for raw in raws[:2]:
+            await answer(collector, raw)
+
+        def fail(_: bytes) -> None:
+            raise BrokenPipeError
+
+        with pytest.raises(BrokenPipeError):
+            await hand_on(collector, fail)
+        arrived = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def write(found: bytes) -> None:
+            lines.extend(found.splitlines())
+            loop.call_soon_threadsafe(arrived.set)
+
+        task = asyncio.create_task(hand_on(collector, write), name="test: hand on")
+        try:
+            await arrived.wait()
+            arrived.clear()
+            await answer(collector, raws[2])
+            await arrived.wait()
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    assert [line.split(b', "event": ', 1)[1][:-1] for line in lines] == [raw for _, _, raw in events]
+    found = [json.loads(line) for line in lines]
+    assert [(one["number"], one["site"], one["journal"], one["seq"], one["hash"]) for one in found] == [
+        (seq, SITE, ident, seq, digest) for seq, digest, _ in events
+    ]

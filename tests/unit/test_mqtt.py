@@ -1,0 +1,242 @@
+"""The uplink against a broker that says exactly what is wanted: every reason code has its own words."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from edge.uplink import mqtt
+from edge.uplink.mqtt import IN_FLIGHT, Broker, Will, connect
+from edge.uplink.port import Trouble, UplinkError
+from edge.uplink.tls import TlsFiles
+from tests.helpers.certificates import Authority
+from tests.helpers.mqtt_peer import MAXIMUM_PACKET_SIZE, RECEIVE_MAXIMUM, RETAIN_AVAILABLE, Peer
+
+IN, OUT, LINK = "mf/v1/berlin-1/in", "mf/v1/berlin-1/out", "mf/v1/berlin-1/link"
+DEADLINE_S = 20.0
+
+
+async def trouble_with(broker: Broker) -> UplinkError:
+    with pytest.raises(UplinkError) as raised:
+        async with connect(broker, "berlin-1", [IN]):
+            pass
+    assert "\n" not in str(raised.value)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("code", "trouble"),
+    [
+        (0x80, Trouble.NOT_TAKEN),
+        (0x87, Trouble.DENIED),
+        (0x90, Trouble.NOT_TAKEN),
+        (0x97, Trouble.FULL),
+        (0x99, Trouble.NOT_TAKEN),
+    ],
+)
+async def test_a_message_that_the_broker_refuses_is_an_error_and_the_connection_goes_on(
+    code: int, trouble: Trouble
+) -> None:
+    async with Peer() as peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
+        peer.puback = code
+        with pytest.raises(UplinkError) as raised:
+            await uplink.publish(OUT, b"batch")
+        assert (raised.value.trouble, raised.value.ends_the_connection) == (trouble, False)
+        assert OUT in str(raised.value)
+        peer.puback = 0x10  # no matching subscribers: taken all the same
+        await uplink.publish(OUT, b"batch")
+
+
+async def test_nobody_is_told_that_a_message_was_taken_before_it_was() -> None:
+    async with Peer() as peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
+        peer.puback = None
+        sending = asyncio.create_task(uplink.publish(OUT, b"batch"), name="publish")
+        async with asyncio.timeout(DEADLINE_S):
+            while not peer.published:
+                peer.seen.clear()
+                await peer.seen.wait()
+        assert not sending.done()
+        peer.hang_up()
+        with pytest.raises(UplinkError) as raised:
+            await sending
+        assert raised.value.trouble is Trouble.LOST
+
+
+async def test_a_broker_that_takes_a_message_for_ever_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "TAKEN_S", 0.05)
+    async with Peer() as peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
+        peer.puback = None
+        with pytest.raises(UplinkError) as raised:
+            await uplink.publish(OUT, b"batch")
+    assert raised.value.ends_the_connection
+    assert "did not take a message" in str(raised.value)
+
+
+async def test_what_the_broker_has_said_of_itself_binds_the_site() -> None:
+    async with Peer() as peer:
+        limit = bytes([MAXIMUM_PACKET_SIZE]) + (1000).to_bytes(4, "big")
+        peer.properties = limit + bytes([RECEIVE_MAXIMUM, 0, 2, RETAIN_AVAILABLE, 0])
+        async with connect(peer.broker, "berlin-1", [IN]) as uplink:
+            for payload, retain, trouble in ((bytes(1000), False, Trouble.TOO_LARGE), (b"", True, Trouble.DENIED)):
+                with pytest.raises(UplinkError) as raised:
+                    await uplink.publish(OUT, payload, retain=retain)
+                assert raised.value.trouble is trouble
+            assert peer.published == []
+            peer.puback = None
+            sending = [asyncio.create_task(uplink.publish(OUT, b"%d" % n), name=f"publish {n}") for n in range(5)]
+            async with asyncio.timeout(DEADLINE_S):
+                while len(peer.published) < 2:
+                    peer.seen.clear()
+                    await peer.seen.wait()
+            assert len(peer.published) == 2 < IN_FLIGHT
+            peer.hang_up()
+            done = await asyncio.gather(*sending, return_exceptions=True)
+            assert all(isinstance(error, UplinkError) for error in done)
+
+
+async def test_a_message_is_acknowledged_by_whoever_took_it_and_not_before() -> None:
+    async with Peer() as peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
+        peer.send(IN, b"first", mid=7)
+        peer.send(IN, b"second", mid=8)
+        messages = uplink.messages()
+        async with asyncio.timeout(DEADLINE_S):
+            first, second = await anext(messages), await anext(messages)
+        await messages.aclose()
+        assert [first.payload, second.payload] == [b"first", b"second"]
+        await second.ack()
+        await peer.until(1, peer.acked)
+        await first.ack()
+        await peer.until(2, peer.acked)
+        assert peer.acked == [8, 7]
+
+
+async def test_an_acknowledgement_on_a_lost_connection_goes_nowhere() -> None:
+    async with Peer() as peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
+        peer.send(IN, b"order", mid=7)
+        messages = uplink.messages()
+        message = await anext(messages)
+        peer.hang_up()
+        with pytest.raises(UplinkError):
+            await anext(messages)
+        await message.ack()
+        assert peer.acked == []
+
+
+async def test_what_comes_at_qos_0_takes_no_room_from_what_must_not_be_lost() -> None:
+    async with Peer() as peer, connect(peer.broker, "berlin-1", [IN], receive_maximum=4) as uplink:
+        for number in range(100):
+            peer.send(IN, b"%d" % number, mid=0, qos=0)
+        peer.send(IN, b"order", mid=1)
+        async with asyncio.timeout(DEADLINE_S):
+            async for message in uplink.messages():
+                await message.ack()
+                if message.payload == b"order":
+                    break
+        await peer.until(1, peer.acked)
+        assert uplink.dropped > 0
+
+
+async def test_a_broker_that_sends_more_than_was_allowed_is_left() -> None:
+    async with Peer() as peer, connect(peer.broker, "berlin-1", [IN], receive_maximum=2) as uplink:
+        for number in range(1, 100):
+            peer.send(IN, b"order", mid=number)
+        assert "more at once" in str(await uplink.lost())
+
+
+@pytest.mark.parametrize(
+    ("code", "trouble"), [(0x8E, Trouble.TAKEN_OVER), (0x95, Trouble.LOST), (0x8B, Trouble.LOST), (None, Trouble.LOST)]
+)
+async def test_the_end_of_a_connection_says_why(code: int | None, trouble: Trouble) -> None:
+    async with Peer() as peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
+        peer.hang_up(code)
+        error = await uplink.lost()
+        assert error.trouble is trouble
+        assert error.ends_the_connection
+
+
+@pytest.mark.parametrize("code", [0x87, 0x86, 0x97, 0x88])
+async def test_a_site_that_is_not_let_in_is_told_why(code: int) -> None:
+    async with Peer() as peer:
+        peer.connack = code
+        assert (await trouble_with(peer.broker)).trouble is Trouble.REFUSED
+
+
+async def test_a_site_that_may_not_listen_is_told_so() -> None:
+    async with Peer() as peer:
+        peer.suback = 0x87
+        error = await trouble_with(peer.broker)
+        assert error.trouble is Trouble.REFUSED
+        assert IN in str(error)
+
+
+async def test_who_hangs_up_at_once_speaks_no_mqtt_5_or_wants_tls(tmp_path: Path) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        assert (await trouble_with(Broker("127.0.0.1", port, None))).trouble is Trouble.NO_MQTT
+
+
+async def test_tls_to_a_broker_that_speaks_none_is_named(tmp_path: Path) -> None:
+    async with Peer() as peer:
+        files = TlsFiles(Authority(tmp_path).certificate)
+        error = await trouble_with(Broker(peer.broker.host, peer.broker.port, files))
+        assert error.trouble in (Trouble.NO_TLS, Trouble.UNREACHABLE)
+
+
+async def test_a_port_where_nobody_listens_and_a_name_that_nobody_has_are_named() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        error = await trouble_with(Broker("127.0.0.1", nobody.getsockname()[1], None))
+        assert error.trouble is Trouble.UNREACHABLE
+    error = await trouble_with(Broker("nobody.invalid", 1883, None))
+    assert error.trouble is Trouble.UNREACHABLE
+    assert "nobody.invalid" in str(error)
+
+
+async def test_a_broker_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "CONNECT_S", 0.05)
+    async with Peer() as peer:
+        peer.connack = None
+        assert "said nothing to CONNECT" in str(await trouble_with(peer.broker))
+
+
+async def test_the_session_outlives_the_connection_and_the_will_goes_with_it() -> None:
+    async with Peer() as peer:
+        async with connect(peer.broker, "berlin-1", [IN], Will(LINK, b"offline")):
+            pass
+        (body,) = peer.connects
+        flags = body[7]  # after the protocol's name and version, section 3.1.2.3
+        assert flags & 0x02 == 0  # Clean Start
+        assert flags & 0x3C == 0x2C  # a will, at QoS 1, retained
+        assert LINK.encode() in body
+        async with connect(peer.broker, "check", [], session_s=0):
+            pass
+        assert peer.connects[1][7] & 0x02
+
+
+@pytest.mark.parametrize("field", ["ca", "certificate", "key"])
+@pytest.mark.parametrize("content", [None, b"nonsense"])
+async def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, field: str, content: bytes | None) -> None:
+    good = Authority(tmp_path).issue("berlin-1")
+    paths = {"ca": good.ca, "certificate": good.certificate, "key": good.key}
+    bad = tmp_path / "bad.pem"
+    if content is not None:
+        bad.write_bytes(content)
+    error = await trouble_with(Broker("127.0.0.1", 1, TlsFiles(**(paths | {field: bad}))))
+    assert error.trouble is Trouble.CONFIGURATION
+    assert f"uplink.{field}" in str(error)
+    assert str(bad) in str(error)
+
+
+async def test_a_key_of_another_certificate_is_named(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    good, other = authority.issue("berlin-1"), authority.issue("other")
+    error = await trouble_with(Broker("127.0.0.1", 1, TlsFiles(good.ca, good.certificate, other.key)))
+    assert error.trouble is Trouble.CONFIGURATION
+    assert "does not belong to the certificate" in str(error)

@@ -1,0 +1,261 @@
+"""The uplink's task: what comes in is durable before it is acknowledged, and what is wrong is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from edge.clock import SystemClock
+from edge.errors import IllegalTransitionError, JournalError, StoreClosedError
+from edge.uplink import service
+from edge.uplink.port import Trouble, Uplink, UplinkError
+from edge.uplink.service import UplinkService
+from tests.helpers.memory_uplink import LOST, MemoryUplink
+
+IN, ACK, STATE, LINK = (f"mf/v1/berlin-1/{what}" for what in ("in", "ack", "state", "link"))
+DENIED = UplinkError(Trouble.DENIED, f"the broker does not let this site write to {STATE}")
+
+
+class Reporting:
+    """An outbox that only remembers."""
+
+    def __init__(self) -> None:
+        self.acks: list[bytes] = []
+        self.waits_s = 0.0
+        self.began = asyncio.Event()
+
+    async def send(self, uplink: Uplink) -> None:
+        await uplink.publish("mf/v1/berlin-1/out", b"batch")
+        self.began.set()
+        await asyncio.Event().wait()
+
+    async def take_ack(self, raw: bytes, now_s: float) -> None:
+        self.acks.append(raw)
+
+    def waiting_s(self, now_s: float) -> float:
+        return self.waits_s
+
+    def attention(self) -> list[str]:
+        return []
+
+    def view(self) -> Mapping[str, Any]:
+        return {"acked_seq": 0, "backlog": 3}
+
+
+class Bench:
+    """The service over uplinks in memory. `judged` is what the intake was given; `verdict` what it does with it."""
+
+    def __init__(self) -> None:
+        self.uplinks = [MemoryUplink()]
+        self.judged: list[bytes] = []
+        self.verdict: Callable[[bytes], Any] = lambda _: None
+        self.fingerprint: object = 0
+        self.reporting = Reporting()
+        self.errors: list[UplinkError] = []
+        self.clock = SystemClock()
+        self.service = UplinkService(
+            where="broker.acme:8883",
+            site="berlin-1",
+            connect=self._connect,
+            intake=self._intake,
+            look=self._look,
+            seal=lambda payload: b"sealed " + payload,
+            fingerprint=lambda: self.fingerprint,
+            clock=self.clock,
+            reporting=self.reporting,
+        )
+
+    @property
+    def uplink(self) -> MemoryUplink:
+        return self.uplinks[-1]
+
+    @contextlib.asynccontextmanager
+    async def _connect(self) -> AsyncIterator[MemoryUplink]:
+        if self.errors:
+            raise self.errors.pop(0)
+        if self.service.connections:
+            self.uplinks.append(MemoryUplink())
+        yield self.uplink
+
+    async def _intake(self, raw: bytes, actor: str) -> object:
+        assert actor == "mqtt"
+        self.judged.append(raw)
+        found = self.verdict(raw)
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    async def _look(self) -> Mapping[str, Any]:
+        return {"seen": self.fingerprint}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.service.serve(), name="uplink service")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110 - nothing announces it
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    for name, value in {"PAUSE_S": 0.01, "RETRY_S": 0.01, "STATE_S": 0.01}.items():
+        monkeypatch.setattr(service, name, value)
+    return Bench()
+
+
+async def test_a_message_is_acknowledged_after_its_verdict_and_never_before(bench: Bench) -> None:
+    judging = asyncio.Event()
+
+    async def slow(raw: bytes, actor: str) -> object:
+        await judging.wait()
+        return None
+
+    bench.service._intake = slow
+    async with bench.running():
+        (message,) = bench.uplink.come(IN, b"order")
+        await bench.until(lambda: bench.service.received == 1)
+        assert not message.acked
+        judging.set()
+        await bench.until(lambda: message.acked)
+
+
+async def test_a_message_that_we_stumble_over_is_counted_and_does_not_block_the_rest(bench: Bench) -> None:
+    bench.verdict = lambda raw: {b"bug": KeyError("x"), b"bad": IllegalTransitionError("no such step")}.get(raw)
+    async with bench.running():
+        messages = bench.uplink.come(IN, b"bug", b"bad", b"good")
+        await bench.until(lambda: all(message.acked for message in messages))
+    assert bench.judged == [b"bug", b"bad", b"good"]
+    assert bench.service.poison == 2
+    assert bench.service.trouble == ""
+
+
+async def test_a_journal_that_takes_nothing_makes_what_came_wait(bench: Bench) -> None:
+    bench.verdict = lambda _: JournalError("the disk is full")
+    async with bench.running():
+        (message,) = bench.uplink.come(IN, b"order")
+        await bench.until(lambda: len(bench.judged) > 2)
+        assert not message.acked
+        assert any("the disk is full" in text for text in bench.service.view()["attention"])
+        bench.verdict = lambda _: None
+        await bench.until(lambda: message.acked)
+        assert bench.service.view()["attention"] == []
+
+
+async def test_a_daemon_that_stops_leaves_the_message_to_the_broker(bench: Bench) -> None:
+    bench.verdict = lambda _: StoreClosedError("closed")
+    async with bench.running():
+        (message,) = bench.uplink.come(IN, b"order")
+        await bench.until(lambda: bench.judged)
+    assert not message.acked
+
+
+async def test_acknowledgements_go_to_the_outbox_and_other_topics_nowhere(bench: Bench) -> None:
+    async with bench.running():
+        messages = [*bench.uplink.come(ACK, b"ack"), *bench.uplink.come("mf/v1/munich-2/in", b"not ours")]
+        await bench.until(lambda: all(message.acked for message in messages))
+    assert bench.reporting.acks == [b"ack"]
+    assert bench.judged == []
+
+
+async def test_no_more_messages_are_in_hand_than_the_receive_maximum(bench: Bench) -> None:
+    going, most = asyncio.Event(), 0
+    in_hand = 0
+
+    async def slow(raw: bytes, actor: str) -> object:
+        nonlocal in_hand, most
+        in_hand += 1
+        most = max(most, in_hand)
+        await going.wait()
+        in_hand -= 1
+        return None
+
+    bench.service._intake = slow
+    async with bench.running():
+        messages = bench.uplink.come(IN, *(b"%d" % number for number in range(200)))
+        await bench.until(lambda: in_hand == service.RECEIVE_MAXIMUM)
+        going.set()
+        await bench.until(lambda: all(message.acked for message in messages))
+    assert most == service.RECEIVE_MAXIMUM
+
+
+async def test_the_state_is_published_when_it_changes_and_the_link_with_it(bench: Bench) -> None:
+    def states() -> list[Any]:
+        return [json.loads(p.removeprefix(b"sealed ")) for t, p, r in bench.uplink.published if t == STATE and r]
+
+    async with bench.running():
+        await bench.until(lambda: states() == [{"seen": 0}])
+        bench.fingerprint = 1
+        await bench.until(lambda: states() == [{"seen": 0}, {"seen": 1}])
+        links = [json.loads(p) for t, p, r in bench.uplink.published if t == LINK and r]
+        assert [link["online"] for link in links] == [True]
+    links = [json.loads(p) for t, p, r in bench.uplink.published if t == LINK and r]
+    assert [link["online"] for link in links] == [True, False]  # a goodbye
+
+
+async def test_a_denied_state_is_shown_and_orders_still_come_in(bench: Bench) -> None:
+    bench.uplink.refuses = lambda topic: DENIED if topic == STATE else None
+    async with bench.running():
+        await bench.until(lambda: bench.service.view()["trouble"] == "denied")
+        (message,) = bench.uplink.come(IN, b"order")
+        await bench.until(lambda: message.acked)
+        assert bench.service.view()["attention"] == [str(DENIED)]
+        bench.uplink.refuses = lambda _: None
+        bench.fingerprint = 1
+        await bench.until(lambda: bench.service.view()["trouble"] is None)
+
+
+async def test_a_lost_connection_is_made_again_and_the_outbox_begins_anew(bench: Bench) -> None:
+    async with bench.running():
+        for number in range(3):
+            await bench.until(lambda: bench.service.view()["online"])
+            await bench.reporting.began.wait()
+            bench.reporting.began.clear()
+            assert bench.service.connections == number + 1
+            bench.uplink.cut()
+            await bench.until(lambda n=number: bench.service.connections == n + 2)
+
+
+async def test_what_passes_by_itself_is_nobodys_business_and_what_does_not_is(bench: Bench) -> None:
+    wrong = UplinkError(Trouble.WRONG_CA, "the certificate is not signed by uplink.ca")
+    bench.errors = [LOST] * 500
+    async with bench.running():
+        await bench.until(lambda: bench.service.view()["trouble"] == "lost")
+        assert bench.service.view()["attention"] == []
+        assert not bench.service.view()["online"]
+        bench.errors = [wrong] * 500
+        await bench.until(lambda: bench.service.view()["attention"] == [str(wrong)])
+        bench.errors = []
+        await bench.until(lambda: bench.service.view()["attention"] == [])
+
+
+async def test_connections_that_are_lost_at_once_again_and_again_look_like_two_clients(bench: Bench) -> None:
+    async with bench.running():
+        while bench.service.view()["trouble"] != "taken_over":
+            await bench.until(lambda: bench.service.view()["online"])
+            bench.uplink.cut()
+            await bench.until(lambda: not bench.service.view()["online"] or bench.service.connections > 50)
+        assert "another client" in bench.service.view()["text"]
+
+
+async def test_a_broker_that_takes_and_forgets_is_told_by_the_missing_acknowledgement(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench.running():
+        await bench.until(lambda: bench.service.view()["online"])
+        bench.reporting.waits_s = 10_000.0
+        assert bench.service.view()["trouble"] is None  # it has been connected for a moment only
+        monkeypatch.setattr(service, "SILENT_S", 0.01)
+        await bench.until(lambda: bench.service.view()["trouble"] == "no_acknowledgement")
+        assert "no collector has acknowledged" in bench.service.view()["attention"][0]

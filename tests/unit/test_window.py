@@ -1,0 +1,82 @@
+"""From where the outbox sends, and when again."""
+
+from __future__ import annotations
+
+from edge.uplink.window import ASKED_S, RESEND_MAX_S, RESEND_S, WINDOW, Window
+
+
+def sent(window: Window, *last: int, now: float = 0.0) -> None:
+    for seq in last:
+        assert window.may_send(1000, now)
+        window.sent(seq, now)
+
+
+def test_a_new_connection_begins_with_what_the_collector_has_already() -> None:
+    assert Window(0).next_seq == 1
+    window = Window(7)
+    assert window.next_seq == 7
+    assert not Window(0).may_send(0, 0.0), "an empty journal has nothing to say"
+    sent(window, 10, 20)
+    window.connected()
+    assert (window.next_seq, window.in_flight, window.due_at) == (7, 0, None)
+
+
+def test_not_more_than_a_window_is_on_its_way() -> None:
+    window = Window(0)
+    sent(window, *range(10, 10 * WINDOW + 1, 10))
+    assert not window.may_send(1000, 1.0)
+    window.acknowledged(20)
+    assert window.in_flight == WINDOW - 2
+    assert window.may_send(1000, 1.0)
+    assert window.next_seq == 10 * WINDOW + 1
+
+
+def test_what_is_not_acknowledged_is_sent_again_from_the_mark_on() -> None:
+    window = Window(0)
+    sent(window, 10, now=5.0)
+    sent(window, 20, now=6.0)
+    window.acknowledged(5)
+    assert window.due_at == 5.0 + RESEND_S
+    assert not window.may_send(20, 5.0 + RESEND_S - 1)
+    assert window.may_send(20, 5.0 + RESEND_S)
+    assert (window.next_seq, window.in_flight) == (6, 0)
+
+
+def test_whoever_asks_is_answered_once_a_while() -> None:
+    window = Window(3)
+    sent(window, 10, 20)
+    window.asked(5, 100.0)
+    assert (window.acked, window.next_seq, window.in_flight) == (5, 6, 0)
+    sent(window, 10, now=100.1)
+    window.asked(5, 100.0 + ASKED_S / 2)
+    assert (window.next_seq, window.in_flight) == (11, 1)
+    window.asked(2, 100.0 + ASKED_S)
+    assert (window.acked, window.next_seq) == (2, 3)
+
+
+def test_an_acknowledgement_can_be_ahead_of_what_is_sent_again() -> None:
+    window = Window(0)
+    sent(window, 10, 20)
+    window.connected()
+    window.acknowledged(20)
+    assert (window.next_seq, window.in_flight) == (21, 0)
+
+
+def test_while_nobody_answers_one_at_a_time_and_ever_more_rarely() -> None:
+    window = Window(0)
+    sent(window, 10, 20, 30)
+    now_s, waits_s = RESEND_S, []
+    for _ in range(12):
+        sent(window, 10, now=now_s)
+        assert not window.may_send(1000, now_s)
+        assert window.due_at is not None
+        waits_s.append(window.due_at - now_s)
+        now_s = window.due_at
+    assert waits_s[:3] == [2 * RESEND_S, 4 * RESEND_S, 8 * RESEND_S]
+    assert waits_s[-1] == RESEND_MAX_S
+    window.connected()
+    sent(window, 10, now=now_s)
+    assert not window.may_send(1000, now_s), "a new connection is no answer"
+    window.acknowledged(10)
+    sent(window, 20, 30, 40, 50, now=now_s)
+    assert window.due_at == now_s + RESEND_S
