@@ -1,0 +1,106 @@
+"""`hil-sim cnc` and `hil-sim robot`: their arguments, and the server as a process; `hil-sim fault`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from hil_sim.clock import ScaledClock
+from hil_sim.cnc import nodes as cnc_nodes
+from hil_sim.cnc.machine import Machine as Mill
+from hil_sim.faults import FaultError
+from hil_sim.opcua.control import Control, say
+from hil_sim.opcua.host import VARIANTS, Host, Machine, Options
+from hil_sim.opcua.security import POLICIES
+
+Address = Callable[[str], tuple[str, int]]
+
+
+def add_arguments(machine: argparse.ArgumentParser, positive: Callable[[str], float]) -> None:
+    """What both machines have."""
+    machine.add_argument("--host", metavar="HOST", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    machine.add_argument("--port", metavar="N", type=_port, default=4840, help="port of the server; 0 takes a free one")
+    machine.add_argument(
+        "--control-port", metavar="N", type=_port, default=0, help="port that `hil-sim fault` speaks to"
+    )
+    machine.add_argument("--speed", metavar="N", type=positive, default=1.0, help="simulated seconds per real second")
+    machine.add_argument("--name", metavar="NAME", help="the machine's browse name")
+    machine.add_argument("--dir", metavar="DIR", type=Path, help="keeps programs here (default: forgets them)")
+    machine.add_argument("--log", metavar="FILE", type=Path, help="append what is carried out to FILE")
+    machine.add_argument(
+        "--security", metavar="LIST", type=_security, default=("none",), help=f"of {','.join(POLICIES)} (none)"
+    )
+    machine.add_argument("--user", metavar="NAME=PASSWORD", type=_user, action="append", default=[], help="repeatable")
+    machine.add_argument("--anonymous", action="store_true", help="beside users, nobody in particular may connect, too")
+    machine.add_argument("--pki", metavar="DIR", type=Path, help="own certificate, trusted/ and rejected/ clients")
+    machine.add_argument("--session-timeout", metavar="S", type=positive, default=60.0, help="longest that is granted")
+    machine.add_argument(
+        "--variant", metavar="NAME", choices=VARIANTS, action="append", default=[], help=f"of {', '.join(VARIANTS)}"
+    )
+    machine.add_argument("--without", metavar="METHOD", action="append", default=[], help="has no such method")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
+    return int(text)
+
+
+def _security(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if not set(names) <= set(POLICIES):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of {', '.join(POLICIES)}")
+    return names
+
+
+def _user(text: str) -> tuple[str, str]:
+    name, _, password = text.partition("=")
+    if not (name and password):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PASSWORD")
+    return name, password
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `WireError`, or `OSError` for files."""
+    options = Options(
+        host=arguments.host,
+        port=arguments.port,
+        security=arguments.security,
+        users=dict(arguments.user),
+        anonymous=arguments.anonymous,
+        pki=arguments.pki,
+        session_timeout_s=arguments.session_timeout,
+        variants=frozenset(arguments.variant),
+        without=frozenset(arguments.without),
+    )
+    machine = Mill(arguments.name or "Mill")
+    asyncio.run(_serve(machine, options, arguments, cnc_nodes.NAMESPACES))
+
+
+async def _serve(
+    machine: Machine, options: Options, arguments: argparse.Namespace, namespaces: tuple[str, ...]
+) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with Host(machine, options, ScaledClock(arguments.speed), namespaces) as host:
+        control = Control((options.host, arguments.control_port), loop, host.say)
+        control.start()
+        try:
+            print(f"ready opcua {host.endpoint} control {control.describe()}", flush=True)
+            await stop.wait()
+        finally:
+            await asyncio.to_thread(control.stop)
+
+
+def fault(address: tuple[str, int], line: str) -> str:
+    """What the machine's control channel answers. Raises `FaultError`, or `OSError` if it cannot be reached."""
+    answer = say(address, line)
+    if "error" in answer:
+        raise FaultError(answer["error"])
+    return json.dumps(answer["ok"])
