@@ -7,9 +7,9 @@ server's own namespace, where a vendor would put it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from asyncua import ua
-
+from hil_sim.opcua.library import NodeId, ua
 from hil_sim.opcua.names import CNC_TYPES, STRUCTURES
 from hil_sim.opcua.space import (
     ADD_IN,
@@ -35,47 +35,47 @@ TOOLS = 6
 class Tool:
     """One tool's variables."""
 
-    locked: ua.NodeId
-    reason: ua.NodeId
-    used_min: ua.NodeId
+    locked: NodeId
+    reason: NodeId
+    used_min: NodeId
 
 
 @dataclass
 class Nodes:
     """What is written while the mill runs."""
 
-    machine: ua.NodeId
+    machine: NodeId
     item_state: StateMachine
     operation_mode: StateMachine
     program_state: StateMachine
-    program_name: ua.NodeId
-    program_number: ua.NodeId
-    program_job: ua.NodeId
-    job_control: ua.NodeId
-    job_results: ua.NodeId
+    program_name: NodeId
+    program_number: NodeId
+    program_job: NodeId
+    job_control: NodeId
+    job_results: NodeId
     job_state: StateMachine
-    job_list: ua.NodeId
-    work_masters: ua.NodeId
-    file_system: ua.NodeId
-    messages: ua.NodeId
-    mode: ua.NodeId
-    power_on: ua.NodeId
-    feed_override: ua.NodeId
-    channel_mode: ua.NodeId
-    channel_state: ua.NodeId
-    channel_override: ua.NodeId
-    feed: ua.NodeId
-    block: ua.NodeId
-    spindle_rotates: ua.NodeId
-    spindle_override: ua.NodeId
-    spindle_load: ua.NodeId
-    spindle_speed: ua.NodeId
-    positions: dict[str, ua.NodeId]
-    tool_number: ua.NodeId
-    door_closed: ua.NodeId
-    emergency_stop: ua.NodeId
+    job_list: NodeId
+    work_masters: NodeId
+    file_system: NodeId
+    messages: NodeId
+    mode: NodeId
+    power_on: NodeId
+    feed_override: NodeId
+    channel_mode: NodeId
+    channel_state: NodeId
+    channel_override: NodeId
+    feed: NodeId
+    block: NodeId
+    spindle_rotates: NodeId
+    spindle_override: NodeId
+    spindle_load: NodeId
+    spindle_speed: NodeId
+    positions: dict[str, NodeId]
+    tool_number: NodeId
+    door_closed: NodeId
+    emergency_stop: NodeId
     tools: dict[int, Tool] = field(default_factory=dict)
-    classes: dict[str, object] = field(default_factory=dict)
+    classes: dict[str, Any] = field(default_factory=dict)
 
 
 async def build(space: Space, name: str, travel_mm: dict[str, tuple[float, float]]) -> Nodes:
@@ -84,6 +84,15 @@ async def build(space: Space, name: str, travel_mm: dict[str, tuple[float, float
     space.add_variable_type("mt:61", "mt:ToolLifeType", DATA_VARIABLE_TYPE)
     await space.add_enumerations(("mt",))
     classes = await space.add_structures(STRUCTURES)
+    for event, fields in (
+        ("isa95:1006", (("isa95:JobOrder", "isa95:3008"), ("isa95:JobResponse", "isa95:3013"))),
+        ("mt:39", (("mt:ErrorCode", STRING),)),
+    ):
+        for field_name, data_type in fields:
+            at = ua.NodeId(f"{event}/{field_name}", 1)
+            space.variable(space.node(event), field_name, data_type, ua.Variant(), at=at)
+    at = ua.NodeId("isa95:1006/JobState", 1)
+    space.variable(space.node("isa95:1006"), "isa95:JobState", "isa95:3006", [], at=at, array=True)
     machines = space.object(ua.NodeId(85), "machinery:Machines", "61", ORGANIZES, space.node("machinery:1001"))
     machine = space.object(machines, f"home:{name}", "mt:13", ORGANIZES, events=True)
     _identification(space, machine, name)
@@ -126,7 +135,7 @@ async def build(space: Space, name: str, travel_mm: dict[str, tuple[float, float
         space.variable(modifiers, f"mt:{each}", BOOLEAN, False, DATA_VARIABLE_TYPE)
     feed = space.analog(channel, "home:FeedRate", 0.0, (0.0, 10000.0), units("H81", "mm/min"))
     block = space.variable(channel, "home:ActiveBlock", STRING, "", DATA_VARIABLE_TYPE)
-    positions: dict[str, ua.NodeId] = {}
+    positions: dict[str, NodeId] = {}
     for letter, span in travel_mm.items():
         axis = space.object(monitoring, f"home:{letter}", "mt:41")
         space.variable(axis, "mt:Name", STRING, letter)
@@ -183,7 +192,7 @@ async def build(space: Space, name: str, travel_mm: dict[str, tuple[float, float
     )
 
 
-def _identification(space: Space, machine: ua.NodeId, name: str) -> None:
+def _identification(space: Space, machine: NodeId, name: str) -> None:
     at = space.object(machine, "di:Identification", "mt:11", ADD_IN)
     space.variable(at, "di:Manufacturer", TEXT, ua.LocalizedText("hil-sim"))
     space.variable(at, "di:ProductInstanceUri", STRING, f"urn:hil-sim:cnc:{name}")
@@ -193,7 +202,7 @@ def _identification(space: Space, machine: ua.NodeId, name: str) -> None:
     space.variable(at, "machinery:Location", STRING, "")
 
 
-def _tool(space: Space, tools: ua.NodeId, number: int) -> Tool:
+def _tool(space: Space, tools: NodeId, number: int) -> Tool:
     at = space.object(tools, f"home:Tool{number}", "mt:50")
     space.variable(at, "mt:Name", STRING, f"Tool {number}", DATA_VARIABLE_TYPE)
     space.variable(at, "mt:Identifier", STRING, f"T{number}", DATA_VARIABLE_TYPE)

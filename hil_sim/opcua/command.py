@@ -12,6 +12,7 @@ from pathlib import Path
 from hil_sim.clock import ScaledClock
 from hil_sim.cnc import nodes as cnc_nodes
 from hil_sim.cnc.machine import Machine as Mill
+from hil_sim.device import CommandLog
 from hil_sim.faults import FaultError
 from hil_sim.opcua.control import Control, say
 from hil_sim.opcua.host import VARIANTS, Host, Machine, Options
@@ -77,8 +78,18 @@ def run(arguments: argparse.Namespace) -> None:
         variants=frozenset(arguments.variant),
         without=frozenset(arguments.without),
     )
-    machine = Mill(arguments.name or "Mill")
-    asyncio.run(_serve(machine, options, arguments, cnc_nodes.NAMESPACES))
+    log = CommandLog(arguments.log) if arguments.log else None
+    record = log.record if log else _unrecorded
+    machine = Mill(arguments.name or "Mill", arguments.dir, record, options.variants)
+    try:
+        asyncio.run(_serve(machine, options, arguments, cnc_nodes.NAMESPACES))
+    finally:
+        if log:
+            log.close()
+
+
+def _unrecorded(_at_s: float, _line: str, _text: str) -> None:
+    """No log was asked for."""
 
 
 async def _serve(
@@ -93,7 +104,11 @@ async def _serve(
         control.start()
         try:
             print(f"ready opcua {host.endpoint} control {control.describe()}", flush=True)
-            await stop.wait()
+            stopped = asyncio.create_task(stop.wait())
+            done, _ = await asyncio.wait({stopped, host.time}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if host.time in done:
+                host.time.result()  # a machine whose time stands still is no machine
         finally:
             await asyncio.to_thread(control.stop)
 

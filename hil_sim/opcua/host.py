@@ -6,18 +6,22 @@ import asyncio
 import contextlib
 import logging
 import tempfile
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from asyncua import Server, ua
 from asyncua.common.utils import ServiceError
+from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession
+from asyncua.server.server import Server
 
 from hil_sim.clock import ScaledClock
 from hil_sim.faults import FaultError
 from hil_sim.opcua.control import number
+from hil_sim.opcua.library import ua
 from hil_sim.opcua.security import POLICIES, TrustedFolder, Users, own_certificate
 from hil_sim.opcua.space import Space
 from hil_sim.wire import WireError
@@ -59,24 +63,46 @@ class Machine(Protocol):
     async def say(self, name: str, argument: str, now_s: float) -> Any:
         """A fault, or a question of the control channel. Raises `FaultError`."""
 
-    def power_cycle(self, now_s: float) -> None:
+    async def power_cycle(self, now_s: float) -> None:
         """Forget what a controller forgets without power."""
+
+    def session_closed(self, session_id: Any) -> None:
+        """A client is gone."""
 
     def carried_out(self) -> list[str]:
         """What has been done, in order."""
+
+
+session_id: ContextVar[Any] = ContextVar("session_id", default=None)
+"""Which session a method is called by."""
+
+
+class _Session(InternalSession):
+    """Says whose call it is."""
+
+    async def call(self, params: Any) -> Any:
+        session_id.set(self.session_id)
+        return await super().call(params)
+
+    async def close_session(self, delete_subs: bool = True) -> None:
+        await super().close_session(delete_subs)
+        if isinstance(self.iserver, _Sessions):
+            self.iserver.closed(self.session_id)
 
 
 class _Sessions(InternalServer):
     """Refuses a session when the table is full."""
 
     def __init__(self, users: Users) -> None:
-        super().__init__(user_manager=users)  # type: ignore[no-untyped-call]  # the library has no types here
+        super().__init__(user_manager=users)
         self.limit: int | None = None
+        self.closed: Callable[[Any], None] = lambda _session_id: None
 
-    def create_session(self, *arguments: Any, **more: Any) -> InternalSession:
+    def create_session(self, name: str, user: Any = None, external: bool = False) -> InternalSession:
         if self.limit is not None and len(self._external_sessions) >= self.limit:
             raise ServiceError(ua.StatusCodes.BadTooManySessions)
-        return super().create_session(*arguments, **more)
+        anonymous = user or User(role=UserRole.Anonymous)
+        return _Session(self, self.aspace, self.subscription_service, name, user=anonymous, external=external)
 
     async def end_sessions(self) -> None:
         for session in list(self._external_sessions.values()):
@@ -94,6 +120,7 @@ class Host:
         self._order = namespaces[::-1] if "namespaces-reversed" in options.variants else namespaces
         self._stack = contextlib.AsyncExitStack()
         self._iserver = _Sessions(Users(options.users, anonymous=options.anonymous))
+        self._iserver.closed = machine.session_closed
         self._server = Server(iserver=self._iserver)
         self._off: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -117,6 +144,7 @@ class Host:
 
     async def _start(self) -> None:
         logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # what clients do wrong is no news of the simulator's
+        logging.getLogger("asyncua.server.address_space").setLevel(logging.ERROR)  # a method of ours that fails is
         server, options = self._server, self._options
         await server.init()
         server.set_endpoint(f"opc.tcp://{options.host}:{options.port}/")
@@ -146,10 +174,10 @@ class Host:
             reason = str(error.strerror or error).rpartition(": ")[2]
             raise WireError(f"cannot listen on {options.host}:{options.port}: {reason}") from error
         self._stack.push_async_callback(self._stop)
-        self._time = asyncio.create_task(self._keep_time(), name="machine time")
+        self.time = asyncio.create_task(self._keep_time(), name="machine time")
 
     async def _stop(self) -> None:
-        for task in (self._time, self._off):
+        for task in (self.time, self._off):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -169,7 +197,7 @@ class Host:
             case "sessions":
                 self._iserver.limit = int(number(name, argument)) if argument not in ("", "off") else None
             case "power-cycle":
-                self._machine.power_cycle(self._clock.now_s())
+                await self._machine.power_cycle(self._clock.now_s())
                 await self.drop(number(name, argument) if argument else 0.0)
                 await self._iserver.end_sessions()
             case "carried-out":

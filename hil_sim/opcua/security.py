@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from asyncua import ua
 from asyncua.common.utils import ServiceError
 from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.user_managers import UserManager
@@ -20,6 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from hil_sim.opcua.library import ua
 
 POLICIES = {
     "none": ua.SecurityPolicyType.NoSecurity,
@@ -37,7 +38,7 @@ class Users(UserManager):
         self._anonymous = anonymous or not passwords
 
     def get_user(
-        self, iserver: Any, username: str | None = None, password: str | None = None, certificate: Any = None
+        self, iserver: Any, username: str | None = None, password: Any = None, certificate: Any = None
     ) -> User | None:
         if username is None:
             return User(role=UserRole.User) if self._anonymous else None
@@ -57,7 +58,7 @@ class TrustedFolder:
         for each in (self._trusted, self._rejected):
             each.mkdir(parents=True, exist_ok=True)
 
-    async def __call__(self, certificate: x509.Certificate, application: ua.ApplicationDescription) -> None:
+    async def __call__(self, certificate: x509.Certificate, application: Any) -> None:
         """Raises `ServiceError` for a client that may not come in."""
         der = certificate.public_bytes(serialization.Encoding.DER)
         if not any(path.read_bytes() == der for path in sorted(self._trusted.glob("*.der"))):

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from asyncua import Server, ua
 from asyncua.common.structures104 import load_custom_struct, new_enum_field, new_struct_field
+from asyncua.server.server import Server
 
+from hil_sim.opcua.library import NodeId, RefusedError, Variant, ua
 from hil_sim.opcua.names import ENUMERATIONS, URIS, ObjectType, Structure
 
 PROPERTY, COMPONENT, ORGANIZES, ADD_IN = "46", "47", "35", "17604"
@@ -26,7 +27,7 @@ RANGE, UNITS = "884", "887"
 _BUILT_IN = {TIME: ua.VariantType.DateTime, DURATION: ua.VariantType.Double, NUMBER: ua.VariantType.Double}
 
 Handler = Callable[..., Awaitable[tuple[Any, ...]]]
-"""A method's work: input values in, output values out. It may raise `ua.UaStatusCodeError`."""
+"""A method's work: input values in, output values out. It may raise `RefusedError`."""
 
 
 class Argument(NamedTuple):
@@ -37,7 +38,7 @@ class Argument(NamedTuple):
     array: bool = False
 
 
-def units(code: str, name: str) -> ua.EUInformation:
+def units(code: str, name: str) -> Any:
     """UN/CEFACT `code` as OPC UA numbers it (Part 8, 5.6.3.3: the code's bytes as a number)."""
     return ua.EUInformation(
         NamespaceUri="http://www.opcfoundation.org/UA/units/un/cefact",
@@ -45,6 +46,16 @@ def units(code: str, name: str) -> ua.EUInformation:
         DisplayName=ua.LocalizedText(name),
         Description=ua.LocalizedText(name),
     )
+
+
+def _variant_type(data_type: str) -> Any:
+    """How a value of this data type travels."""
+    if ":" in data_type:
+        return ua.VariantType.Int32 if data_type in ENUMERATIONS else ua.VariantType.ExtensionObject
+    if data_type in _BUILT_IN:
+        return _BUILT_IN[data_type]
+    number = int(data_type)
+    return ua.VariantType(number) if number < 22 else ua.VariantType.ExtensionObject
 
 
 class Space:
@@ -56,7 +67,7 @@ class Space:
         self._home_uri = home
         self._order = order
         self.index: dict[str, int] = {}
-        self._last: dict[ua.NodeId, Any] = {}
+        self._last: dict[NodeId, Any] = {}
         self.left_out: frozenset[str] = frozenset()
         """Browse names of methods that this machine does not have."""
 
@@ -66,21 +77,23 @@ class Space:
             uri = self._home_uri if short == "home" else URIS[short]
             self.index[short] = await self.server.register_namespace(uri)
 
-    def name(self, text: str) -> ua.QualifiedName:
+    def name(self, text: str) -> Any:
         """`mt:Monitoring` as a browse name."""
         short, _, bare = text.rpartition(":")
         return ua.QualifiedName(bare, self.index[short] if short else 0)
 
-    def node(self, text: str) -> ua.NodeId:
+    def node(self, text: str) -> NodeId:
         """`mt:14` as a node id."""
         short, _, number = text.rpartition(":")
-        return ua.NodeId(int(number), self.index[short] if short else 0)
+        found: NodeId = ua.NodeId(int(number), self.index[short] if short else 0)
+        return found
 
-    def below(self, parent: ua.NodeId, name: str) -> ua.NodeId:
+    def below(self, parent: NodeId, name: str) -> NodeId:
         """Where an instance goes."""
         bare = name.rpartition(":")[2]
-        path = f"{parent.Identifier}/{bare}" if parent.NamespaceIndex == self.index["home"] else bare
-        return ua.NodeId(path, self.index["home"])
+        path = f"{parent.Identifier!s}/{bare}" if parent.NamespaceIndex == self.index["home"] else bare
+        found: NodeId = ua.NodeId(path, self.index["home"])
+        return found
 
     # -- types
 
@@ -152,7 +165,7 @@ class Space:
             classes[each.name] = await load_custom_struct(node)
         return classes
 
-    def _data_type(self, node: str, name: str, supertype: str) -> ua.NodeId:
+    def _data_type(self, node: str, name: str, supertype: str) -> NodeId:
         attributes = ua.DataTypeAttributes(IsAbstract=False)
         return self._add(
             ua.NodeClass.DataType, self.node(node), self.node(supertype), self.name(name), "45", attributes
@@ -162,14 +175,14 @@ class Space:
 
     def object(
         self,
-        parent: ua.NodeId,
+        parent: NodeId,
         name: str,
         type_: str = "58",
         reference: str = COMPONENT,
-        at: ua.NodeId | None = None,
+        at: NodeId | None = None,
         *,
         events: bool = False,
-    ) -> ua.NodeId:
+    ) -> NodeId:
         """An object; `events`: clients may subscribe to its events."""
         attributes = ua.ObjectAttributes(EventNotifier=1 if events else 0)
         where = at or self.below(parent, name)
@@ -177,15 +190,15 @@ class Space:
 
     def variable(
         self,
-        parent: ua.NodeId,
+        parent: NodeId,
         name: str,
         data_type: str,
         value: Any,
         kind: str = PROPERTY_TYPE,
-        at: ua.NodeId | None = None,
+        at: NodeId | None = None,
         *,
         array: bool = False,
-    ) -> ua.NodeId:
+    ) -> NodeId:
         """A variable that clients may read. A property unless `kind` says otherwise."""
         where = at or self.below(parent, name)
         variant = self._variant(value, data_type, array=array)
@@ -204,9 +217,7 @@ class Space:
         self._last[where] = value
         return where
 
-    def analog(
-        self, parent: ua.NodeId, name: str, value: float, span: tuple[float, float] | None, unit: ua.EUInformation
-    ) -> ua.NodeId:
+    def analog(self, parent: NodeId, name: str, value: float, span: tuple[float, float] | None, unit: Any) -> NodeId:
         """A Double with its units, and its range if `span` is given."""
         kind = ANALOG_UNIT_RANGE_TYPE if span else ANALOG_UNIT_TYPE
         at = self.variable(parent, name, DOUBLE, value, kind)
@@ -217,7 +228,7 @@ class Space:
 
     def method(
         self,
-        parent: ua.NodeId,
+        parent: NodeId,
         name: str,
         inputs: Sequence[Argument],
         outputs: Sequence[Argument],
@@ -234,37 +245,37 @@ class Space:
             if arguments:
                 self.variable(at, label, "296", [self._argument(each) for each in arguments], array=True)
 
-        async def call(_parent: ua.NodeId, *variants: ua.Variant) -> Any:
+        async def call(_parent: NodeId, *variants: Variant) -> Any:
             refusal = self._refusal(variants, inputs, classes or {})
             if refusal is not None:
                 return refusal
             try:
                 values = await handler(*(variant.Value for variant in variants))
-            except ua.UaStatusCodeError as error:
+            except RefusedError as error:
                 return ua.StatusCode(error.code)
             return [
-                value if isinstance(value, ua.Variant) else self._variant(value, each.type, array=each.array)
+                value if isinstance(value, Variant) else self._variant(value, each.type, array=each.array)
                 for value, each in zip(values, outputs, strict=True)
             ]
 
         self.server.iserver.isession.add_method_callback(at, call)
 
-    def remove(self, at: ua.NodeId) -> None:
+    def remove(self, at: NodeId) -> None:
         """Take a node away, with everything below it."""
         service = self.server.iserver.node_mgt_service
-        for each in [node for node in self._last if str(node.Identifier).startswith(f"{at.Identifier}/")]:
+        for each in [node for node in self._last if str(node.Identifier).startswith(f"{at.Identifier!s}/")]:
             self._last.pop(each)
         nodes = [
             node
-            for node in self.server.iserver.aspace.keys()
-            if node.NamespaceIndex == at.NamespaceIndex and str(node.Identifier).startswith(f"{at.Identifier}/")
+            for node in self.server.iserver.aspace._nodes
+            if node.NamespaceIndex == at.NamespaceIndex and str(node.Identifier).startswith(f"{at.Identifier!s}/")
         ]
         items = [ua.DeleteNodesItem(NodeId=node, DeleteTargetReferences=True) for node in (*nodes, at)]
         service.delete_nodes(ua.DeleteNodesParameters(NodesToDelete=items))
 
     # -- values
 
-    async def write(self, at: ua.NodeId, data_type: str, value: Any, *, array: bool = False) -> None:
+    async def write(self, at: NodeId, data_type: str, value: Any, *, array: bool = False) -> None:
         """Give a variable a value, if it has another one."""
         if self._last.get(at) == value:
             return
@@ -273,24 +284,18 @@ class Space:
         now = datetime.now(UTC)
         await self.server.write_attribute_value(at, ua.DataValue(variant, SourceTimestamp=now, ServerTimestamp=now))
 
-    def _variant(self, value: Any, data_type: str, *, array: bool = False) -> ua.Variant:
-        if isinstance(value, ua.Variant):
+    def _variant(self, value: Any, data_type: str, *, array: bool = False) -> Variant:
+        if isinstance(value, Variant):
             return value
-        if ":" in data_type:
-            kind = ua.VariantType.Int32 if data_type in ENUMERATIONS else ua.VariantType.ExtensionObject
-        elif data_type in _BUILT_IN:
-            kind = _BUILT_IN[data_type]
-        else:
-            number = int(data_type)
-            kind = ua.VariantType(number) if number < 23 else ua.VariantType.ExtensionObject
-        return ua.Variant(value, kind, is_array=array)
+        made: Variant = ua.Variant(value, _variant_type(data_type), is_array=array)
+        return made
 
-    def _argument(self, each: Argument) -> ua.Argument:
+    def _argument(self, each: Argument) -> Any:
         rank = ua.ValueRank.OneDimension if each.array else ua.ValueRank.Scalar
         dimensions = [0] if each.array else []
         return ua.Argument(Name=each.name, DataType=self.node(each.type), ValueRank=rank, ArrayDimensions=dimensions)
 
-    def _refusal(self, variants: Sequence[ua.Variant], inputs: Sequence[Argument], classes: dict[str, Any]) -> Any:
+    def _refusal(self, variants: Sequence[Variant], inputs: Sequence[Argument], classes: dict[str, Any]) -> Any:
         if len(variants) < len(inputs):
             return ua.StatusCode(ua.StatusCodes.BadArgumentsMissing)
         if len(variants) > len(inputs):
@@ -304,7 +309,7 @@ class Space:
         refusal.InputArgumentResults = [ua.StatusCode(code) for code in codes]
         return refusal
 
-    def _fits(self, variant: ua.Variant, each: Argument, classes: dict[str, Any]) -> bool:
+    def _fits(self, variant: Variant, each: Argument, classes: dict[str, Any]) -> bool:
         if variant.Value is None:
             return each.array or each.type == STRING
         if bool(variant.is_array) is not each.array:
@@ -312,18 +317,18 @@ class Space:
         if ":" in each.type and each.type in classes:
             values = variant.Value if each.array else [variant.Value]
             return all(isinstance(value, classes[each.type]) for value in values)
-        return bool(variant.VariantType == self._variant(None, each.type).VariantType)
+        return bool(variant.VariantType == _variant_type(each.type))
 
     def _add(
         self,
-        node_class: ua.NodeClass,
-        at: ua.NodeId,
-        parent: ua.NodeId,
-        name: ua.QualifiedName,
+        node_class: Any,
+        at: NodeId,
+        parent: NodeId,
+        name: Any,
         reference: str,
         attributes: Any,
         type_: str = "",
-    ) -> ua.NodeId:
+    ) -> NodeId:
         attributes.DisplayName = ua.LocalizedText(name.Name)
         attributes.Description = ua.LocalizedText()
         attributes.WriteMask = attributes.UserWriteMask = 0

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncua import ua
-
+from hil_sim.opcua.library import NodeId, ua
 from hil_sim.opcua.space import Space
 
 
 class StateMachine:
     """A finite state machine's instance: its current state, and the state's node and number."""
 
-    def __init__(self, space: Space, at: ua.NodeId, current: ua.NodeId) -> None:
+    def __init__(self, space: Space, at: NodeId, current: NodeId) -> None:
         self.at = at
         self._space = space
         self._current = current
         self._id = space.variable(current, "Id", "17", ua.NodeId())
-        self._number: ua.NodeId | None = None
+        self._number: NodeId | None = None
 
     def with_number(self) -> StateMachine:
         """Shows CurrentState/Number, too."""
@@ -33,7 +32,7 @@ class StateMachine:
             await self._space.write(self._number, "7", state_number)
 
 
-def state_machine(space: Space, parent: ua.NodeId, name: str, type_: str, **more: Any) -> StateMachine:
+def state_machine(space: Space, parent: NodeId, name: str, type_: str, **more: Any) -> StateMachine:
     """An instance of a finite state machine with its mandatory variables."""
     at = space.object(parent, name, type_, **more)
     return StateMachine(space, at, space.variable(at, "CurrentState", "21", ua.LocalizedText(""), "2760"))
