@@ -99,6 +99,8 @@ def _opcua_arguments(machine: argparse.ArgumentParser) -> None:
     from hil_sim.opcua import command  # the others need the standard library only
 
     command.add_arguments(machine, _positive)
+    if machine.prog.endswith("robot"):
+        command.add_robot_arguments(machine)
 
 
 def _fault_arguments(fault: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from hil_sim.cnc.mill import Happening, Mill, ProgramState
 from hil_sim.cnc.program import TRAVEL_MM
 from hil_sim.faults import FaultError
 from hil_sim.opcua.alarms import Alarms
-from hil_sim.opcua.control import number
+from hil_sim.opcua.control import number, switch
 from hil_sim.opcua.files import FileSystem
 from hil_sim.opcua.host import unknown
 from hil_sim.opcua.library import Variant
@@ -174,9 +174,9 @@ class Machine:
                     if alarm.name != "EmergencyStopAlarm" or not self.estop:
                         await self._alarms.clear(alarm.name)
             case "estop":
-                await self._estop(pressed=_switch(name, argument, "on", "off"))
+                await self._estop(pressed=switch(name, argument, "on", "off"))
             case "door":
-                self.door_closed = not _switch(name, argument, "open", "closed")
+                self.door_closed = not switch(name, argument, "open", "closed")
                 if not self.door_closed:
                     self._interrupt("door open")
             case "mode":
@@ -204,7 +204,7 @@ class Machine:
                     raise FaultError(f"{name} is TOOL:MINUTES, like {name}=1:59.5")
                 self.mill.used_min[int(tool)] = number(name, minutes)
             case "corrupt-upload":
-                self.files.corrupts = _switch(name, argument, "on", "off")
+                self.files.corrupts = switch(name, argument, "on", "off")
             case "disk-bytes":
                 self.files.disk_bytes = int(number(name, argument))
             case "state":
@@ -308,9 +308,3 @@ class Machine:
             await space.write(variables.locked, BOOLEAN, not usable)
             await space.write(variables.reason, "mt:66", 1 if tool in mill.broken else 4 if usable else 2)
             await space.write(variables.used_min, DOUBLE, mill.used_min[tool])
-
-
-def _switch(name: str, argument: str, on: str, off: str) -> bool:
-    if argument not in (on, off):
-        raise FaultError(f"{name} is {name}={on} or {name}={off}")
-    return argument == on

@@ -17,6 +17,8 @@ from hil_sim.faults import FaultError
 from hil_sim.opcua.control import Control, say
 from hil_sim.opcua.host import VARIANTS, Host, Machine, Options
 from hil_sim.opcua.security import POLICIES
+from hil_sim.robot import nodes as robot_nodes
+from hil_sim.robot.machine import Machine as Robot
 
 Address = Callable[[str], tuple[str, int]]
 
@@ -43,6 +45,13 @@ def add_arguments(machine: argparse.ArgumentParser, positive: Callable[[str], fl
         "--variant", metavar="NAME", choices=VARIANTS, action="append", default=[], help=f"of {', '.join(VARIANTS)}"
     )
     machine.add_argument("--without", metavar="METHOD", action="append", default=[], help="has no such method")
+
+
+def add_robot_arguments(machine: argparse.ArgumentParser) -> None:
+    """What only a robot has."""
+    machine.add_argument(
+        "--robotics-1.01", dest="without_operations", action="store_true", help="no operations: can only be watched"
+    )
 
 
 def _port(text: str) -> int:
@@ -80,9 +89,17 @@ def run(arguments: argparse.Namespace) -> None:
     )
     log = CommandLog(arguments.log) if arguments.log else None
     record = log.record if log else _unrecorded
-    machine = Mill(arguments.name or "Mill", arguments.dir, record, options.variants)
+    machine: Machine
+    namespaces: tuple[str, ...]
+    if arguments.machine == "cnc":
+        namespaces = cnc_nodes.NAMESPACES
+        machine = Mill(arguments.name or "Mill", arguments.dir, record, options.variants)
+    else:
+        namespaces = robot_nodes.NAMESPACES
+        operations = not arguments.without_operations
+        machine = Robot(arguments.name or "Cell", arguments.dir, record, options.variants, operations=operations)
     try:
-        asyncio.run(_serve(machine, options, arguments, cnc_nodes.NAMESPACES))
+        asyncio.run(_serve(machine, options, arguments, namespaces))
     finally:
         if log:
             log.close()

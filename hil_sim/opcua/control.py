@@ -107,11 +107,11 @@ def number(name: str, argument: str) -> float:
     return value
 
 
-def yes(name: str, argument: str) -> bool:
-    """`on` or `off`; nothing is `on`. Raises `FaultError`."""
-    if argument not in ("", "on", "off"):
-        raise FaultError(f"{name} is {name}=on or {name}=off")
-    return argument != "off"
+def switch(name: str, argument: str, on: str, off: str) -> bool:
+    """Whether `argument` is `on`; raises `FaultError` if it is not `off` either."""
+    if argument not in (on, off):
+        raise FaultError(f"{name} is {name}={on} or {name}={off}")
+    return argument == on
 
 
 def say(address: tuple[str, int], line: str) -> dict[str, Any]:

@@ -36,11 +36,11 @@ COMMON_TYPES = (
     ObjectType("di:1005", "FunctionalGroupType", "61"),
     ObjectType("di:1001", "TopologyElementType", "58"),
     ObjectType("di:15063", "ComponentType", "di:1001"),
-    ObjectType("machinery:1012", "MachineIdentificationType", "di:1005"),
 )
 
 CNC_TYPES = (
     *COMMON_TYPES,
+    ObjectType("machinery:1012", "MachineIdentificationType", "di:1005"),
     ObjectType(
         "machinery:1002",
         "MachineryItemState_StateMachineType",
