@@ -188,6 +188,7 @@ class FileSystem:
 
         async def write(number: int, data: bytes | None) -> tuple[Any, ...]:
             self._write(self._handle(name, number), data or b"")
+            await space.write(space.below(at, "Size"), UINT64, len(self._files[name]))
             return ()
 
         async def get_position(number: int) -> tuple[Any, ...]:

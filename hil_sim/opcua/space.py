@@ -68,6 +68,7 @@ class Space:
         self._order = order
         self.index: dict[str, int] = {}
         self._last: dict[NodeId, Any] = {}
+        self._odd: set[NodeId] = set()
         self.left_out: frozenset[str] = frozenset()
         """Browse names of methods that this machine does not have."""
 
@@ -282,7 +283,14 @@ class Space:
         self._last[at] = value
         variant = self._variant(value, data_type, array=array)
         now = datetime.now(UTC)
-        await self.server.write_attribute_value(at, ua.DataValue(variant, SourceTimestamp=now, ServerTimestamp=now))
+        space = self.server.iserver.aspace
+        if isinstance(value, Variant) or at in self._odd:
+            # A type of the caller's own, which may not be the variable's: the library would not take it as a change.
+            self._odd.add(at)
+            space[at].attributes[ua.AttributeIds.Value].value = None
+        shown = ua.DataValue(variant, SourceTimestamp=now, ServerTimestamp=now)
+        status = await space.write_attribute_value(at, ua.AttributeIds.Value, shown)
+        status.check()
 
     def _variant(self, value: Any, data_type: str, *, array: bool = False) -> Variant:
         if isinstance(value, Variant):
