@@ -22,6 +22,7 @@ MAX_RPM = 24000.0
 ARC_TOLERANCE_MM = 0.01
 """How far the two radii of an arc may differ."""
 PECK_RETRACT_MM = 0.25
+MAX_REPEATS = 10_000
 WORK_OFFSETS_MM = {
     "G54": (50.0, 50.0, -300.0),
     "G55": (250.0, 50.0, -300.0),
@@ -360,9 +361,12 @@ class Interpreter:
             raise ProgramError(line.number, f"{motion} needs R above Z")
         if motion == "G83" and cycle.get("Q", 0.0) <= 0.0:
             raise ProgramError(line.number, "G83 needs its peck as Q above 0")
+        repeats = max(1, int(line.words.get("L", 1)))
+        if repeats > MAX_REPEATS or (motion == "G83" and (cycle["R"] - cycle["Z"]) / cycle["Q"] > MAX_REPEATS):
+            raise ProgramError(line.number, f"more than {MAX_REPEATS} holes or pecks in one line")
         before_z = max(self._at[2], cycle["R"])
         across = {letter: value for letter, value in mm.items() if letter in "XY"}
-        for _ in range(max(1, int(line.words.get("L", 1)))):
+        for _ in range(repeats):
             x, y, _z = self._target(across, line)
             yield self._straight(line, (x, y, before_z), rapid=True)
             yield self._straight(line, (x, y, cycle["R"]), rapid=True)

@@ -189,6 +189,8 @@ def test_each_line_is_told_once_and_comments_are_none() -> None:
         ("S99999 M3", "more than 24000 rpm"),
         ("G4 X5", "G4 needs its seconds as P"),
         ("G80\nX5", "after G80"),
+        ("G81 X1 Z-1 R1 L99999 F100", "more than 10000 holes"),
+        ("G83 X1 Z-1 R1 Q0.00001 F100", "more than 10000 holes"),
     ],
 )
 def test_what_cannot_be_done_names_line_and_reason(line: str, why: str) -> None:
