@@ -14,6 +14,9 @@ TOOL_LIFE_MIN = 60.0
 IDLE_LOAD, CUTTING_LOAD, FULL_LOAD_MM_PER_MIN = 5.0, 70.0, 3000.0
 """Spindle load in per cent: turning in air, cutting at `FULL_LOAD_MM_PER_MIN`."""
 
+MAX_ACTIONS = 1000
+"""In one look at the machine: about 20 ms of computing."""
+
 Record = Callable[[float, str, str], None]
 """Called with simulated seconds, the line's number or `!`, and the line or what happened."""
 
@@ -106,9 +109,17 @@ class Mill:
     # -- time
 
     def advance(self, now_s: float) -> None:
-        """Let time pass; what comes about is added to `happenings`."""
+        """Let time pass; what comes about is added to `happenings`.
+
+        After `MAX_ACTIONS` it leaves the rest to the next call: a program of very short moves is carried out later
+        than simulated time has it, and the server goes on answering.
+        """
+        taken = 0
         while self.running:
             if self._doing is None:
+                if taken == MAX_ACTIONS:
+                    return
+                taken += 1
                 self._take_next()
                 continue
             rest_s = self._rest_s(self._doing)

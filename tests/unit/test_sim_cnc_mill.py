@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hil_sim.cnc.mill import IDLE_LOAD, TOOL_LIFE_MIN, Mill, ProgramState
+from hil_sim.cnc.mill import IDLE_LOAD, MAX_ACTIONS, TOOL_LIFE_MIN, Mill, ProgramState
 
 START = ["G0 X0 Y0 Z0", "T1 M6", "S5000 M3"]
 
@@ -36,11 +36,23 @@ def test_a_program_ends_after_its_time_and_not_before() -> None:
     assert bench.log[-1] == ("!", "ended end")
 
 
-def test_many_short_moves_in_one_look_take_exactly_their_time() -> None:
+def test_many_short_moves_take_exactly_their_time() -> None:
     bench = Bench()
     bench.start("G91", *["G1 X0.1 F600", "X-0.1"] * 5000, "M30")
-    assert bench.wait(99.9).running
-    assert bench.wait(0.2).state is ProgramState.ENDED
+    for _ in range(20):
+        mill = bench.wait(4.99)
+    assert mill.running
+    assert bench.wait(0.3).state is ProgramState.ENDED
+
+
+def test_one_look_does_not_do_more_than_it_may() -> None:
+    bench = Bench()
+    bench.start("G91", *["G1 X0.1 F600", "X-0.1"] * 5000, "M30")
+    assert bench.wait(1000.0).running
+    assert MAX_ACTIONS - 10 < bench.mill.line < 2 * MAX_ACTIONS
+    bench.mill.hold(bench.now_s, "test")
+    line = bench.mill.line
+    assert bench.wait(1000.0).line == line
 
 
 def test_a_hold_stands_in_mid_move_and_goes_on_from_there() -> None:
