@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from hil_sim.cnc.program import HOME, Action, Interpreter, Position, ProgramError
+from hil_sim.cnc.action import Action, Position, ProgramError
+from hil_sim.cnc.program import HOME, Interpreter
 
 TOOL_LENGTHS_MM = {1: 80.0, 2: 75.0, 3: 90.0, 4: 60.0, 5: 65.0, 6: 70.0}
 TOOL_LIFE_MIN = 60.0

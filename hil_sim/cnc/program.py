@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from hil_sim.cnc.action import Action, Arc, Position, ProgramError
+
 MM_PER_INCH = 25.4
 RAPID_MM_PER_MIN = 12000.0
 TOOL_CHANGE_S = 4.0
@@ -33,7 +35,6 @@ WORK_OFFSETS_MM = {
 }
 """Machine position of each work coordinate system's zero."""
 
-Position = tuple[float, float, float]
 Travel = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 TRAVEL_MM: Travel = ((0.0, 500.0), (0.0, 400.0), (-400.0, 0.0))
 HOME: Position = (0.0, 0.0, 0.0)
@@ -58,60 +59,6 @@ _GROUPS = {
 _GROUP_OF = {code: group for group, codes in _GROUPS.items() for code in codes}
 _M_CODES = frozenset({"M0", "M1", "M2", "M3", "M4", "M5", "M6", "M7", "M8", "M9", "M30"})
 _WORDS = frozenset("DFHIJKLNOPQRSTXYZ")
-
-
-class ProgramError(Exception):
-    """The program cannot go on here; the text is the controller's alarm."""
-
-    def __init__(self, line: int, text: str) -> None:
-        super().__init__(f"line {line}: {text}")
-        self.line = line
-
-
-@dataclass(frozen=True)
-class Arc:
-    """Where a move leaves the straight line: around `centre` in the plane of the axes `first` and `second`."""
-
-    first: int
-    second: int
-    centre: tuple[float, float]
-    angle_rad: float
-    """Swept, from the start; positive is from the first axis to the second."""
-
-
-@dataclass(frozen=True)
-class Action:
-    """One thing that the mill does; a line of the program makes none, one or several."""
-
-    line: int
-    text: str
-    """As it stands in the program; empty for all but the first action of a line."""
-    start: Position
-    end: Position
-    path_mm: float = 0.0
-    duration_s: float = 0.0
-    feed_mm_per_min: float = 0.0
-    """0 if the override does not count: rapids, dwells, changes."""
-    rapid: bool = False
-    arc: Arc | None = None
-    tool: int | None = None
-    """Change to it."""
-    rpm: float | None = None
-    """Signed spindle speed from here on."""
-    coolant: bool | None = None
-    stops: bool = False
-    ends: bool = False
-
-    def position(self, share: float) -> Position:
-        """Where the tool is when `share` (0 to 1) of it is done."""
-        found = [a + (b - a) * share for a, b in zip(self.start, self.end, strict=True)]
-        if self.arc:
-            arc = self.arc
-            dx, dy = self.start[arc.first] - arc.centre[0], self.start[arc.second] - arc.centre[1]
-            turn = arc.angle_rad * share
-            found[arc.first] = arc.centre[0] + dx * math.cos(turn) - dy * math.sin(turn)
-            found[arc.second] = arc.centre[1] + dx * math.sin(turn) + dy * math.cos(turn)
-        return found[0], found[1], found[2]
 
 
 @dataclass

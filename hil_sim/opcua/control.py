@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import socketserver
 import threading
@@ -91,9 +92,20 @@ class Control:
 
     def _freeze(self, argument: str) -> None:
         seconds = number("freeze", argument) if argument else None
+        frozen = threading.Event()
         self._thaw.clear()
-        # The loop's thread stands still inside of this call: no answer, no notification, no keep-alive.
-        self._loop.call_soon_threadsafe(self._thaw.wait, seconds)
+        self._loop.call_soon_threadsafe(self._stand_still, seconds, frozen)
+        frozen.wait(ANSWER_S)
+
+    def _stand_still(self, seconds: float | None, frozen: threading.Event) -> None:
+        """The loop's thread stays inside of this call: no answer, no notification, no keep-alive."""
+        before = {each: signal.signal(each, lambda *_: self._thaw.set()) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            frozen.set()
+            self._thaw.wait(seconds)
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
 
 def number(name: str, argument: str) -> float:

@@ -7,8 +7,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hil_sim.cnc.action import ProgramError
 from hil_sim.cnc.mill import Mill
-from hil_sim.cnc.program import Interpreter, ProgramError
+from hil_sim.cnc.program import Interpreter
 from hil_sim.robot.cell import BUILT_IN, READY_S, Cell
 
 STEPS_S = st.lists(st.floats(0.0, 7.0), max_size=30)

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from hil_sim.cnc.program import HOME, RAPID_MM_PER_MIN, TOOL_CHANGE_S, Action, Interpreter, ProgramError
+from hil_sim.cnc.action import Action, ProgramError
+from hil_sim.cnc.program import HOME, RAPID_MM_PER_MIN, TOOL_CHANGE_S, Interpreter
 
 G54 = (50.0, 50.0, -300.0)
 

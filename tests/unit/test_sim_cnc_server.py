@@ -239,6 +239,13 @@ async def test_a_frozen_server_says_nothing_while_the_machine_goes_on(shop: Peer
     await shop.until(STATE, "Ended")
 
 
+def test_a_frozen_simulator_can_be_ended() -> None:
+    with opcua_sim("cnc") as sim:
+        sim.say("freeze")
+        sim.process.terminate()
+        assert sim.process.wait(DEADLINE_S) == 0
+
+
 async def test_a_full_session_table_and_dropped_connections(mill: OpcuaSim) -> None:
     mill.say("sessions=0")
     with pytest.raises(BadTooManySessions):
