@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import tempfile
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -20,7 +21,7 @@ from asyncua.server.server import Server
 
 from hil_sim.clock import ScaledClock
 from hil_sim.faults import FaultError
-from hil_sim.opcua.control import number
+from hil_sim.opcua.control import number as a_number
 from hil_sim.opcua.library import ua
 from hil_sim.opcua.security import POLICIES, TrustedFolder, Users, own_certificate
 from hil_sim.opcua.space import Space
@@ -121,6 +122,7 @@ class Host:
         self._stack = contextlib.AsyncExitStack()
         self._iserver = _Sessions(Users(options.users, anonymous=options.anonymous))
         self._iserver.closed = machine.session_closed
+        self._iserver.bind_condition_methods = 1  # ConditionRefresh; the number is the severity of its two events
         self._server = Server(iserver=self._iserver)
         self._off: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -171,7 +173,9 @@ class Host:
         try:
             await server.start()
         except OSError as error:
-            reason = str(error.strerror or error).rpartition(": ")[2]
+            # The event loop puts words of its own around the system's.
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else str(error)
             raise WireError(f"cannot listen on {options.host}:{options.port}: {reason}") from error
         self._stack.push_async_callback(self._stop)
         self.time = asyncio.create_task(self._keep_time(), name="machine time")
@@ -193,12 +197,12 @@ class Host:
         """A line of the control channel. Raises `FaultError`."""
         match name:
             case "drop":
-                await self.drop(number(name, argument) if argument else 0.0)
+                await self.drop(a_number(name, argument) if argument else 0.0)
             case "sessions":
-                self._iserver.limit = int(number(name, argument)) if argument not in ("", "off") else None
+                self._iserver.limit = int(a_number(name, argument)) if argument not in ("", "off") else None
             case "power-cycle":
                 await self._machine.power_cycle(self._clock.now_s())
-                await self.drop(number(name, argument) if argument else 0.0)
+                await self.drop(a_number(name, argument) if argument else 0.0)
                 await self._iserver.end_sessions()
             case "carried-out":
                 await self._machine.advance(self._clock.now_s())

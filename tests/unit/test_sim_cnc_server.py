@@ -149,6 +149,14 @@ async def test_an_alarm_stops_the_program_until_somebody_has_reset_it(shop: Peer
     assert await shop.value(f"{condition}/AckedState/Id") is True
     assert await shop.value(f"{condition}/Retain") is True, "its cause is still there"
     assert await ask(shop, "Resume", "run-1") == 1 << 4
+    late = Events()
+    refreshed = await shop.client.create_subscription(50, late)
+    await refreshed.subscribe_events(shop.client.nodes.server, alert)
+    condition_refresh = ua.NodeId(ua.ObjectIds.ConditionType_ConditionRefresh)
+    number = ua.Variant(refreshed.subscription_id, ua.VariantType.UInt32)
+    await shop.client.get_node(ua.NodeId(ua.ObjectIds.ConditionType)).call_method(condition_refresh, number)
+    assert (await late.next()).Message.Text == "coolant low", "who comes later asks for what is retained"
+    await refreshed.delete()
     mill.say("reset")
     assert await shop.value(f"{condition}/Retain") is False
     assert await ask(shop, "Resume", "run-1") == OK
@@ -364,4 +372,4 @@ def test_a_port_in_use_is_one_line_and_exit_2(mill: OpcuaSim) -> None:
     command = [sys.executable, "-m", "hil_sim.main", "cnc", "--port", port]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60.0, check=False)
     assert result.returncode == 2
-    assert result.stderr == f"hil-sim cnc: cannot listen on 127.0.0.1:{port}: address already in use\n"
+    assert result.stderr == f"hil-sim cnc: cannot listen on 127.0.0.1:{port}: Address already in use\n"
