@@ -197,6 +197,7 @@ def _run_octoprint(arguments: argparse.Namespace) -> int:
         raise FaultError(str(error)) from error
     except OSError as error:
         raise _LogError(f"cannot write the log {arguments.log}: {error.strerror}") from error
+    return 0
 
 
 def _run_opcua(arguments: argparse.Namespace) -> int:
