@@ -34,7 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, or 2 with one line on standard error."""
     arguments = _parser().parse_args(argv)
     try:
-        return _run_octoprint(arguments) if arguments.machine == "octoprint" else _run(arguments)
+        match arguments.machine:
+            case "octoprint":
+                return _run_octoprint(arguments)
+            case "cnc" | "robot":
+                return _run_opcua(arguments)
+            case "fault":
+                return _run_fault(arguments)
+            case _:
+                return _run(arguments)
     except (FaultError, WireError, _LogError) as error:
         print(f"hil-sim {arguments.machine}: {error}", file=sys.stderr)
         return BAD_USAGE
@@ -50,6 +58,9 @@ def _parser() -> _Parser:
     _printer_arguments(machines.add_parser("printer", help="a 3D printer with Marlin 2.1 on a serial line"))
     _grbl_arguments(machines.add_parser("grbl", help="a small router with grblHAL on a serial line"))
     _octoprint_arguments(machines.add_parser("octoprint", help="an OctoPrint with a simple printer behind it"))
+    _opcua_arguments(machines.add_parser("cnc", help="a mill with job management over OPC UA"))
+    _opcua_arguments(machines.add_parser("robot", help="a robot cell with Robotics operations over OPC UA"))
+    _fault_arguments(machines.add_parser("fault", help="tell a running cnc or robot what goes wrong"))
     return parser
 
 
@@ -107,6 +118,19 @@ def _grbl_arguments(machine: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "--fault", metavar="NAME[=ARG]", action="append", default=[], help=f"may be repeated: {', '.join(GRBL_NAMES)}"
     )
+
+
+def _opcua_arguments(machine: argparse.ArgumentParser) -> None:
+    from hil_sim.opcua import command  # the others need the standard library only
+
+    command.add_arguments(machine, _positive)
+    if machine.prog.endswith("robot"):
+        command.add_robot_arguments(machine)
+
+
+def _fault_arguments(fault: argparse.ArgumentParser) -> None:
+    fault.add_argument("control", metavar="HOST:PORT", type=_address, help="as in the machine's ready line")
+    fault.add_argument("fault", metavar="NAME[=ARG]", help="see docs/simulator.md")
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -173,6 +197,27 @@ def _run_octoprint(arguments: argparse.Namespace) -> int:
         raise FaultError(str(error)) from error
     except OSError as error:
         raise _LogError(f"cannot write the log {arguments.log}: {error.strerror}") from error
+    return 0
+
+
+def _run_opcua(arguments: argparse.Namespace) -> int:
+    from hil_sim.opcua import command
+
+    try:
+        command.run(arguments)
+    except OSError as error:
+        raise _LogError(f"cannot use {error.filename}: {error.strerror}") from error
+    return 0
+
+
+def _run_fault(arguments: argparse.Namespace) -> int:
+    from hil_sim.opcua import command
+
+    host, port = arguments.control
+    try:
+        print(command.fault((host, port), arguments.fault))
+    except OSError as error:
+        raise WireError(f"no machine answers at {host}:{port}: {error.strerror or error}") from error
     return 0
 
 

@@ -130,6 +130,7 @@ class OctoPrintDriver(Driver):
             going.ends = await _ends_in(program)
             if resume is None and not await self._start(going, run, program):
                 return Outcome(OutcomeKind.STOPPED, Motion.NONE, "stopped before the print was asked for")
+            going.begun.set()
             return await self._watch(going)
         except asyncio.CancelledError:
             if not self._detached:
@@ -137,6 +138,7 @@ class OctoPrintDriver(Driver):
             raise
         finally:
             self._going = None
+            going.begun.set()
             if not self._detached:
                 self._others.over(going.path)
             self.session.patience_s = min(self._patience_s, IDLE_PATIENCE_S)
@@ -303,19 +305,26 @@ class OctoPrintDriver(Driver):
     # What is asked of it
 
     async def pause(self, deadline_s: float) -> None:
-        going = self._print_going("pause")
+        going = await self._print_going("pause", deadline_s)
         going.pause_asked = True
         await self._steering.bring("pause", deadline_s, going.path, lambda job: job.phase is api.Phase.HELD)
 
     async def resume(self, deadline_s: float) -> None:
-        going = self._print_going("resume")
+        going = await self._print_going("resume", deadline_s)
         going.pause_asked = False
         await self._steering.bring("resume", deadline_s, going.path, lambda job: job.state == "Printing")
 
-    def _print_going(self, verb: str) -> Going:
-        if self._going is None:
+    async def _print_going(self, verb: str, deadline_s: float) -> Going:
+        """The print of this site, once OctoPrint has begun it. Raises `NotConfirmedError`."""
+        going = self._going
+        if going is None:
             raise NotAcceptableError(verb, "asked", "while a print of this site is going on")
-        return self._going
+        try:
+            async with asyncio.timeout(max(0.0, deadline_s - self._clock.mono_s())):
+                await going.begun.wait()
+        except TimeoutError as error:
+            raise NotConfirmedError(f"OctoPrint has not begun the print in time to {verb} it") from error
+        return going
 
     async def stop(self, deadline_s: float) -> None:
         self._detached = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -29,11 +30,15 @@ def ends_of(lines: Iterable[bytes]) -> array[int]:
 
 @dataclass(slots=True)
 class Going:
-    """A run. `stop_asked`, `pause_asked`: by us. `we`: the name of our key's user."""
+    """A run. `stop_asked`, `pause_asked`: by us. `we`: the name of our key's user.
+
+    `begun`: OctoPrint prints it, or never will.
+    """
 
     path: str
     we: str
     ends: array[int] = field(default_factory=lambda: array("Q"))
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     stop_asked: bool = False
     pause_asked: bool = False
     done: int = 0

@@ -394,6 +394,6 @@ def _commands(program: Path) -> Iterator[str]:
 
 
 def _carried_out(log: Path) -> list[str]:
-    """The numbered commands of the printer's own log, from line 1."""
+    """The program's commands in the printer's own log, from line 1; the driver numbers its own from far away."""
     rows = [line.split("\t", 2) for line in log.read_text(encoding="utf-8").splitlines()]
     return [command for _, number, command in rows if number.isdigit() and 0 < int(number) < MODES_BASE]

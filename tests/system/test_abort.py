@@ -20,8 +20,8 @@ from edge.testing.context import RecordingContext
 from tests.helpers.printing import LIMITS, RUN, bench_machine, write_program
 from tests.helpers.sim import SimPrinter, sim_printer
 
-HUNG = 37
-"""Commands of a program that a printer with the fault `silent-after=40` acknowledges: three come before it."""
+HUNG = 30
+"""Commands of a program that a printer with the fault `silent-after=40` acknowledges: ten come before it."""
 HALTED = "halted, it confirmed"
 NOT_CONFIRMED = "NOT confirmed: use the emergency stop of the machine"
 
