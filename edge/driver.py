@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -71,6 +71,7 @@ __all__ = [
     "Program",
     "Progress",
     "ProtocolError",
+    "Reading",
     "Recovery",
     "Resume",
     "Run",
@@ -78,6 +79,7 @@ __all__ = [
     "Step",
     "StillRunning",
     "Temperature",
+    "Trust",
     "Value",
     "shielded",
 ]
@@ -94,6 +96,7 @@ class Capability(enum.StrEnum):
     PAUSE = "pause"  # pause and resume, both confirmed
     ABORT_AT_ONCE = "abort_at_once"  # abort acts even while a command blocks
     DETACH = "detach"  # a run can be left without stopping it, and found again by `recover`
+    CARRIES_ON = "carries_on"  # the machine carries a run on by itself: it is left whenever the daemon stops
 
 
 class OutcomeKind(enum.StrEnum):
@@ -178,6 +181,19 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """What two sides think of each other's certificates, in words for people; `settled`: both trust."""
+
+    server: str
+    server_fingerprint: str
+    here: str
+    ours: str
+    our_fingerprint: str
+    there: str
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileInfo:
     """One profile that a plug-in knows. `tried_on`: the hardware that it was tried on, in words."""
 
@@ -251,6 +267,15 @@ class Temperature:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """One measured value, such as a spindle's load; `unit` as the machine says it, for people."""
+
+    name: str
+    value: float
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class StateSeen:
     """The machine's state as observed; `detail` in words."""
 
@@ -273,7 +298,7 @@ class Message:
     text: str
 
 
-Observation: TypeAlias = Progress | Temperature | StateSeen | LinkHealth | Message
+Observation: TypeAlias = Progress | Temperature | Reading | StateSeen | LinkHealth | Message
 
 
 class Clock(Protocol):
@@ -404,6 +429,22 @@ class DriverPlugin(ABC, Generic[ConnectionT, LimitsT]):
 
         Raises `NotAcceptableError`.
         """
+
+    def authorise(self, machine: Machine[ConnectionT, LimitsT], tell: Callable[[str], None]) -> None:
+        """Get what the machine wants to see before it lets anybody in, if that is missing: a key, a certificate.
+
+        `tell` says what a person must do for it meanwhile; it may take minutes. Raises `ConnectError`.
+        """
+        return
+
+    def trust(
+        self, machine: Machine[ConnectionT, LimitsT], state_dir: Path, accept: str | None, *, renew: bool = False
+    ) -> Trust:
+        """What both sides think of each other's certificates. `accept`: the fingerprint that a person has compared.
+
+        `state_dir` is the machine's own directory; `renew` makes a new certificate of ours. Raises `ConnectError`.
+        """
+        raise ConnectError(f"the driver {machine.driver} uses no certificates")
 
     @abstractmethod
     def open(

@@ -9,7 +9,8 @@ Rules
 3. A run is suspended, or goes on, when the machine has confirmed it or says so by itself; not when it was asked.
 4. A pause or a resume that the machine does not confirm ends nothing: the request stands, with the reason, until a
    person asks again. One that it refuses is withdrawn. Both are recorded.
-5. A suspended run is never left standing: it is not where its program says, and nobody could prove where it is.
+5. A suspended run is never left standing: it is not where its program says, and nobody could prove where it is. But
+   a machine that carries a run on by itself keeps it suspended by itself, too.
 """
 
 from __future__ import annotations
@@ -254,8 +255,9 @@ class Execution:
             return unknown(told(error, self._driver_name))
 
     async def _stop(self, executing: asyncio.Task[Outcome]) -> None:
-        leaves = self._leaves and Capability.DETACH in self._driver.capabilities and not self.suspended
-        if leaves and await self._let_go(executing):
+        able = self._driver.capabilities
+        stands = not self.suspended or Capability.CARRIES_ON in able
+        if self._leaves and Capability.DETACH in able and stands and await self._let_go(executing):
             return
         if failure := await made_safe(self._driver, self._driver_name, self._clock):
             self._give_up(failure)

@@ -201,8 +201,10 @@ class Runner:
         """Stop what is going on and let go of the machine; `serve` returns when the end of the run is recorded.
 
         With `leave`, a run that the machine can be asked about later is left as it stands, and stays open. Called again
-        without it, a run that is about to be left is stopped after all.
+        without it, a run that is about to be left is stopped after all; not one that the machine carries on by itself.
         """
+        if self._driver is not None and Capability.CARRIES_ON in self._driver.capabilities:
+            leave = True
         self._leaves = leave
         self._closing.set()
         if self._execution is not None:

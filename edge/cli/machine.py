@@ -1,15 +1,18 @@
-"""`edge machine clear`."""
+"""`edge machine clear`, `identify` and `trust`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
-from edge.errors import UsageError
-from edge.status import FINE
+from edge.errors import NotRunningError, UsageError
+from edge.status import ATTENTION, FINE
 
 
 def clear(args: argparse.Namespace) -> int:
@@ -28,3 +31,42 @@ def clear(args: argparse.Namespace) -> int:
     else:
         print(f"{args.machine} is clear; the journal names {answer['actor']}")
     return FINE
+
+
+def identify(args: argparse.Namespace) -> int:
+    """Ask a machine who it is; get what it wants before it lets anybody in, such as a key, if that is missing."""
+    from edge.cli import identify as asking
+
+    path = sitefile.find(args.config)
+    found = _of_the_daemon(sitefile.read(path).socket, args.machine)
+    if found is None:
+        found = asking.ask(path, args.machine, lambda said: print(said, file=sys.stderr, flush=True))
+    if args.json:
+        text.print_json({"machine": args.machine, "identity": found})
+    else:
+        told = [f"{name}: {value}" for name, value in found.items() if value]
+        print("\n".join([args.machine, *(f"  {line}" for line in told)]))
+    return FINE
+
+
+def trust(args: argparse.Namespace) -> int:
+    """Show both sides' certificates and what each thinks of the other's; with --accept, trust the machine's."""
+    from edge.cli import identify as asking
+
+    found = asking.trust(sitefile.find(args.config), args.machine, args.accept, renew=args.renew)
+    if args.json:
+        text.print_json({"machine": args.machine, "trust": found})
+    else:
+        print(args.machine)
+        for name in ("server", "server_fingerprint", "here", "ours", "our_fingerprint", "there"):
+            print("\n".join(text.wrap(f"{name.replace('_', ' ')}: {found[name]}", "  ", "    ")))
+    return FINE if found["settled"] else ATTENTION
+
+
+def _of_the_daemon(socket: Path, machine: str) -> dict[str, Any] | None:
+    """What the running daemon knows of a machine that it has open: nobody else can open it then."""
+    try:
+        machines = call(socket, "GET", "/v1/machines")
+    except NotRunningError:
+        return None
+    return next((dict(row["identity"]) for row in machines if row["id"] == machine and row["identity"]), None)

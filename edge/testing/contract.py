@@ -215,15 +215,15 @@ class DriverContract(PauseContract):
 
     async def test_leaving_ends_every_wait_and_leaks_nothing(self, tmp_path: Path) -> None:
         async with self.bench(tmp_path) as bench:
-            await self._in_time(self._use(bench, tmp_path))  # what is loaded once is no leak
+            await self._in_time(self._use(bench, tmp_path, "run-1"))  # what is loaded once is no leak
             before = _resources()
-            await self._in_time(self._use(bench, tmp_path))
+            await self._in_time(self._use(bench, tmp_path, "run-2"))
             assert _resources() == before
 
-    async def _use(self, bench: Bench, folder: Path) -> None:
+    async def _use(self, bench: Bench, folder: Path, run_id: str) -> None:
         async with self._open(bench, folder) as opened:
             lost = asyncio.create_task(opened.driver.lost(), name="lost")
-            await opened.driver.execute(self._run(), bench.good)
+            await opened.driver.execute(self._run(run_id), bench.good)
         await asyncio.wait([lost])
         assert lost.cancelled() or lost.exception() is None
 

@@ -111,14 +111,14 @@ class PauseContract(OnABench):
 
     async def test_a_machine_without_a_run_is_neither_paused_nor_resumed(self, tmp_path: Path) -> None:
         async with self.bench(tmp_path) as bench, self._pausing(bench, tmp_path) as opened:
-            for _ in range(2):
+            for number in range(2):
                 acts = bench.acts()
                 for verb in (opened.driver.pause, opened.driver.resume):
                     with raises(NotAcceptableError) as caught:
                         await self._in_time(verb(self._deadline_s(opened)))
                     assert str(caught[0])
                 assert bench.acts() == acts
-                await self._in_time(opened.driver.execute(self._run(), bench.good))
+                await self._in_time(opened.driver.execute(self._run(f"run-{number}"), bench.good))
 
     @asynccontextmanager
     async def _pausing(self, bench: Bench, folder: Path) -> AsyncIterator[Opened]:
