@@ -33,7 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, or 2 with one line on standard error."""
     arguments = _parser().parse_args(argv)
     try:
-        return _run(arguments)
+        match arguments.machine:
+            case "cnc" | "robot":
+                return _run_opcua(arguments)
+            case "fault":
+                return _run_fault(arguments)
+            case _:
+                return _run(arguments)
     except (FaultError, WireError, _LogError) as error:
         print(f"hil-sim {arguments.machine}: {error}", file=sys.stderr)
         return BAD_USAGE
@@ -48,6 +54,9 @@ def _parser() -> _Parser:
     machines = parser.add_subparsers(dest="machine", required=True, metavar="MACHINE")
     _printer_arguments(machines.add_parser("printer", help="a 3D printer with Marlin 2.1 on a serial line"))
     _grbl_arguments(machines.add_parser("grbl", help="a small router with grblHAL on a serial line"))
+    _opcua_arguments(machines.add_parser("cnc", help="a mill with job management over OPC UA"))
+    _opcua_arguments(machines.add_parser("robot", help="a robot cell with Robotics operations over OPC UA"))
+    _fault_arguments(machines.add_parser("fault", help="tell a running cnc or robot what goes wrong"))
     return parser
 
 
@@ -86,6 +95,19 @@ def _grbl_arguments(machine: argparse.ArgumentParser) -> None:
     machine.add_argument("--no-bf", action="store_true", help="no `Bf:` in status reports")
 
 
+def _opcua_arguments(machine: argparse.ArgumentParser) -> None:
+    from hil_sim.opcua import command  # the others need the standard library only
+
+    command.add_arguments(machine, _positive)
+    if machine.prog.endswith("robot"):
+        command.add_robot_arguments(machine)
+
+
+def _fault_arguments(fault: argparse.ArgumentParser) -> None:
+    fault.add_argument("control", metavar="HOST:PORT", type=_address, help="as in the machine's ready line")
+    fault.add_argument("fault", metavar="NAME[=ARG]", help="see docs/simulator.md")
+
+
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):
@@ -120,6 +142,27 @@ def _machine(arguments: argparse.Namespace, record: Callable[[float, str, str], 
         rx_bytes=arguments.rx_bytes,
     )
     return printer.Firmware(options, Faults.parse(arguments.fault), record, arguments.seed)
+
+
+def _run_opcua(arguments: argparse.Namespace) -> int:
+    from hil_sim.opcua import command
+
+    try:
+        command.run(arguments)
+    except OSError as error:
+        raise _LogError(f"cannot use {error.filename}: {error.strerror}") from error
+    return 0
+
+
+def _run_fault(arguments: argparse.Namespace) -> int:
+    from hil_sim.opcua import command
+
+    host, port = arguments.control
+    try:
+        print(command.fault((host, port), arguments.fault))
+    except OSError as error:
+        raise WireError(f"no machine answers at {host}:{port}: {error.strerror or error}") from error
+    return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
