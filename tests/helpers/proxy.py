@@ -1,0 +1,103 @@
+"""A network between two processes that a test can cut: bytes wait, as they do behind a pulled cable."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+
+START_S = 10.0
+
+
+class Network:
+    """Made by `network`. `port` is where the other side is reached through it."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._loop = asyncio.new_event_loop()
+        self._whole = asyncio.Event()
+        self._whole.set()
+        self._ready = threading.Event()
+        self._stop = asyncio.Event()
+        self._answering = True
+        self._open: set[asyncio.StreamWriter] = set()
+        self.port = 0
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._serve()])
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._ready.wait(START_S)
+
+    def cut(self) -> None:
+        self._loop.call_soon_threadsafe(self._whole.clear)
+
+    def deafen(self) -> None:
+        """From now on requests arrive, and answers wait."""
+        self._answering = False
+
+    def drop(self) -> None:
+        """Break every connection, as a switch does that is switched off and on."""
+        self._loop.call_soon_threadsafe(self._drop)
+
+    def _drop(self) -> None:
+        self._answering = True
+        for writer in list(self._open):
+            writer.transport.abort()
+
+    def mend(self) -> None:
+        self._loop.call_soon_threadsafe(self._whole.set)
+
+    def end(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(START_S)
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        other: asyncio.StreamWriter | None = None
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await self._whole.wait()
+            far, other = await asyncio.open_connection("127.0.0.1", self._target)
+            self._open |= {writer, other}
+            pumps = [asyncio.create_task(self._pump(reader, other)), asyncio.create_task(self._pump(far, writer, True))]
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
+        for end in (writer, other):
+            if end is not None:
+                self._open.discard(end)
+                end.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool = False) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._whole.wait()
+                if answers and not self._answering:
+                    await asyncio.Event().wait()  # for good: the connection is dropped next
+                writer.write(data)
+                await writer.drain()
+
+
+@contextlib.contextmanager
+def network(target: int) -> Iterator[Network]:
+    """Between whoever connects to its `port` and what listens on loopback's port `target`."""
+    made = Network(target)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.end()
