@@ -36,9 +36,9 @@ peers: $(VENV)/.dev .venv/printrun/.installed
 	@.venv/printrun/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement $<
 	@touch $@
 
-# BENCH=status or BENCH=printers measures that part alone. A host that cannot be installed is reported as missing.
+# BENCH=status, printers or opcua measures that part alone. A host that cannot be installed is reported as missing.
 bench: $(VENV)/.dev
-	@test "$(BENCH)" = status || \
+	@test "$(BENCH)" = status || test "$(BENCH)" = opcua || \
 	  $(MAKE) --silent --no-print-directory --keep-going .venv/printrun/.installed .venv/octoprint/.installed || true
 	@$(BIN)/python -m bench $(BENCH)
 

@@ -1,4 +1,4 @@
-"""All figures, or those of one part: ``python -m bench [status|printers]``. Exit code 1 if a figure is missing."""
+"""All figures, or those of one part: ``python -m bench [status|printers|opcua]``. Exit code 1 if one is missing."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import os
 import platform
 import sys
 
-from bench import printers, status
+from bench import opcua, printers, status
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("part", nargs="?", choices=["all", "status", "printers"], default="all")
+    parser.add_argument("part", nargs="?", choices=["all", "status", "printers", "opcua"], default="all")
     part = parser.parse_args().part
     today = datetime.datetime.now(datetime.UTC).date()
     print(f"{today}, {os.cpu_count()} {platform.machine()} cores, Python {platform.python_version()}")
     missing = 0
     if part in ("all", "status"):
         print("\n" + "\n".join(status.report()), flush=True)
+    if part in ("all", "opcua"):
+        print("\n" + "\n".join(opcua.report()), flush=True)
     if part in ("all", "printers"):
         lines, missing = printers.report()
         print("\n" + "\n".join(lines))
