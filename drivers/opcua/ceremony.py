@@ -6,8 +6,8 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
-from drivers.opcua.client import connected, server_certificate
 from drivers.opcua.config import OpcUaMachine
+from drivers.opcua.connect import connected, server_certificate
 from drivers.opcua.pki import OwnCertificate, Pki, ServerCertificate, application_uri
 from drivers.opcua.words import Trouble, WayError
 from edge.driver import ConnectError, Trust

@@ -17,8 +17,9 @@ import random
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from drivers.opcua.client import Link, connected
+from drivers.opcua.client import Link
 from drivers.opcua.config import Connection
+from drivers.opcua.connect import connected
 from drivers.opcua.library import DataValue, NodeId, ua
 from drivers.opcua.pki import Pki
 from drivers.opcua.words import LinkError, RefusedError, WayError
