@@ -48,9 +48,9 @@ mosquitto:
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
-# BENCH=status, printers, octoprint or uplink measures that part alone. A host that is missing is reported.
+# BENCH=status, printers, octoprint, uplink or opcua measures that part alone. A host that is missing is reported.
 bench: $(VENV)/.dev
-	@test "$(BENCH)" = status || test "$(BENCH)" = octoprint || test "$(BENCH)" = uplink || \
+	@test "$(BENCH)" = status || test "$(BENCH)" = octoprint || test "$(BENCH)" = uplink || test "$(BENCH)" = opcua || \
 	  $(MAKE) --silent --no-print-directory --keep-going .venv/printrun/.installed .venv/octoprint/.installed || true
 	@$(BIN)/python -m bench $(BENCH)
 

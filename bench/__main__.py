@@ -8,13 +8,13 @@ import os
 import platform
 import sys
 
-from bench import octoprints, printers, status, uplink
+from bench import octoprints, opcua, printers, status, uplink
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench")
-    parts = ["all", "status", "printers", "octoprint", "uplink"]
+    parts = ["all", "status", "printers", "octoprint", "uplink", "opcua"]
     parser.add_argument("part", nargs="?", choices=parts, default="all")
     part = parser.parse_args().part
     today = datetime.datetime.now(datetime.UTC).date()
@@ -24,6 +24,8 @@ def main() -> int:
         print("\n" + "\n".join(status.report()), flush=True)
     if part in ("all", "uplink"):
         print("\n" + "\n".join(uplink.report()), flush=True)
+    if part in ("all", "opcua"):
+        print("\n" + "\n".join(opcua.report()), flush=True)
     if part in ("all", "printers"):
         lines, missing = printers.report()
         print("\n" + "\n".join(lines), flush=True)

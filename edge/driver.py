@@ -71,6 +71,7 @@ __all__ = [
     "Program",
     "Progress",
     "ProtocolError",
+    "Reading",
     "Recovery",
     "Resume",
     "Run",
@@ -78,6 +79,7 @@ __all__ = [
     "Step",
     "StillRunning",
     "Temperature",
+    "Trust",
     "Value",
     "shielded",
 ]
@@ -179,6 +181,19 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """What two sides think of each other's certificates, in words for people; `settled`: both trust."""
+
+    server: str
+    server_fingerprint: str
+    here: str
+    ours: str
+    our_fingerprint: str
+    there: str
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileInfo:
     """One profile that a plug-in knows. `tried_on`: the hardware that it was tried on, in words."""
 
@@ -252,6 +267,15 @@ class Temperature:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """One measured value, such as a spindle's load; `unit` as the machine says it, for people."""
+
+    name: str
+    value: float
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class StateSeen:
     """The machine's state as observed; `detail` in words."""
 
@@ -274,7 +298,7 @@ class Message:
     text: str
 
 
-Observation: TypeAlias = Progress | Temperature | StateSeen | LinkHealth | Message
+Observation: TypeAlias = Progress | Temperature | Reading | StateSeen | LinkHealth | Message
 
 
 class Clock(Protocol):
@@ -412,6 +436,15 @@ class DriverPlugin(ABC, Generic[ConnectionT, LimitsT]):
         `tell` says what a person must do for it meanwhile; it may take minutes. Raises `ConnectError`.
         """
         return
+
+    def trust(
+        self, machine: Machine[ConnectionT, LimitsT], state_dir: Path, accept: str | None, *, renew: bool = False
+    ) -> Trust:
+        """What both sides think of each other's certificates. `accept`: the fingerprint that a person has compared.
+
+        `state_dir` is the machine's own directory; `renew` makes a new certificate of ours. Raises `ConnectError`.
+        """
+        raise ConnectError(f"the driver {machine.driver} uses no certificates")
 
     @abstractmethod
     def open(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
-from edge.driver import LinkHealth, MachineState, Message, Observation, Progress, StateSeen, Temperature
+from edge.driver import LinkHealth, MachineState, Message, Observation, Progress, Reading, StateSeen, Temperature
 
 
 class Observed:
@@ -15,6 +15,7 @@ class Observed:
         self._now_s = now_s
         self._on_state = on_state
         self._temperatures: dict[str, tuple[float, Temperature]] = {}
+        self._readings: dict[str, tuple[float, Reading]] = {}
         self._progress: tuple[float, Progress] | None = None
         self._link: LinkHealth | None = None
         self._message: tuple[float, Message] | None = None
@@ -28,6 +29,8 @@ class Observed:
                 self._progress = now_s, observation
             case Temperature(name=name):
                 self._temperatures[name] = now_s, observation
+            case Reading(name=name):
+                self._readings[name] = now_s, observation
             case LinkHealth():
                 self._link = observation
             case Message():
@@ -60,6 +63,7 @@ class Observed:
     def offline(self, reason: str) -> None:
         """The connection is gone: nothing of what was seen is known any more."""
         self._temperatures.clear()
+        self._readings.clear()
         self._progress = self._link = self._message = None
         self.add(StateSeen(MachineState.OFFLINE, reason))
 
@@ -75,6 +79,10 @@ class Observed:
             "temperatures": {
                 name: {"actual_degc": seen.actual_degc, "target_degc": seen.target_degc, "age_s": self._age_s(at_s)}
                 for name, (at_s, seen) in self._temperatures.items()
+            },
+            "readings": {
+                name: {"value": seen.value, "unit": seen.unit, "age_s": self._age_s(at_s)}
+                for name, (at_s, seen) in self._readings.items()
             },
             "link": link and {"resends": link.resends, "time_outs": link.time_outs},
             "message": message and {"text": message[1].text, "age_s": self._age_s(message[0])},

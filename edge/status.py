@@ -103,7 +103,7 @@ def level(attention: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _machine(configured: Row, known: Row | None, live: Mapping[str, Any]) -> Row:
-    empty: Row = {"identity": None, "progress": None, "temperatures": {}, "link": None, "message": None}
+    empty: Row = {"identity": None, "progress": None, "temperatures": {}, "readings": {}, "link": None, "message": None}
     return {
         **configured,
         **empty,

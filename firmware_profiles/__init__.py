@@ -25,7 +25,7 @@ def load(name: str, schema: type[ProfileT], user_dir: Path | None = None) -> Pro
     """The profile `name`, validated. Raises `ProfileError`."""
     path = _files(user_dir).get(name)
     if path is None:
-        raise ProfileError(f"there is no profile {name!r}; there are: {', '.join(sorted(_files(user_dir)))}")
+        raise ProfileError(f"there is no profile {name!r}; there are: {', '.join(_names(schema, user_dir))}")
     return _read(path, schema)
 
 
@@ -33,6 +33,14 @@ def load_all(schema: type[ProfileT], dialect: str, user_dir: Path | None = None)
     """Every profile whose top-level ``dialect`` is `dialect`, by name. Raises `ProfileError`."""
     found = {name: path for name, path in _files(user_dir).items() if _table(path).get("dialect") == dialect}
     return {name: _read(path, schema) for name, path in sorted(found.items())}
+
+
+def _names(schema: type[BaseModel], user_dir: Path | None) -> list[str]:
+    """The profiles of the dialects that `schema` is for; all of them if it does not say."""
+    field = schema.model_fields.get("dialect")
+    dialects = get_args(field.annotation) if field is not None else ()
+    files = sorted(_files(user_dir).items())
+    return [name for name, path in files if not dialects or _table(path).get("dialect") in dialects]
 
 
 def _files(user_dir: Path | None) -> dict[str, Path]:

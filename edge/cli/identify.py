@@ -1,9 +1,8 @@
-"""Opening one machine for a moment, without a daemon, to ask it who it is."""
+"""Opening one machine for a moment, without a daemon: who it is, and whether both sides trust each other."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -19,17 +18,36 @@ from edge.plugins import Equipment
 
 def ask(file: Path, machine: str, tell: Callable[[str], None]) -> dict[str, Any]:
     """The fields of `Identity`. `tell` says what a person must do meanwhile. Raises `UsageError`."""
-    equipment = plugins.load(validate(sitefile.read(file)), file)
-    found = {item.machine.id: item for item in equipment}
-    if machine not in found:
-        raise UsageError(f"there is no machine {machine}; there are: {', '.join(found) or 'none'}")
-    item = found[machine]
+    item, folder = _configured(file, machine)
     try:
         item.plugin.authorise(item.machine, tell)
-        with tempfile.TemporaryDirectory(prefix="edge-identify-") as folder:
-            return asdict(asyncio.run(_identity(item, Path(folder))))
+        folder.mkdir(parents=True, exist_ok=True)
+        return asdict(asyncio.run(_identity(item, folder)))
     except DriverError as error:
         raise UsageError(f"{machine}: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{folder}: {error.strerror}; run this as the user of the daemon") from error
+
+
+def trust(file: Path, machine: str, accept: str | None, *, renew: bool) -> dict[str, Any]:
+    """The fields of `Trust`. Raises `UsageError`."""
+    item, folder = _configured(file, machine)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return asdict(item.plugin.trust(item.machine, folder, accept, renew=renew))
+    except DriverError as error:
+        raise UsageError(f"{machine}: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{folder}: {error.strerror}; run this as the user of the daemon") from error
+
+
+def _configured(file: Path, machine: str) -> tuple[Equipment, Path]:
+    """A machine of the site, and its directory: what it keeps there (certificates) is what the daemon uses."""
+    config = validate(sitefile.read(file))
+    found = {item.machine.id: item for item in plugins.load(config, file)}
+    if machine not in found:
+        raise UsageError(f"there is no machine {machine}; there are: {', '.join(found) or 'none'}")
+    return found[machine], config.site.state_dir / "machines" / machine
 
 
 async def _identity(item: Equipment, folder: Path) -> Identity:

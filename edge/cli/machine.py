@@ -1,4 +1,4 @@
-"""`edge machine clear` and `edge machine identify`."""
+"""`edge machine clear`, `identify` and `trust`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import NotRunningError, UsageError
-from edge.status import FINE
+from edge.status import ATTENTION, FINE
 
 
 def clear(args: argparse.Namespace) -> int:
@@ -47,6 +47,20 @@ def identify(args: argparse.Namespace) -> int:
         told = [f"{name}: {value}" for name, value in found.items() if value]
         print("\n".join([args.machine, *(f"  {line}" for line in told)]))
     return FINE
+
+
+def trust(args: argparse.Namespace) -> int:
+    """Show both sides' certificates and what each thinks of the other's; with --accept, trust the machine's."""
+    from edge.cli import identify as asking
+
+    found = asking.trust(sitefile.find(args.config), args.machine, args.accept, renew=args.renew)
+    if args.json:
+        text.print_json({"machine": args.machine, "trust": found})
+    else:
+        print(args.machine)
+        for name in ("server", "server_fingerprint", "here", "ours", "our_fingerprint", "there"):
+            print("\n".join(text.wrap(f"{name.replace('_', ' ')}: {found[name]}", "  ", "    ")))
+    return FINE if found["settled"] else ATTENTION
 
 
 def _of_the_daemon(socket: Path, machine: str) -> dict[str, Any] | None:

@@ -84,13 +84,17 @@ def _add_steering_commands(job_commands: Commands) -> None:
 
 
 def add_machine_commands(machine_commands: Commands) -> None:
-    """`machine clear`, `machine identify` and `machine profiles`."""
+    """`machine clear`, `identify`, `trust` and `profiles`."""
     command(machine_commands, "profiles", "the firmware and controllers that the drivers know", _machine_profiles)
     clear = command(machine_commands, "clear", "say that the finished part has been taken off", _machine_clear)
     clear.add_argument("machine", metavar="MACHINE")
     summary = "ask a machine who it is; get a key for it first, if it wants one and there is none"
     identify = command(machine_commands, "identify", summary, _machine_identify)
     identify.add_argument("machine", metavar="MACHINE")
+    trust = command(machine_commands, "trust", "certificates: what this side and the machine trust", _machine_trust)
+    trust.add_argument("machine", metavar="MACHINE")
+    trust.add_argument("--accept", metavar="FINGERPRINT", help="trust the machine's certificate: you have compared it")
+    trust.add_argument("--renew", action="store_true", help="make a new certificate of ours; the machine must trust it")
     clear.add_argument("--run", metavar="RUN", help="the run that left it (default: the one that the site names)")
 
 
@@ -218,6 +222,12 @@ def _machine_clear(args: argparse.Namespace) -> int:
     from edge.cli import machine
 
     return machine.clear(args)
+
+
+def _machine_trust(args: argparse.Namespace) -> int:
+    from edge.cli import machine
+
+    return machine.trust(args)
 
 
 def _machine_identify(args: argparse.Namespace) -> int:

@@ -123,6 +123,7 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
         progress, link = machine["progress"], machine["link"]
         heat = [f"{name} {seen['actual_degc']:.0f}/{seen['target_degc']:.0f}" for name, seen in _heaters(machine)]
         ages = [seen["age_s"] for _, seen in _heaters(machine)]
+        ages += [seen["age_s"] for seen in machine.get("readings", {}).values()]
         rows.append(
             [
                 machine["id"],

@@ -20,6 +20,8 @@ class Network:
         self._whole.set()
         self._ready = threading.Event()
         self._stop = asyncio.Event()
+        self._answering = True
+        self._open: set[asyncio.StreamWriter] = set()
         self.port = 0
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._serve()])
 
@@ -29,6 +31,19 @@ class Network:
 
     def cut(self) -> None:
         self._loop.call_soon_threadsafe(self._whole.clear)
+
+    def deafen(self) -> None:
+        """From now on requests arrive, and answers wait."""
+        self._answering = False
+
+    def drop(self) -> None:
+        """Break every connection, as a switch does that is switched off and on."""
+        self._loop.call_soon_threadsafe(self._drop)
+
+    def _drop(self) -> None:
+        self._answering = True
+        for writer in list(self._open):
+            writer.transport.abort()
 
     def mend(self) -> None:
         self._loop.call_soon_threadsafe(self._whole.set)
@@ -55,7 +70,8 @@ class Network:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             await self._whole.wait()
             far, other = await asyncio.open_connection("127.0.0.1", self._target)
-            pumps = [asyncio.create_task(self._pump(reader, other)), asyncio.create_task(self._pump(far, writer))]
+            self._open |= {writer, other}
+            pumps = [asyncio.create_task(self._pump(reader, other)), asyncio.create_task(self._pump(far, writer, True))]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -63,12 +79,15 @@ class Network:
                     pump.cancel()
         for end in (writer, other):
             if end is not None:
+                self._open.discard(end)
                 end.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool = False) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await self._whole.wait()
+                if answers and not self._answering:
+                    await asyncio.Event().wait()  # for good: the connection is dropped next
                 writer.write(data)
                 await writer.drain()
 

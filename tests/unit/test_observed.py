@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.driver import LinkHealth, MachineState, Message, Progress, StateSeen, Temperature
+from edge.driver import LinkHealth, MachineState, Message, Progress, Reading, StateSeen, Temperature
 from edge.observed import Observed
 
 
@@ -19,6 +19,7 @@ def test_nothing_is_seen_before_the_machine_was_reached() -> None:
         "detail": "not connected yet",
         "progress": None,
         "temperatures": {},
+        "readings": {},
         "link": None,
         "message": None,
     }
@@ -36,7 +37,7 @@ def test_the_latest_of_each_kind_and_name_is_kept_with_its_age() -> None:
     ):
         seen.add(observation)
     now[0] += 2.04
-    for observation in (Temperature("T", 25.0, 200.0), Progress(3, 10), LinkHealth(2, 1)):
+    for observation in (Temperature("T", 25.0, 200.0), Progress(3, 10), LinkHealth(2, 1), Reading("load", 31.0, "%")):
         seen.add(observation)
     now[0] += 1.0
     assert seen.as_json() == {
@@ -47,6 +48,7 @@ def test_the_latest_of_each_kind_and_name_is_kept_with_its_age() -> None:
             "T": {"actual_degc": 25.0, "target_degc": 200.0, "age_s": 1.0},
             "B": {"actual_degc": 21.0, "target_degc": 60.0, "age_s": 3.0},
         },
+        "readings": {"load": {"value": 31.0, "unit": "%", "age_s": 1.0}},
         "link": {"resends": 2, "time_outs": 1},
         "message": {"text": "hello", "age_s": 3.0},
     }
@@ -82,6 +84,7 @@ def test_of_a_machine_that_is_gone_nothing_is_known() -> None:
         "detail": "unplugged",
         "progress": None,
         "temperatures": {},
+        "readings": {},
         "link": None,
         "message": None,
     }

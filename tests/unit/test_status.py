@@ -54,6 +54,7 @@ async def test_a_site_where_nothing_is_to_be_done_is_level_0(tell) -> None:
             "identity": None,
             "progress": None,
             "temperatures": {},
+            "readings": {},
             "link": None,
             "message": None,
             "state": "IDLE",

@@ -1,0 +1,437 @@
+"""A machine as its server shows it: which object it is, who it is, what must hold before it starts, and its alarms.
+
+What differs between job management, robots and mapped controllers is a subclass. One lives as long as the driver;
+`attach` puts it onto each new link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from drivers.opcua.client import Link, Method
+from drivers.opcua.config import OpcUaMachine
+from drivers.opcua.files import Folder
+from drivers.opcua.library import DataValue, LocalizedText, NodeId, ua
+from drivers.opcua.nodemap import Place
+from drivers.opcua.profile import AnyProfile, Condition, Profile
+from drivers.opcua.words import RefusedError
+from edge.driver import (
+    Capability,
+    DriverContext,
+    Identity,
+    IdentityError,
+    Json,
+    MachineError,
+    MachineState,
+    Message,
+    Motion,
+    NotAcceptableError,
+    Outcome,
+    OutcomeKind,
+    Program,
+    Reading,
+    Run,
+)
+
+OBJECTS = ua.NodeId(ua.ObjectIds.ObjectsFolder)
+SERVER = ua.NodeId(ua.ObjectIds.Server)
+
+STATE_S, VALUE_S = 0.1, 0.5
+"""How often the server looks at what decides, and at what people look at."""
+
+PROGRAM_PARAMETER = "controller_program"
+"""The step's parameter that names a program which is on the controller already."""
+
+
+class Phase(enum.Enum):
+    """Where a run is, as the machine says."""
+
+    ABSENT = "absent"  # the machine does not know it
+    WAITING = "waiting"  # the machine knows it, and has not begun
+    RUNNING = "running"
+    HELD = "held"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the machine says of one run; `outcome` once it has ended, `detail` for people."""
+
+    phase: Phase
+    detail: str = ""
+    outcome: Outcome | None = None
+
+
+@dataclass(slots=True)
+class Work:
+    """One run of ours and what is known of it beside what the machine says.
+
+    `begun`: a request that starts it may have been sent. `ran`: it was seen running. `unbroken`: the same link all the
+    time since it began. `name`: of its program on the machine. `stopped`: set with `stop_asked`. `memory`: the
+    checkpoint, durable before the run begins.
+    """
+
+    run: Run
+    name: str
+    begun: bool = False
+    ran: bool = False
+    unbroken: bool = True
+    stop_asked: bool = False
+    pause_asked: bool = False
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    memory: dict[str, Json] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.run.checkpoint, dict):
+            self.memory = dict(self.run.checkpoint)
+
+
+@dataclass(slots=True)
+class _Alarm:
+    event_id: bytes
+    text: str
+    severity: int
+    acknowledged: bool
+
+
+class Equipment(ABC):
+    """Made for one profile."""
+
+    def __init__(self, machine: OpcUaMachine, name: str, profile: AnyProfile, context: DriverContext) -> None:
+        self._machine = machine
+        self._profile_name = name
+        self.profile = profile
+        self._context = context
+        self.identity = Identity("", "")
+        self.root = ua.NodeId()
+        self._nodes: dict[str, NodeId] = {}
+        self._values: dict[NodeId, Any] = {}
+        self._shown: dict[NodeId, tuple[str, str]] = {}
+        self._state_names: dict[NodeId, str] = {}
+        self._alarms: dict[str, _Alarm] = {}
+        self.folder: Folder | None = None
+        self.tell: Callable[[], None] = lambda: None
+
+    # On a link
+
+    async def attach(self, link: Link, root: NodeId) -> Mapping[NodeId, float]:
+        """Find everything anew; what is to be watched, and how often (s). `IdentityError` for another machine."""
+        self.root = root
+        self._values.clear()
+        self._alarms.clear()
+        profile = self.profile
+        wanted = {f"condition {i}": condition.node for i, condition in enumerate(profile.conditions)}
+        wanted |= {f"value {name}": value.node for name, value in profile.values.items()}
+        who = profile.identity
+        wanted |= {"firmware": who.firmware, "version": who.version, "name": who.name, "serial": who.serial}
+        wanted |= {"progress": profile.progress, **self.wanted()}
+        self._nodes = await link.find_all(root, self._places(wanted))
+        self._check_conditions_exist()
+        await self._identify(link)
+        self.folder = await Folder.open(link, root, profile) if profile.files is not None else None
+        if profile.programs == "files" and self.folder is None and profile.files is not None:
+            raise IdentityError(f"the server has no {profile.files.directory} to put programs into")
+        await self._units(link)
+        await self.found(link)
+        watched = dict.fromkeys(self._shown, VALUE_S)
+        conditions = [node for name, node in self._nodes.items() if name.startswith("condition ")]
+        watched |= dict.fromkeys([*conditions, *self.watched()], STATE_S)
+        await self._look_at(link, list(watched))
+        try:
+            await link.subscribe_events(SERVER, self._event)
+        except RefusedError as error:
+            self._context.emit(Message(f"alarms are not seen: {error}"))
+        return watched
+
+    def _places(self, texts: Mapping[str, str]) -> dict[str, Place]:
+        return {name: self.profile.place(text) for name, text in texts.items() if text}
+
+    def _check_conditions_exist(self) -> None:
+        for index, condition in enumerate(self.profile.conditions):
+            if condition.required and f"condition {index}" not in self._nodes:
+                raise IdentityError(
+                    f"the server has no {condition.node}, which profile {self._profile_name!r} requires"
+                )
+
+    async def _identify(self, link: Link) -> None:
+        names = ("firmware", "version", "name", "serial")
+        there = [name for name in names if name in self._nodes]
+        read = await link.read([self._nodes[name] for name in there])
+        said = {name: _text(value) for name, value in zip(there, read, strict=True)}
+        firmware = said.get("firmware") or self.profile.summary
+        found = Identity(
+            firmware, said.get("version", ""), said.get("name", ""), said.get("serial", ""), self._profile_name
+        )
+        before = self.identity
+        if before.firmware and (before.serial, before.name, before.firmware) != (
+            found.serial,
+            found.name,
+            found.firmware,
+        ):
+            raise IdentityError(f"another machine answers now: {_who(found)}, and it was {_who(before)}")
+        self.identity = found
+
+    async def _units(self, link: Link) -> None:
+        nodes = {name: self._nodes[f"value {name}"] for name in self.profile.values if f"value {name}" in self._nodes}
+        self._shown.clear()
+        for name, node in nodes.items():
+            unit = self.profile.values[name].unit
+            if not unit:
+                places = {"unit": self.profile.place("EngineeringUnits")}
+                if found := (await link.find_all(node, places)).get("unit"):
+                    said = (await link.read([found]))[0]
+                    information = said.Value.Value if said.Value is not None else None
+                    unit = information.DisplayName.Text or "" if isinstance(information, ua.EUInformation) else ""
+            self._shown[node] = (name, unit)
+
+    async def _look_at(self, link: Link, nodes: Sequence[NodeId]) -> None:
+        for node, value in zip(nodes, await link.read(nodes), strict=True):
+            await self._keep(link, node, value)
+
+    async def _keep(self, link: Link, node: NodeId, value: DataValue) -> None:
+        found = _good(value)
+        if isinstance(found, NodeId):
+            await self.state_name(link, found)
+        self.saw(node, value)
+
+    async def state_name(self, link: Link, state: NodeId) -> str:
+        """The browse name of a state's node, which is what specifications name; read once."""
+        if state not in self._state_names:
+            said = (await link.read([state], ua.AttributeIds.BrowseName))[0]
+            name = _good(said)
+            self._state_names[state] = name.Name if isinstance(name, ua.QualifiedName) else state.to_string()
+        return self._state_names[state]
+
+    async def catch_up(self, link: Link) -> None:
+        """Learn the names of states that have come meanwhile. Raises `MachineError`."""
+        for found in list(self._values.values()):
+            if isinstance(found, NodeId):
+                await self.state_name(link, found)
+
+    # What is seen
+
+    def saw(self, node: NodeId, value: DataValue) -> None:
+        """One value has changed."""
+        found = _good(value)
+        self._values[node] = found
+        if node in self._shown and isinstance(found, int | float) and not isinstance(found, bool):
+            name, unit = self._shown[node]
+            self._context.emit(Reading(name, float(found), unit))
+        elif node not in self._shown:
+            self.tell()
+
+    def confirm(self) -> None:
+        """Values that do not change are not sent again; while the link lives, they are what they were."""
+        for node, (name, unit) in self._shown.items():
+            found = self._values.get(node)
+            if isinstance(found, int | float) and not isinstance(found, bool):
+                self._context.emit(Reading(name, float(found), unit))
+
+    def _plain(self, node: NodeId) -> Any:
+        found = self._values.get(node)
+        if isinstance(found, NodeId):
+            return self._state_names.get(found)
+        if isinstance(found, LocalizedText):
+            return found.Text
+        return found if isinstance(found, bool | int | float | str) else None
+
+    def broken(self, *, safety: bool = False) -> list[Condition]:
+        """Conditions that do not hold now; with `safety` only those that hold a run."""
+        return [
+            condition
+            for index, condition in enumerate(self.profile.conditions)
+            if (node := self._nodes.get(f"condition {index}")) is not None
+            and (condition.safety or not safety)
+            and not condition.holds(self._plain(node))
+        ]
+
+    def refusal(self) -> str:
+        """Why nothing can be started now, in words; empty if it can."""
+        limit = self.profile.alarms.blocks_from
+        blocking = [alarm.text for alarm in self._alarms.values() if limit and alarm.severity >= limit]
+        return "; ".join([condition.words for condition in self.broken()] + [f"alarm: {text}" for text in blocking])
+
+    def progress(self) -> float | None:
+        """Share of the program that the machine says is done, 0 to 1; None if it says nothing."""
+        node = self._nodes.get("progress")
+        value = self._values.get(node) if node is not None else None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return min(1.0, max(0.0, value / self.profile.progress_total))
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        condition, message = event.get("ConditionId"), event.get("Message")
+        if not isinstance(condition, NodeId) or not isinstance(event.get("ActiveState"), bool):
+            self.tell()  # an order's state has changed, or something else has: whoever waits looks
+            return
+        key, text = condition.to_string(), message.Text if isinstance(message, LocalizedText) else ""
+        if event["ActiveState"]:
+            text = text or str(event.get("SourceName") or "an alarm")
+            self._alarms[key] = _Alarm(
+                event.get("EventId") or b"", text, int(event.get("Severity") or 0), bool(event.get("AckedState"))
+            )
+            self._context.emit(Message(f"alarm: {text}"))
+        elif key in self._alarms:
+            del self._alarms[key]
+        self.tell()
+
+    @property
+    def alarms(self) -> str:
+        """Active alarms, for people."""
+        return "; ".join(alarm.text for alarm in self._alarms.values())
+
+    async def acknowledge(self, link: Link) -> None:
+        """A person has seen the alarms and lets the machine go on. Raises `MachineError`."""
+        for key, alarm in list(self._alarms.items()):
+            if alarm.acknowledged or not alarm.event_id:
+                continue
+            method = Method(
+                ua.NodeId.from_string(key),
+                ua.NodeId(ua.ObjectIds.AcknowledgeableConditionType_Acknowledge),
+                ((ua.NodeId(ua.ObjectIds.ByteString), False), (ua.NodeId(ua.ObjectIds.LocalizedText), False)),
+                "Acknowledge",
+            )
+            await link.call(method, alarm.event_id, ua.LocalizedText("edge: released by a person"))
+            alarm.acknowledged = True
+
+    # Programs
+
+    def program_name(self, run: Run, program: Program) -> tuple[str, bool]:
+        """What the program of a run is called on the machine, and whether it is sent there. `NotAcceptableError`."""
+        named = run.step.parameters.get(PROGRAM_PARAMETER)
+        if named is None:
+            if self.profile.programs == "named":
+                what, limit = f"parameters.{PROGRAM_PARAMETER}", "the name of a program on the controller"
+                raise NotAcceptableError(what, "nothing", limit)
+            suffix = self.profile.files.suffix if self.profile.files is not None else ""
+            return f"edge-{run.run_id}{suffix}", True
+        if self.profile.programs == "files" or not isinstance(named, str) or not named:
+            what = f"parameters.{PROGRAM_PARAMETER}"
+            raise NotAcceptableError(what, named, "nothing: this machine's programs are sent with the order")
+        return named, False
+
+    async def send(self, link: Link, name: str, program: Program) -> None:
+        """Have the program on the machine, byte by byte, under its final name only when it is whole. `MachineError`."""
+        if self.folder is None:
+            raise MachineError(f"the machine takes no files, and {program.name} is one", Motion.NONE)
+        await self.folder.put(link, name, program)
+
+    async def tidy(self, link: Link, keep: str) -> None:
+        """Remove what earlier runs have left; their ends are durable by now."""
+        if self.folder is not None:
+            await self.folder.tidy(link, keep)
+
+    # What differs
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> frozenset[Capability]:
+        """As found on the server."""
+
+    @abstractmethod
+    def wanted(self) -> Mapping[str, str]:
+        """Names and places of nodes of its own."""
+
+    @abstractmethod
+    async def found(self, link: Link) -> None:
+        """The nodes are known: get ready. Raises `IdentityError` for what is missing."""
+
+    @abstractmethod
+    def watched(self) -> Sequence[NodeId]:
+        """Nodes of its own that decide."""
+
+    @abstractmethod
+    async def prepare(self, link: Link, work: Work) -> None:
+        """What has to be done before the one request that starts the run; nothing moves. Raises `MachineError`."""
+
+    @abstractmethod
+    async def begin(self, link: Link, work: Work) -> None:
+        """The one request that starts the run; never repeated. `RefusedError` if it surely has not."""
+
+    @abstractmethod
+    async def look(self, link: Link, work: Work) -> Seen:
+        """What the machine says of the run. Raises `MachineError` if it cannot be asked."""
+
+    @abstractmethod
+    async def pause(self, link: Link, work: Work) -> None:
+        """Ask for it once."""
+
+    @abstractmethod
+    async def resume(self, link: Link, work: Work) -> None:
+        """Ask for it once."""
+
+    @abstractmethod
+    async def stop(self, link: Link, work: Work, seen: Seen) -> None:
+        """Ask for the end of the run once."""
+
+    @abstractmethod
+    async def abort(self, link: Link, work: Work | None) -> None:
+        """Stop at once whatever goes on."""
+
+    @abstractmethod
+    async def rest(self, link: Link, work: Work | None) -> bool:
+        """After a stop: bring the machine to rest; whether it is there."""
+
+    @abstractmethod
+    def busy_with(self, work: Work | None) -> str:
+        """Whether the machine carries out what is not ours; in words, or empty."""
+
+    def state(self, work: Work | None, seen: Seen | None) -> tuple[MachineState, str]:
+        """The machine's state, as far as the server says."""
+        if work is not None and seen is not None:
+            match seen.phase:
+                case Phase.RUNNING:
+                    return MachineState.EXECUTE, seen.detail
+                case Phase.HELD:
+                    return MachineState.HELD, seen.detail or self.alarms
+                case Phase.ENDED:
+                    return MachineState.EXECUTE, ""  # for the moment until its outcome is told
+                case Phase.WAITING | Phase.ABSENT:
+                    pass
+        if other := self.busy_with(work):
+            return MachineState.EXECUTE, other
+        if words := self.refusal():
+            return MachineState.STOPPED, words
+        if work is None:
+            return MachineState.IDLE, ""
+        return MachineState.EXECUTE, (seen.detail if seen else "") or "the machine has not begun yet"
+
+
+async def locate(link: Link, profile: Profile, wanted: str | None) -> list[tuple[str, NodeId]]:
+    """The objects of this server that fit the profile: browse name and node. Raises `MachineError`."""
+    found = []
+    for node in await link.find(OBJECTS, profile.place(profile.machine.root)):
+        requires = {text: profile.place(text) for text in profile.machine.requires}
+        if len(await link.find_all(node, requires)) == len(requires):
+            said = _good((await link.read([node], ua.AttributeIds.BrowseName))[0])
+            name = said.Name or "" if isinstance(said, ua.QualifiedName) else ""
+            if wanted is None or wanted == name:
+                found.append((name, node))
+    return found
+
+
+def ended(kind: OutcomeKind, reason: str, evidence: Mapping[str, Json]) -> Seen:
+    """The machine's word on a run that may have moved it."""
+    return Seen(Phase.ENDED, outcome=Outcome(kind, Motion.POSSIBLE, reason, evidence))
+
+
+def _good(value: DataValue) -> Any:
+    if value.StatusCode is not None and value.StatusCode.is_bad():
+        return None
+    return value.Value.Value if value.Value is not None else None
+
+
+def _text(value: DataValue) -> str:
+    found = _good(value)
+    if isinstance(found, LocalizedText):
+        found = found.Text
+    return str(found) if found is not None else ""
+
+
+def _who(identity: Identity) -> str:
+    return " ".join(part for part in (identity.firmware, identity.name, identity.serial) if part)

@@ -1,0 +1,228 @@
+"""A controller without a companion model: its profile names variables and methods one by one.
+
+The run's identity is a variable of ours on the controller (`run_tag`): it is written before the start, so after a
+restart it tells whether what the state word says is about this run. Without one nothing can be found again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from drivers.opcua.client import Link, Method
+from drivers.opcua.equipment import Equipment, Phase, Seen, Work, ended
+from drivers.opcua.library import NodeId
+from drivers.opcua.profile import MappedProfile, Trigger
+from drivers.opcua.words import RefusedError
+from edge.driver import Capability, IdentityError, Json, MachineError, Motion, NotAcceptableError, OutcomeKind
+
+REACT_S = 2.0
+"""How long a controller may take to react to a trigger before it is reset."""
+
+_TRIGGERS = ("start", "stop", "abort", "pause", "resume")
+
+
+class MappedMachine(Equipment):
+    """Variables and triggers."""
+
+    profile: MappedProfile
+    _methods: dict[str, Method]
+    _program: Any = None
+    _tag: Any = None
+    _word: Any = None
+    _began_s = 0.0
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        mapped = self.profile.mapped
+        pauses = mapped.pause is not None and mapped.resume is not None and mapped.states.held
+        return frozenset({Capability.PAUSE}) if pauses else frozenset()
+
+    def _triggers(self) -> dict[str, Trigger]:
+        mapped = self.profile.mapped
+        found = {name: getattr(mapped, name) for name in _TRIGGERS}
+        return {name: trigger for name, trigger in found.items() if trigger is not None}
+
+    def wanted(self) -> Mapping[str, str]:
+        mapped = self.profile.mapped
+        named = {f"trigger {name}": trigger.node or trigger.method for name, trigger in self._triggers().items()}
+        variables = {"state": mapped.state, "program": mapped.program, "tag": mapped.run_tag, "cycles": mapped.cycles}
+        return {**variables, **named}
+
+    async def found(self, link: Link) -> None:
+        mapped = self.profile.mapped
+        for name, text in self.wanted().items():
+            if text and name not in self._nodes:
+                raise IdentityError(f"the server has no {text}, which profile {self._profile_name!r} names")
+        self._methods = {}
+        for name, trigger in self._triggers().items():
+            if trigger.method:
+                node = self._nodes[f"trigger {name}"]
+                owner = await self._owner(link, trigger.method)
+                self._methods[name] = await link.method(owner, node, name)
+        await self._let_go(link)
+        there = [self._nodes[name] for name in ("state", "program", "tag", "cycles") if name in self._nodes]
+        for node, value in zip(there, await link.read(there), strict=True):
+            if value.StatusCode is not None and value.StatusCode.is_bad():
+                raise IdentityError(f"{node.to_string()} cannot be read: {value.StatusCode.name}")
+        if mapped.run_tag and not isinstance(await link.value(self._nodes["tag"], "run_tag"), str | int | None):
+            raise IdentityError("run_tag is neither a text nor a whole number")
+
+    async def _let_go(self, link: Link) -> None:
+        """A trigger that a broken link has left set would start again at the program's end."""
+        for name, trigger in self._triggers().items():
+            if trigger.node and trigger.reset is not None:
+                node = self._nodes[f"trigger {name}"]
+                if await link.value(node, name) == trigger.value:
+                    await link.write(node, trigger.reset, name)
+
+    async def _owner(self, link: Link, text: str) -> NodeId:
+        place = self.profile.place(text)
+        if place.kind:
+            raise IdentityError(f"{text}: a method is named by its path, so that its object is known")
+        above = text.rpartition("/")[0]
+        found = await link.find(self.root, self.profile.place(above)) if above else [self.root]
+        if not found:
+            raise IdentityError(f"the server has no {above}")
+        return found[0]
+
+    def watched(self) -> Sequence[NodeId]:
+        return [self._nodes[name] for name in ("state", "cycles") if name in self._nodes]
+
+    # A run
+
+    async def prepare(self, link: Link, work: Work) -> None:
+        said = await self._meaning(link)
+        if said in ("running", "held"):
+            raise MachineError("the machine carries out a program of somebody else", Motion.NONE)
+        if said not in ("idle", "ended"):
+            raise MachineError(f"the machine says {self._word!r}: it has to be made ready first", Motion.NONE)
+        await link.write(self._nodes["program"], work.name, "the program's name")
+        if "tag" in self._nodes:
+            await link.write(self._nodes["tag"], await self._tag_of(link, work), "run_tag")
+        if await link.value(self._nodes["program"], "the program's name") != work.name:
+            raise MachineError("the controller has not kept the program's name", Motion.NONE)
+        if "cycles" in self._nodes:
+            work.memory["cycles"] = await link.value(self._nodes["cycles"], "cycles")
+
+    async def _tag_of(self, link: Link, work: Work) -> str | int:
+        """The run's id as the variable can hold it: a text, or the first 31 bits as a number."""
+        now = await link.value(self._nodes["tag"], "run_tag")
+        if isinstance(now, int) and not isinstance(now, bool):
+            return int.from_bytes(work.run.run_id.encode()[-4:], "big") & 0x7FFFFFFF
+        return work.run.run_id
+
+    async def begin(self, link: Link, work: Work) -> None:
+        self._began_s = self._context.clock.mono_s()
+        await self._trigger(link, "start")
+
+    async def _trigger(self, link: Link, name: str) -> None:
+        trigger = self._triggers().get(name)
+        if trigger is None:
+            raise RefusedError(f"the profile has no {name}", "NotMapped")
+        if trigger.method:
+            await link.call(self._methods[name], *trigger.arguments)
+            return
+        node = self._nodes[f"trigger {name}"]
+        before = await self._meaning(link)
+        await link.write(node, trigger.value, name)
+        if trigger.reset is None:
+            return
+        until_s = self._context.clock.mono_s() + REACT_S
+        while self._context.clock.mono_s() < until_s:
+            if await self._meaning(link) != before:
+                break
+            await asyncio.sleep(0.05)
+        await link.write(node, trigger.reset, name)
+
+    async def look(self, link: Link, work: Work) -> Seen:
+        meaning = await self._meaning(link)
+        program = await link.value(self._nodes["program"], "the program's name")
+        tagged = "tag" in self._nodes
+        ours = program == work.name
+        if tagged:
+            ours = await link.value(self._nodes["tag"], "run_tag") == await self._tag_of(link, work)
+        evidence: dict[str, Json] = {"state": str(self._word), "program": str(program)}
+        if work.begun and not work.unbroken and not tagged:
+            reason = "the link was away, and the profile has no run_tag that would prove what the machine does"
+            return ended(OutcomeKind.UNKNOWN, reason, evidence)
+        if not ours or not work.begun:
+            return Seen(Phase.ABSENT)
+        match meaning:
+            case "running":
+                return Seen(Phase.RUNNING)
+            case "held":
+                return Seen(Phase.HELD, "" if work.pause_asked else self.alarms or "the machine waits by itself")
+            case "failed":
+                return ended(OutcomeKind.FAILED, self.alarms or f"the machine says {self._word!r}", evidence)
+            case "ended" | "idle":
+                return await self._at_rest(link, work, meaning, evidence)
+            case _:
+                words = f"a state {self._word!r} that the profile does not name"
+                return Seen(Phase.RUNNING if work.ran else Phase.WAITING, words)
+
+    async def _at_rest(self, link: Link, work: Work, meaning: str, evidence: dict[str, Json]) -> Seen:
+        mapped = self.profile.mapped
+        if work.stop_asked:
+            return ended(OutcomeKind.STOPPED, "stopped on request", evidence)
+        counted = False
+        if "cycles" in self._nodes and "cycles" in work.memory:
+            cycles = await link.value(self._nodes["cycles"], "cycles")
+            counted = cycles != work.memory["cycles"]
+            evidence["cycles"] = str(cycles)
+            if not counted and not work.ran:
+                return self._not_begun(evidence)
+            if not counted:
+                return ended(OutcomeKind.STOPPED, "ended at the machine before the program's end", evidence)
+        elif not work.ran:
+            if work.unbroken:
+                return self._not_begun(evidence)
+            reason = "the machine stands still, and was never seen at work"
+            return ended(OutcomeKind.UNKNOWN, reason, evidence)
+        if meaning == "ended" or mapped.ended_is_idle:
+            return ended(OutcomeKind.SUCCEEDED, "", evidence)
+        return ended(OutcomeKind.STOPPED, "ended at the machine before the program's end", evidence)
+
+    def _not_begun(self, evidence: dict[str, Json]) -> Seen:
+        """It was asked to start; from some time on nobody can say any more that it only has not begun yet."""
+        limit_s = self.profile.mapped.begin_s
+        if self._context.clock.mono_s() - self._began_s < limit_s:
+            return Seen(Phase.WAITING, "the machine has not begun yet")
+        return ended(OutcomeKind.UNKNOWN, f"the machine was never seen at work within {limit_s:g} s", evidence)
+
+    async def _meaning(self, link: Link) -> str:
+        self._word = word = await link.value(self._nodes["state"], "the state word")
+        if isinstance(word, NodeId):
+            self._word = word = await self.state_name(link, word)
+        states = self.profile.mapped.states
+        for name in ("running", "held", "ended", "failed", "idle"):
+            values = getattr(states, name)
+            if any(isinstance(value, bool) == isinstance(word, bool) and value == word for value in values):
+                return name
+        return ""
+
+    # What is asked of it
+
+    async def pause(self, link: Link, work: Work) -> None:
+        await self._trigger(link, "pause")
+
+    async def resume(self, link: Link, work: Work) -> None:
+        if words := self.refusal():
+            raise NotAcceptableError("resume", "asked", f"once this is over: {words}")
+        await self._trigger(link, "resume")
+
+    async def stop(self, link: Link, work: Work, seen: Seen) -> None:
+        await self._trigger(link, "stop")
+
+    async def abort(self, link: Link, work: Work | None) -> None:
+        await self._trigger(link, "abort" if self.profile.mapped.abort is not None else "stop")
+
+    async def rest(self, link: Link, work: Work | None) -> bool:
+        return await self._meaning(link) not in ("running", "held")
+
+    def busy_with(self, work: Work | None) -> str:
+        word = self._values.get(self._nodes["state"]) if "state" in self._nodes else None
+        running = self.profile.mapped.states.running + self.profile.mapped.states.held
+        busy = any(isinstance(value, bool) == isinstance(word, bool) and value == word for value in running)
+        return "the machine carries out a program of somebody else" if busy and work is None else ""

@@ -1,0 +1,97 @@
+"""The contract of drivers, kept by the OPC UA drivers against simulated machines as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from edge.driver import Machine
+from edge.testing import Bench, DriverContract
+from tests.helpers.opcua import SimServer, machine_of, plugin_of, program_of, sim_server
+
+MILL_GOOD = ["G21 G90", *(f"G1 X{10 + i % 7} Y{10 + i % 5} F3000" for i in range(40)), "M30"]
+MILL_LONG = ["G21 G90", *(f"G1 X{10 + 100 * (i % 2)} F3000" for i in range(2000)), "M30"]
+MILL_BAD = ["G21 G90", "G1 X20 F3000", "G1 X900", "M30"]
+MILL_LIMITS = {"checked_by": "edge", "x_mm": [0, 500], "y_mm": [0, 400], "z_mm": [-400, 0]}
+ROBOT_GOOD = ["move printer", *("wait 0.5" for _ in range(20)), "move tray", "move home"]
+ROBOT_LONG = ["move printer", "wait 0.2", *("wait 0.5" for _ in range(4000))]
+ROBOT_BAD = ["move printer"] * 10_000
+ROBOT_LIMITS = {"checked_by": "controller", "program_max_bytes": 100_000}
+SPEED = 5.0
+"""So that the good programs take one or two seconds, in which a pause finds them."""
+
+
+def trusting(folder: Path, server: SimServer, machine: Machine[object, object], theirs: Path) -> None:
+    """The ceremony that a person goes through, on both sides."""
+    plugin = plugin_of(server.kind)
+    seen = plugin.trust(machine, folder, None)
+    assert not seen.settled
+    plugin.trust(machine, folder, seen.server_fingerprint)
+    (theirs / "trusted").mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / "pki" / "own" / "certificate.der", theirs / "trusted" / "edge.der")
+    assert plugin.trust(machine, folder, None).settled
+
+
+class _Behind(DriverContract):
+    kind: str
+    secure = False
+    stillness_s = 0.3
+
+    def bench(self, folder: Path) -> AbstractAsyncContextManager[Bench]:
+        return self._bench(folder)
+
+    @asynccontextmanager
+    async def _bench(self, folder: Path) -> AsyncIterator[Bench]:
+        options = ["--user", "edge=geheim"] if self.secure else []
+        theirs = folder / "theirs"
+        if self.secure:
+            options += ["--security", "encrypt", "--pki", str(theirs)]
+        with sim_server(self.kind, *options, speed=SPEED) as server:
+            mill = self.kind == "cnc"
+            more: dict[str, object] = {"limits": MILL_LIMITS if mill else ROBOT_LIMITS}
+            if self.secure:
+                password = folder / "password"
+                password.write_text("geheim\n")
+                password.chmod(0o600)
+                more |= {"security": "Basic256Sha256", "user": "edge", "password_file": password}
+            machine = machine_of(server, **more)
+            if self.secure:
+                await asyncio.to_thread(trusting, folder, server, machine, theirs)
+            good = MILL_GOOD if mill else ROBOT_GOOD
+
+            def acts() -> int:
+                return sum(number != "!" for number, _ in server.log()) + server.starts()
+
+            yield Bench(
+                plugin=plugin_of(self.kind),
+                machine=machine,
+                good=program_of(folder / "good.nc", good),
+                long=program_of(folder / "long.nc", MILL_LONG if mill else ROBOT_LONG),
+                bad=program_of(folder / "bad.nc", MILL_BAD if mill else ROBOT_BAD),
+                expected=good,
+                carried_out=server.instructions,
+                acts=acts,
+                unplug=server.kill,
+                process="mill" if mill else "robot.tend",
+            )
+
+
+class TestMill(_Behind):
+    kind = "cnc"
+
+
+class TestRobot(_Behind):
+    kind = "robot"
+
+
+class TestSecureMill(_Behind):
+    kind = "cnc"
+    secure = True
+
+
+class TestSecureRobot(_Behind):
+    kind = "robot"
+    secure = True

@@ -1,0 +1,139 @@
+"""Simulated machines behind OPC UA, as processes, and what site.toml says of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.driver import Machine, Program
+from tests.helpers.sim import START_S, _ready_line
+
+PROFILES = Path(__file__).parent.parent.parent / "firmware_profiles"
+
+
+@dataclass
+class SimServer:
+    """A running ``hil-sim cnc`` or ``hil-sim robot``."""
+
+    process: subprocess.Popen[bytes]
+    kind: str
+    endpoint: str
+    control: tuple[str, int]
+    options: tuple[str, ...]
+
+    def say(self, line: str) -> Any:
+        """One line on the control channel, and its answer."""
+        with socket.create_connection(self.control, START_S) as channel, channel.makefile("rwb") as file:
+            file.write(line.encode() + b"\n")
+            file.flush()
+            answer = json.loads(file.readline())
+        assert "error" not in answer, answer["error"]
+        return answer["ok"]
+
+    def log(self) -> list[tuple[str, str]]:
+        """Line and text of everything carried out; ``!`` is what is no instruction."""
+        rows = (line.split("\t", 2) for line in self.say("carried-out"))
+        return [(number, text) for _, number, text in rows]
+
+    def instructions(self) -> list[str]:
+        """What was carried out of the last program."""
+        found: list[str] = []
+        for number, text in self.log():
+            if number == "!" and text.startswith("start "):
+                found.clear()
+            elif number != "!":
+                found.append(text)
+        return found
+
+    def starts(self) -> int:
+        """How many programs were started, resumed ones apart."""
+        return sum(number == "!" and text.startswith("start ") for number, text in self.log())
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait(START_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def restart(self) -> None:
+        """Begin anew at the same place, with nothing remembered but its files."""
+        port = self.endpoint.rstrip("/").rpartition(":")[2]
+        self.process, _, self.control = _started(self.kind, port, self.options)
+
+
+def _started(kind: str, port: str, options: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], str, tuple[str, int]]:
+    command = [sys.executable, "-m", "hil_sim.main", kind, "--port", port, *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    _, _, endpoint, _, control = _ready_line(process).split()
+    host, _, number = control.rpartition(":")
+    return process, endpoint, (host, int(number))
+
+
+@contextlib.contextmanager
+def sim_server(kind: str, *options: str, speed: float = 1.0) -> Iterator[SimServer]:
+    """Start one, wait until it is ready, and stop it at the end."""
+    everything = ("--speed", str(speed), *options)
+    process, endpoint, control = _started(kind, "0", everything)
+    server = SimServer(process, kind, endpoint, control, everything)
+    try:
+        yield server
+    finally:
+        server.thaw()
+        server.process.terminate()
+        server.process.wait(START_S)
+        if server.process.stdout is not None:
+            server.process.stdout.close()
+
+
+def plugin_of(kind: str) -> Any:
+    from drivers.opcua import JOBCONTROL, ROBOTICS
+
+    return JOBCONTROL if kind == "cnc" else ROBOTICS
+
+
+def machine_of(server: SimServer, **more: Any) -> Machine[Any, Any]:
+    """As site.toml would have it. `more`: further keys of ``connection``; `limits`, `profile`, `profiles_dir`."""
+    plugin = plugin_of(server.kind)
+    limits = more.pop("limits", {"checked_by": "controller", "program_max_bytes": 64_000_000})
+    profile, profiles_dir = more.pop("profile", "auto"), more.pop("profiles_dir", None)
+    connection = {"endpoint": server.endpoint, "security": "None", "patience_s": 3.0, "silence_s": 5.0, **more}
+    return Machine(
+        "mill-1" if server.kind == "cnc" else "robot-1",
+        "opcua-jobcontrol" if server.kind == "cnc" else "opcua-robotics",
+        profile,
+        ("mill" if server.kind == "cnc" else "robot.tend",),
+        plugin.connection.model_validate(connection),
+        plugin.limits.model_validate(limits),
+        profiles_dir=profiles_dir,
+    )
+
+
+def program_of(path: Path, lines: list[str]) -> Program:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return Program(path.name, path, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
+
+
+async def until(holds: Callable[[], object], within_s: float) -> None:
+    """Look again and again until it holds. Raises `TimeoutError`."""
+    async with asyncio.timeout(within_s):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.02)
