@@ -4,6 +4,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+NODE_OPCUA := tests/peers/opcua
 PACKAGES := edge drivers firmware_profiles hil_sim
 
 .PHONY: demo test check format peers bench clean
@@ -28,12 +29,17 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
 # Against software that others wrote, each in an environment of its own.
-peers: $(VENV)/.dev .venv/printrun/.installed
-	@EDGE_PEER_PRINTRUN=$(CURDIR)/.venv/printrun/bin/python $(BIN)/python -m pytest tests/peers
+peers: $(VENV)/.dev .venv/printrun/.installed $(NODE_OPCUA)/node_modules/.installed
+	@EDGE_PEER_PRINTRUN=$(CURDIR)/.venv/printrun/bin/python EDGE_PEER_NODE=$$(command -v node) \
+	  $(BIN)/python -m pytest tests/peers
 
 .venv/printrun/.installed: tests/peers/requirements-printrun.txt
 	@$(PYTHON) -m venv .venv/printrun
 	@.venv/printrun/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement $<
+	@touch $@
+
+$(NODE_OPCUA)/node_modules/.installed: $(NODE_OPCUA)/package.json $(NODE_OPCUA)/package-lock.json $(NODE_OPCUA)/install
+	@$(NODE_OPCUA)/install
 	@touch $@
 
 # BENCH=status or BENCH=printers measures that part alone. A host that cannot be installed is reported as missing.
@@ -48,7 +54,7 @@ bench: $(VENV)/.dev
 	@touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv $(NODE_OPCUA)/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

@@ -5,7 +5,7 @@ import path from "node:path";
 
 import { Files } from "./files.js";
 import { JobOrders, State } from "./job_orders.js";
-import { DataType, DI, JOBS, JOB_CONTROL, MACHINE_TOOL, MACHINERY, StatusCodes, States } from "./model.js";
+import { DataType, DI, JOBS, JOB_CONTROL, MACHINE_TOOL, MACHINERY, StatusCodes, States, VariantArrayType } from "./model.js";
 
 const ORDER_METHODS = ["Store", "StoreAndStart", "Update"];
 const ID_METHODS = ["Start", "RevokeStart", "Pause", "Resume", "Stop", "Abort", "Cancel", "Clear"];
@@ -130,7 +130,7 @@ export class MachineTool {
       if (!entry.started) return [null, this._status(1n << 3n)];
       return [this._response(entry), this._status(1n)];
     });
-    const many = [{ dataType: DataType.ExtensionObject, arrayType: 1 }, ...status];
+    const many = [{ dataType: DataType.ExtensionObject, arrayType: VariantArrayType.Array }, ...status];
     model.method(results("RequestJobResponseByJobOrderState"), many, (states) => {
       const numbers = (states ?? []).map((state) => state.stateNumber);
       const asked = this.orders.entries.filter((entry) => entry.started && numbers.includes(entry.state));
@@ -197,7 +197,7 @@ export class MachineTool {
       severity: { dataType: DataType.UInt16, value: 100 },
       sourceName: { dataType: DataType.String, value: "JobOrderControl" },
       jobOrder: value(entry.order),
-      jobState: value(this._state(entry), 1),
+      jobState: value(this._state(entry), VariantArrayType.Array),
       jobResponse: value(this._response(entry)),
     });
   }

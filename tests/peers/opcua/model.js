@@ -65,9 +65,15 @@ export class Model {
   /** Every method returns `Good` and its outputs: with a Bad status there would be no output arguments. */
   method(method, outputs, body) {
     method.bindMethod((inputs, context, callback) => {
-      const values = body(...inputs.map((input) => input.value));
-      const outputArguments = outputs.map((output, n) => ({ ...output, value: values[n] }));
-      callback(null, { statusCode: StatusCodes.Good, outputArguments });
+      let values;
+      try {
+        values = body(...inputs.map((input) => input.value));
+      } catch (error) {
+        console.error(error); // a defect of this server: node-opcua itself would say nothing
+        return callback(error);
+      }
+      const outputArguments = outputs.map((output, n) => ({ arrayType: VariantArrayType.Scalar, ...output, value: values[n] }));
+      return callback(null, { statusCode: StatusCodes.Good, outputArguments });
     });
   }
 }
