@@ -98,7 +98,7 @@ def node_opcua(folder: Path, *options: str) -> Iterator[Peer]:
 
 
 def _line(process: subprocess.Popen[bytes], patience_s: float) -> dict[str, Any]:
-    """One JSON line. The server answers every command with one and says nothing else, so nothing is left in a buffer."""
+    """One JSON line. The server says nothing but one for each command, so none is left in a buffer."""
     assert process.stdout is not None
     deadline_s = time.monotonic() + patience_s
     ready, _, _ = select.select([process.stdout], [], [], deadline_s - time.monotonic())

@@ -107,16 +107,16 @@ async def connected(peer: Peer, prepare: Callable[[Client], Awaitable[None]] | N
     if prepare:
         await prepare(client)
     async with client:
-        if not hasattr(ua, "ISA95JobOrderDataType"):  # asyncua keeps what it has loaded for the process, and it takes 1 s
+        if not hasattr(ua, "ISA95JobOrderDataType"):  # asyncua keeps them for the process, and it takes a second
             await client.load_data_type_definitions()
         yield Ua(client, await client.get_namespace_array())
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Ask again until it is so; each question is a round trip, so this waits for the server and not for a time."""
+    """Ask again until it is so; each question is a round trip to the server, which paces this."""
     async with asyncio.timeout(PATIENCE_S):
         while not await condition():
-            await asyncio.sleep(0.01)
+            pass
 
 
 def _with_programs(folder: Path, *options: str) -> Any:
@@ -344,7 +344,8 @@ async def test_a_program_is_written_in_chunks_and_read_back(peer: Peer) -> None:
         assert handle != 0
         node = ua_.client.get_node(new)
         for start in range(0, len(content), 50_000):
-            await node.call_method("0:Write", ua.Variant(handle, ua.VariantType.UInt32), content[start : start + 50_000])
+            chunk = content[start : start + 50_000]
+            await node.call_method("0:Write", ua.Variant(handle, ua.VariantType.UInt32), chunk)
         # While it is open for writing, nobody else may open it, and it cannot be started.
         for mode in (READ, WRITE_ERASE):
             with pytest.raises(ua.UaStatusCodeError):
@@ -524,6 +525,30 @@ async def test_a_full_session_table_refuses_until_a_session_ends(tmp_path: Path)
                     pass
         async with connected(peer):
             pass
+
+
+async def test_a_dropped_connection_leaves_the_program_running(tmp_path: Path) -> None:
+    with _with_programs(tmp_path) as peer:
+        async with connected(peer) as ua_:
+            assert await ua_.job("StoreAndStart", order("o-1", "long.nc")) == NO_ERROR
+            await until(lambda: _is(ua_, "o-1", [RUNNING]))
+            peer.tell("drop")
+            with pytest.raises((ConnectionError, asyncio.TimeoutError)):
+                await ua_.states()
+        async with connected(peer) as ua_:
+            assert (await ua_.states())["o-1"] == [RUNNING]
+            assert peer.tell("carried_out", machine="mill")["starts"] == {"o-1": 1}
+
+
+async def test_a_frozen_server_answers_late_and_has_lost_nothing(tmp_path: Path) -> None:
+    with _with_programs(tmp_path) as peer:
+        async with connected(peer) as ua_:
+            assert await ua_.job("Store", order("q-1", "long.nc")) == NO_ERROR
+            with peer.stopped():
+                asked = asyncio.create_task(ua_.states(), name="asked of a frozen server")
+                done, _ = await asyncio.wait([asked], timeout=0.5)
+                assert not done
+            assert (await asked)["q-1"][0] == NOT_ALLOWED
 
 
 async def test_a_bare_number_can_be_the_return_status(tmp_path: Path) -> None:
