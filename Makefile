@@ -38,7 +38,7 @@ peers: $(VENV)/.dev .venv/printrun/.installed $(NODE_OPCUA)/node_modules/.instal
 	@.venv/printrun/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement $<
 	@touch $@
 
-$(NODE_OPCUA)/node_modules/.installed: $(NODE_OPCUA)/package.json $(NODE_OPCUA)/package-lock.json $(NODE_OPCUA)/install
+$(NODE_OPCUA)/node_modules/.installed: $(addprefix $(NODE_OPCUA)/,package.json package-lock.json install)
 	@$(NODE_OPCUA)/install
 	@touch $@
 

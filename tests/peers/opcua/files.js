@@ -26,7 +26,8 @@ export class Files {
     this._nodes.set(node.nodeId.toString(), { node, place });
     const method = (name, body) =>
       node.getMethodByName(name).bindMethod((inputs, context, callback) => {
-        this._answer(() => body(inputs.map((input) => input.value), context)).then((answer) => callback(null, answer), callback);
+        const values = inputs.map((input) => input.value);
+        this._answer(() => body(values, context)).then((answer) => callback(null, answer), callback);
       });
     method("CreateDirectory", ([name]) => this._createDirectory(node, place, name));
     method("CreateFile", ([name, open], context) => this._createFile(node, place, name, open, context));

@@ -5,7 +5,8 @@ import path from "node:path";
 
 import { Files } from "./files.js";
 import { JobOrders, State } from "./job_orders.js";
-import { DataType, DI, JOBS, JOB_CONTROL, MACHINE_TOOL, MACHINERY, StatusCodes, States, VariantArrayType } from "./model.js";
+import { DI, JOBS, JOB_CONTROL, MACHINE_TOOL, MACHINERY } from "./model.js";
+import { DataType, StatusCodes, States, VariantArrayType } from "./model.js";
 
 const ORDER_METHODS = ["Store", "StoreAndStart", "Update"];
 const ID_METHODS = ["Start", "RevokeStart", "Pause", "Resume", "Stop", "Abort", "Cancel", "Clear"];
@@ -91,7 +92,8 @@ export class MachineTool {
     this._control = at(...management, `${JOBS}:JobOrderControl`);
     this._results = at(...management, `${JOBS}:JobOrderResults`);
     this._fileSystem = at("FileSystem");
-    this._operationMode = at(`${MACHINE_TOOL}:Monitoring`, `${MACHINE_TOOL}:MachineTool`, `${MACHINE_TOOL}:OperationMode`);
+    const monitoring = [`${MACHINE_TOOL}:Monitoring`, `${MACHINE_TOOL}:MachineTool`];
+    this._operationMode = at(...monitoring, `${MACHINE_TOOL}:OperationMode`);
     const blocks = `${MACHINERY}:MachineryBuildingBlocks`;
     this._itemState = new States(model, at(blocks, `${MACHINERY}:MachineryItemState`));
     this._machineryMode = new States(model, at(blocks, `${MACHINERY}:MachineryOperationMode`));

@@ -72,7 +72,8 @@ export class Model {
         console.error(error); // a defect of this server: node-opcua itself would say nothing
         return callback(error);
       }
-      const outputArguments = outputs.map((output, n) => ({ arrayType: VariantArrayType.Scalar, ...output, value: values[n] }));
+      const arrayType = VariantArrayType.Scalar; // unless the output says otherwise
+      const outputArguments = outputs.map((output, n) => ({ arrayType, ...output, value: values[n] }));
       return callback(null, { statusCode: StatusCodes.Good, outputArguments });
     });
   }

@@ -5,7 +5,7 @@ import path from "node:path";
 
 import { Files } from "./files.js";
 import { DataType, DI, MACHINERY, ROBOTICS, StatusCodes, States } from "./model.js";
-import { Operation, Robot as Program, Status } from "./robot_program.js";
+import { Operation, Robot as Program } from "./robot_program.js";
 
 const NAME = Object.fromEntries(Object.entries(Operation).map(([name, number]) => [number, name]));
 const STOP_MODES = ["OnPath", "EndOfCycle", "ProcessStop", "QuickStop", "EndOfInstruction"]; // values from 1
@@ -63,7 +63,8 @@ export class Robot {
         "Programs",
         "SystemOperation.Conditions",
         ...["GetReady", "StandDown", "Start", "Stop"].map(system),
-        ...["PossibleStopModes", "ConfiguredDefaultStopMode", "IdleSubstateMachine", "ExecutingSubstateMachine"].map(system),
+        ...["PossibleStopModes", "ConfiguredDefaultStopMode"].map(system),
+        ...["IdleSubstateMachine", "ExecutingSubstateMachine"].map(system),
       ],
     });
     const task = (name) => `TaskControlOperation.TaskControlStateMachine.${name}`;
@@ -91,7 +92,7 @@ export class Robot {
       model.set(model.at(node, `${DI}:ProductCode`), "P6-900");
       model.set(model.at(node, `${DI}:SerialNumber`), "R-0815");
     }
-    this._software(type);
+    this._software();
     model.set(model.at(this._task, `${DI}:ComponentName`), { text: "Main" });
   }
 
@@ -131,7 +132,8 @@ export class Robot {
 
   _bind() {
     const program = this.program;
-    const bind = (node, name, body) => this._model.method(this._r(node, name), STATUS, (...inputs) => [body(...inputs)]);
+    const bind = (node, name, body) =>
+      this._model.method(this._r(node, name), STATUS, (...inputs) => [body(...inputs)]);
     bind(this._systemNode, "GetReady", () => program.getReady());
     bind(this._systemNode, "StandDown", () => program.standDown());
     for (const node of [this._systemNode, this._taskNode]) {
@@ -205,5 +207,3 @@ export class Robot {
     return alarm;
   }
 }
-
-export { Status };

@@ -1,10 +1,18 @@
-// The system and the one task control of a robot: OPC 40010-1 (Robotics) 1.02, sections 7.10 to 7.17. No OPC UA in here.
+// The system and the one task control of a robot: OPC 40010-1 (Robotics) 1.02, sections 7.10 to 7.17.
+// No OPC UA in here: what the methods do, and an arm that carries out one block after another.
 
 /** The state numbers of OperationStateMachineType. */
 export const Operation = { Idle: 1, Ready: 2, Executing: 3 };
 
 /** Status of every method, as the node set describes it. */
-export const Status = { OK: 0, SystemState: 1, UnexpectedError: 2, ActiveAlarm: 3, AcknowledgeRequired: 4, NoProgram: -1 };
+export const Status = {
+  OK: 0,
+  SystemState: 1,
+  UnexpectedError: 2,
+  ActiveAlarm: 3,
+  AcknowledgeRequired: 4,
+  NoProgram: -1, // below 0: this machine's own
+};
 
 /** LastTransitionReason. */
 export const Reason = { Unknown: 0, External: 1, Direct: 2, System: 3, Error: 4, Application: 5 };
