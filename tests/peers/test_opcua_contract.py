@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -31,7 +32,23 @@ def written(path: Path, blocks: list[str]) -> Program:
     return program_at(path)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A server takes seconds to start, so one with each kind of security serves all tests that leave it alive."""
+    with contextlib.ExitStack() as stack:
+        _OnNodeOpcua.start = lambda secure: stack.enter_context(
+            node_opcua(tmp_path_factory.mktemp("peer"), *OPTIONS[secure], "--blocks-per-s", str(BLOCKS_PER_S))
+        )
+        yield
+        _OnNodeOpcua.servers.clear()
+
+
+OPTIONS = {True: ["--security", "encrypt", "--no-anonymous"], False: ["--security", "none"]}
+
+
 class _OnNodeOpcua(DriverContract):
+    start: ClassVar[Callable[[bool], Peer]]
+    servers: ClassVar[dict[bool, Peer]] = {}
     plug_in: Any
     driver: str
     profile: str
@@ -46,24 +63,30 @@ class _OnNodeOpcua(DriverContract):
 
     @asynccontextmanager
     async def _bench(self, folder: Path) -> AsyncIterator[Bench]:
-        options = ["--security", "encrypt", "--no-anonymous"] if self.secure else ["--security", "none"]
-        (folder / "peer").mkdir()
-        with node_opcua(folder / "peer", *options, "--blocks-per-s", str(BLOCKS_PER_S)) as peer:
-            machine = self._machine(peer, folder)
-            if self.secure:
-                await asyncio.to_thread(self._trust_each_other, machine, peer, folder)
-            yield Bench(
-                plugin=self.plug_in,
-                machine=machine,
-                good=written(folder / "good.nc", GOOD),
-                long=written(folder / "long.nc", LONG),
-                bad=self._bad(folder),
-                expected=GOOD,
-                carried_out=lambda: peer.carried_out(self.machine),
-                acts=lambda: peer.acts(self.machine),
-                unplug=peer.kill,
-                process=self.process,
-            )
+        peer = self._fresh()
+        machine = self._machine(peer, folder)
+        if self.secure:
+            await asyncio.to_thread(self._trust_each_other, machine, peer, folder)
+        yield Bench(
+            plugin=self.plug_in,
+            machine=machine,
+            good=written(folder / "good.nc", GOOD),
+            long=written(folder / "long.nc", LONG),
+            bad=self._bad(folder),
+            expected=GOOD,
+            carried_out=lambda: peer.carried_out(self.machine),
+            acts=lambda: peer.acts(self.machine),
+            unplug=peer.kill,
+            process=self.process,
+        )
+
+    def _fresh(self) -> Peer:
+        peer = self.servers.get(self.secure)
+        if peer is None or peer.process.poll() is not None:
+            peer = self.servers[self.secure] = type(self).start(self.secure)
+        else:
+            peer.tell("reset")
+        return peer
 
     def _machine(self, peer: Peer, folder: Path) -> Machine[Any, Any]:
         connection: dict[str, Any] = {"endpoint": peer.endpoint, "security": "None", "machine": self.browse_name}

@@ -551,6 +551,21 @@ async def test_a_frozen_server_answers_late_and_has_lost_nothing(tmp_path: Path)
             assert (await asked)["q-1"][0] == NOT_ALLOWED
 
 
+async def test_after_a_reset_the_machines_are_as_new(tmp_path: Path) -> None:
+    with _with_programs(tmp_path) as peer:
+        async with connected(peer) as ua_:
+            assert await ua_.job("StoreAndStart", order("r-1", "long.nc")) == NO_ERROR
+            await until(lambda: _is(ua_, "r-1", [RUNNING]))
+            peer.tell("reset")
+        async with connected(peer) as ua_:
+            assert await ua_.states() == {}
+            assert peer.acts("mill") == 0
+            assert await ua_.job("Store", order("r-1", "long.nc")) == CANNOT_ACCEPT
+            files = await ua_.mill(("", "FileSystem"))
+            await ua_.call(files, ("", "CreateFile"), "long.nc", False)
+            assert await ua_.job("Store", order("r-1", "long.nc")) == NO_ERROR
+
+
 async def test_a_bare_number_can_be_the_return_status(tmp_path: Path) -> None:
     with _with_programs(tmp_path, "--status-as-number") as peer:
         async with connected(peer) as ua_:

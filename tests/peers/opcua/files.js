@@ -45,6 +45,19 @@ export class Files {
     return [...this._handles.values()].some(({ node, writes }) => writes && this.place(node.nodeId) === place);
   }
 
+  /** All programs of a directory are gone, whoever has them open. */
+  clear(directory) {
+    this._handles.clear();
+    for (const [id, { node, place }] of this._nodes) {
+      if (!fs.existsSync(place) || !fs.statSync(place).isFile()) continue;
+      if (path.dirname(place) !== this._nodes.get(directory.nodeId.toString()).place) continue;
+      fs.rmSync(place);
+      this._nodes.delete(id);
+      this._model.space.deleteNode(node);
+    }
+    this._changed();
+  }
+
   /** A handle is valid while its session is open (OPC 10000-20, 4.2.1). */
   sessionClosed(sessionId) {
     for (const [handle, { node, session }] of this._handles) {

@@ -112,6 +112,12 @@ export class JobOrders {
     this._changed(null);
   }
 
+  /** As new. */
+  reset() {
+    Object.assign(this, { automatic: true, alarm: false, lastCarriedOut: [], acts: 0, starts: {} });
+    this.loseState();
+  }
+
   /** A fault of the machine in mid-program: 'abort', 'suspend' (goes on by Resume), or 'none'. */
   raiseAlarm(effect) {
     this.alarm = effect !== "none";

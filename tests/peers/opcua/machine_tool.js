@@ -60,6 +60,13 @@ export class MachineTool {
     this._show(null);
   }
 
+  reset() {
+    this.clearAlarm();
+    this.orders.reset();
+    this.setMode("Automatic");
+    this.files.clear(this._fileSystem);
+  }
+
   get alarmIsAcknowledged() {
     return this._alarm.ackedState.getValue();
   }

@@ -31,6 +31,12 @@ export class Robot {
     return this._alarm.ackedState.getValue();
   }
 
+  reset() {
+    this.program.reset();
+    this._condition(false);
+    this.files.clear(this._programs);
+  }
+
   setEmergencyStop(on) {
     this.program.setEmergencyStop(on);
     this._condition(on, "emergency stop");

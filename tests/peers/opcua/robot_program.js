@@ -153,6 +153,13 @@ export class Robot {
     this._changed();
   }
 
+  /** As new. */
+  reset() {
+    Object.assign(this, { emergencyStop: false, protectiveStop: false, needsAcknowledging: false, mode: 4 });
+    Object.assign(this, { lastCarriedOut: [], acts: 0, startsCount: 0 });
+    this.loseState();
+  }
+
   tick(now) {
     const passed = this._at === null ? 0 : now - this._at;
     this._at = now;

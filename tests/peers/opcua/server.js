@@ -80,7 +80,10 @@ const mill = new MachineTool(model, path.join(options.folder, "mill"), {
 });
 const robot = new Robot(model, path.join(options.folder, "robot"));
 mill.orders.blocksPerSecond = robot.program.linesPerSecond = Number(options["blocks-per-s"]);
+const sessions = new Set();
+server.on("create_session", (session) => sessions.add(session));
 server.on("session_closed", (session) => {
+  sessions.delete(session);
   for (const machine of [mill, robot]) machine.files.sessionClosed(session.nodeId.toString());
 });
 await server.start();
@@ -129,6 +132,12 @@ const COMMANDS = {
   lose_state: () => {
     mill.orders.loseState();
     robot.program.loseState();
+  },
+  reset: () => {
+    for (const session of [...sessions]) server.engine.closeSession(session.authenticationToken, true, "Terminated");
+    for (const socket of sockets) socket.destroy();
+    mill.reset();
+    robot.reset();
   },
   sessions: ({ limit }) => {
     server.engine.serverCapabilities.maxSessions = limit;
