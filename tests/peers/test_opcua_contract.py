@@ -21,8 +21,8 @@ drivers_opcua = pytest.importorskip("drivers.opcua", reason="this tree has no OP
 
 GOOD = ["G21", "G90", *(f"G1 X{10 + n % 50} Y{20 + n % 30} F6000" for n in range(150)), "M30"]
 LONG = ["G21", "G90", *(f"G1 X{10 + 90 * (n % 2)} F3000" for n in range(50_000)), "M30"]
-BLOCKS_PER_S = 200
-"""So that GOOD takes less than a second, and LONG minutes."""
+BLOCKS_PER_S = 50
+"""So that GOOD takes three seconds, time enough to pause it on a slow host, and LONG many minutes."""
 
 PROGRAM_MAX_BYTES = 2_000_000
 
