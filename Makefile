@@ -4,9 +4,10 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+NODE_OPCUA := tests/peers/opcua
 PACKAGES := edge drivers firmware_profiles hil_sim
 
-.PHONY: demo test check format peers mosquitto bench soak clean
+.PHONY: demo test check format peers slow mosquitto bench soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -28,9 +29,15 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
 # Against software that others wrote, each in an environment of its own; Mosquitto is the system's package.
-peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed mosquitto
-	@EDGE_PEER_PRINTRUN=$(CURDIR)/.venv/printrun/bin/python EDGE_PEER_OCTOPRINT=$(CURDIR)/.venv/octoprint/bin/octoprint \
-	  $(BIN)/python -m pytest tests/peers
+PEERS := EDGE_PEER_PRINTRUN=$(CURDIR)/.venv/printrun/bin/python \
+  EDGE_PEER_OCTOPRINT=$(CURDIR)/.venv/octoprint/bin/octoprint EDGE_PEER_NODE=$$(command -v node)
+
+peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed $(NODE_OPCUA)/node_modules/.installed mosquitto
+	@$(PEERS) $(BIN)/python -m pytest tests/peers
+
+# What takes too long for every commit: contracts over secure channels and against node-opcua, long faults.
+slow: $(VENV)/.dev $(NODE_OPCUA)/node_modules/.installed
+	@$(PEERS) $(BIN)/python -m pytest -n 2 -m slow tests
 
 mosquitto:
 	@PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || { \
@@ -42,6 +49,10 @@ mosquitto:
 .venv/printrun/.installed: tests/peers/requirements-printrun.txt
 	@$(PYTHON) -m venv .venv/printrun
 	@.venv/printrun/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement $<
+	@touch $@
+
+$(NODE_OPCUA)/node_modules/.installed: $(addprefix $(NODE_OPCUA)/,package.json package-lock.json install)
+	@$(NODE_OPCUA)/install
 	@touch $@
 
 # kill -9 at random moments of prints; what was carried out must be the program. SEED=n repeats a run.
@@ -60,7 +71,7 @@ bench: $(VENV)/.dev
 	@touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv $(NODE_OPCUA)/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

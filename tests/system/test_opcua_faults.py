@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -101,7 +100,7 @@ async def stopped(at: At) -> None:
 
 
 @both
-@pytest.mark.parametrize("seconds", [2.0, 8.0, *([60.0] if os.environ.get("EDGE_SOAK") else [])])
+@pytest.mark.parametrize("seconds", [2.0, 8.0, pytest.param(60.0, marks=pytest.mark.slow)])
 async def test_a_frozen_server_is_seen_and_the_run_goes_on_when_it_thaws(
     tmp_path: Path, kind: str, seconds: float
 ) -> None:

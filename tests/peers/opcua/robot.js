@@ -1,0 +1,215 @@
+// A robot: OPC 40010-1 1.02 with SystemOperation and TaskControlOperation, and a directory for its programs.
+
+import fs from "node:fs";
+import path from "node:path";
+
+import { Files } from "./files.js";
+import { DataType, DI, MACHINERY, ROBOTICS, StatusCodes, States } from "./model.js";
+import { Operation, Robot as Program } from "./robot_program.js";
+
+const NAME = Object.fromEntries(Object.entries(Operation).map(([name, number]) => [number, name]));
+const STOP_MODES = ["OnPath", "EndOfCycle", "ProcessStop", "QuickStop", "EndOfInstruction"]; // values from 1
+const OFFERED = [1, 4];
+const STATUS = [{ dataType: DataType.Int32 }];
+
+export class Robot {
+  constructor(model, folder) {
+    this._model = model;
+    this._folder = folder;
+    this._build();
+    this._programs = this._r(this._controller, "Programs");
+    this.files = new Files(model, () => {});
+    this.files.directory(this._programs, folder);
+    this.program = new Program({ programOf: (name) => this._lines(name), changed: () => this._show() });
+    this._states();
+    this._bind();
+    this._alarm = this._makeAlarm();
+    this._show();
+  }
+
+  get alarmIsAcknowledged() {
+    return this._alarm.ackedState.getValue();
+  }
+
+  reset() {
+    this.program.reset();
+    this._condition(false);
+    this.files.clear(this._programs);
+  }
+
+  setEmergencyStop(on) {
+    this.program.setEmergencyStop(on);
+    this._condition(on, "emergency stop");
+  }
+
+  setProtectiveStop(on) {
+    this.program.setProtectiveStop(on);
+    this._condition(on, "protective stop");
+  }
+
+  _r(from, ...names) {
+    return this._model.at(from, ...names.map((name) => (name.includes(":") ? name : `${ROBOTICS}:${name}`)));
+  }
+
+  _build() {
+    const model = this._model;
+    const type = (name) => model.type(name, ROBOTICS);
+    // 40010-1, 5.2: the motion device systems are below DI's DeviceSet; as a machine it is in Machines, too.
+    this._system = type("MotionDeviceSystemType").instantiate({
+      browseName: "Robot",
+      organizedBy: model.at(model.space.rootFolder.objects, `${MACHINERY}:Machines`),
+    });
+    const set = model.at(model.space.rootFolder.objects, `${DI}:DeviceSet`);
+    set.addReference({ referenceType: "HasComponent", nodeId: this._system });
+    const system = (name) => `SystemOperation.SystemOperationStateMachine.${name}`;
+    this._controller = type("ControllerType").instantiate({
+      browseName: "Controller",
+      componentOf: this._r(this._system, "Controllers"),
+      optionals: [
+        "Programs",
+        "SystemOperation.Conditions",
+        ...["GetReady", "StandDown", "Start", "Stop"].map(system),
+        ...["PossibleStopModes", "ConfiguredDefaultStopMode"].map(system),
+        ...["IdleSubstateMachine", "ExecutingSubstateMachine"].map(system),
+      ],
+    });
+    const task = (name) => `TaskControlOperation.TaskControlStateMachine.${name}`;
+    this._task = type("TaskControlType").instantiate({
+      browseName: "TaskControl",
+      componentOf: this._r(this._controller, "TaskControls"),
+      optionals: [
+        "ParameterSet.ExecutionMode",
+        ...["LoadByName", "LoadByNodeId", "UnloadProgram", "UnloadByName", "UnloadByNodeId", "Start", "Stop"].map(task),
+        ...["PossibleStopModes", "ConfiguredDefaultStopMode", "ReadySubstateMachine"].map(task),
+        task("ReadySubstateMachine.ResetToProgramStart"),
+      ],
+    });
+    this._safety = type("SafetyStateType").instantiate({
+      browseName: "Safety",
+      componentOf: this._r(this._system, "SafetyStates"),
+    });
+    const arm = type("MotionDeviceType").instantiate({
+      browseName: "Arm",
+      componentOf: this._r(this._system, "MotionDevices"),
+    });
+    for (const node of [arm, this._controller]) {
+      model.set(model.at(node, `${DI}:Manufacturer`), { text: "Peer Robots" });
+      model.set(model.at(node, `${DI}:Model`), { text: "P6" });
+      model.set(model.at(node, `${DI}:ProductCode`), "P6-900");
+      model.set(model.at(node, `${DI}:SerialNumber`), "R-0815");
+    }
+    this._software();
+    model.set(model.at(this._task, `${DI}:ComponentName`), { text: "Main" });
+  }
+
+  /** `Software` holds at least one SoftwareType, which says what the controller runs. */
+  _software() {
+    const model = this._model;
+    const software = model.type("SoftwareType", DI).instantiate({
+      browseName: "Firmware",
+      componentOf: this._r(this._controller, "Software"),
+    });
+    model.set(model.at(software, `${DI}:Manufacturer`), { text: "Peer Robots" });
+    model.set(model.at(software, `${DI}:Model`), { text: "PeerOS" });
+    model.set(model.at(software, `${DI}:SoftwareRevision`), "6.1");
+  }
+
+  _states() {
+    const model = this._model;
+    this._systemNode = this._r(this._controller, "SystemOperation", "SystemOperationStateMachine");
+    this._taskNode = this._r(this._task, "TaskControlOperation", "TaskControlStateMachine");
+    this._systemState = new States(model, this._systemNode);
+    this._idle = new States(model, this._r(this._systemNode, "IdleSubstateMachine"));
+    this._executing = new States(model, this._r(this._systemNode, "ExecutingSubstateMachine"));
+    this._taskState = new States(model, this._taskNode);
+    this._ready = new States(model, this._r(this._taskNode, "ReadySubstateMachine"));
+    for (const node of [this._systemNode, this._taskNode]) {
+      const modes = OFFERED.map((value) => ({
+        value,
+        displayName: { text: STOP_MODES[value - 1] },
+        description: { text: STOP_MODES[value - 1] },
+      }));
+      const variable = this._r(node, "PossibleStopModes");
+      const type = model.space.findDataType("EnumValueType", 0);
+      model.setArray(variable, modes.map((mode) => model.space.constructExtensionObject(type, mode)));
+      model.set(this._r(node, "ConfiguredDefaultStopMode"), OFFERED[0]);
+    }
+  }
+
+  _bind() {
+    const program = this.program;
+    const bind = (node, name, body) =>
+      this._model.method(this._r(node, name), STATUS, (...inputs) => [body(...inputs)]);
+    bind(this._systemNode, "GetReady", () => program.getReady());
+    bind(this._systemNode, "StandDown", () => program.standDown());
+    for (const node of [this._systemNode, this._taskNode]) {
+      bind(node, "Start", () => program.start());
+      bind(node, "Stop", ([high, low]) => program.stop(OFFERED, high === 0 ? low : -1));
+    }
+    bind(this._taskNode, "LoadByName", (name) => program.load(name));
+    bind(this._taskNode, "LoadByNodeId", (id) => program.load(this._nameOf(id)));
+    bind(this._taskNode, "UnloadProgram", () => program.unload());
+    bind(this._taskNode, "UnloadByName", (name) => program.unload(name ?? ""));
+    bind(this._taskNode, "UnloadByNodeId", (id) => program.unload(this._nameOf(id)));
+    bind(this._r(this._taskNode, "ReadySubstateMachine"), "ResetToProgramStart", () => program.resetToProgramStart());
+  }
+
+  _nameOf(nodeId) {
+    const place = this.files.place(nodeId);
+    return place ? path.relative(this._folder, place) : "";
+  }
+
+  _lines(name) {
+    const place = path.join(this._folder, path.normalize(`/${name ?? ""}`));
+    if (!fs.existsSync(place) || !fs.statSync(place).isFile() || this.files.isOpenForWriting(place)) return null;
+    const lines = fs.readFileSync(place, "utf8").split(/\r?\n/);
+    return lines.map((line) => line.trim()).filter((line) => line !== "");
+  }
+
+  _show() {
+    if (!this._ready) return;
+    const { system, task } = this.program;
+    const parameter = (node, name) => this._model.at(node, `${DI}:ParameterSet`, `${ROBOTICS}:${name}`);
+    this._model.set(parameter(this._task, "TaskProgramName"), task.name);
+    this._model.set(parameter(this._task, "TaskProgramLoaded"), task.state !== Operation.Idle);
+    this._model.set(parameter(this._task, "ExecutionMode"), 1); // CONTINUOUS
+    this._model.set(parameter(this._safety, "EmergencyStop"), this.program.emergencyStop);
+    this._model.set(parameter(this._safety, "ProtectiveStop"), this.program.protectiveStop);
+    this._model.set(parameter(this._safety, "OperationalMode"), this.program.mode);
+    this._ready.set(task.state === Operation.Ready ? (task.suspended ? "Suspended" : "AtProgramStart") : null);
+    this._taskState.set(NAME[task.state], task.reason);
+    this._idle.set(system.state === Operation.Idle ? system.substate : null);
+    this._executing.set(system.state === Operation.Executing ? system.substate : null);
+    this._systemState.set(NAME[system.state], system.reason);
+  }
+
+  _condition(on, text) {
+    if (on) {
+      this._alarm.activateAlarm();
+      this._alarm.raiseNewCondition({ message: text, severity: 900, quality: StatusCodes.Good, retain: true });
+    } else if (!this.program.emergencyStop && !this.program.protectiveStop) {
+      this._alarm.deactivateAlarm();
+    }
+  }
+
+  _makeAlarm() {
+    const model = this._model;
+    const server = model.space.rootFolder.objects.server;
+    server.addReference({ referenceType: "HasEventSource", nodeId: this._controller });
+    this._controller.setEventNotifier(1);
+    const alarm = model.own.instantiateAlarmCondition(
+      "AlarmConditionType",
+      {
+        browseName: "Stop",
+        conditionName: "Stop",
+        componentOf: this._r(this._controller, "SystemOperation", "Conditions"),
+        conditionSource: this._controller,
+        inputNode: model.at(this._safety, `${DI}:ParameterSet`, `${ROBOTICS}:EmergencyStop`),
+      },
+      {},
+    );
+    alarm.setEnabledState(true);
+    alarm.on("acknowledged", () => this.program.acknowledge());
+    return alarm;
+  }
+}
