@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge import api, folders
+from edge.actions import actions
 from edge.artifacts import Artifacts
 from edge.authority import Authority
 from edge.checker import Checker
@@ -37,6 +38,7 @@ from edge.schema import FILE_NAME
 from edge.scribe import ACTOR
 from edge.site import Site
 from edge.spool import Spool
+from edge.steering import can_pause
 from edge.timefloor import Known
 from edge.timekeeping import TimeKeeper
 
@@ -142,7 +144,8 @@ async def run(
         keeper = Keeper(journal, state_dir, artifacts, clock, config.artifacts.max_bytes)
         processes = frozenset(process for item in equipment for process in item.machine.processes)
         machines = {item.machine.id: frozenset(item.machine.processes) for item in equipment}
-        remote = Remote(machines, config.remote.allow_clear, config.remote.allow_release)
+        verbs = actions(lambda machine: can_pause(runners, machine))
+        remote = Remote(machines, config.remote.allow_clear, config.remote.allow_release, verbs)
         nonce = NonceFile.open(state_dir, clock)
         intake = Intake(
             journal,
@@ -183,7 +186,7 @@ async def run(
             version(DISTRIBUTION),
             stop.begin_anew,
             lambda: authority.could_begin_with(look_at_config()),
-            lambda: [service.trouble for service in storage.values() if service.trouble],
+            lambda: [service.trouble for service in (time, *storage.values()) if service.trouble],
         )
 
         await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))
