@@ -99,8 +99,8 @@ class Site:
             await self._journal.wait_beyond(seen, deadline_s)
 
     def time(self) -> dict[str, Any]:
-        """The site's clock, and the nonce that a signed time has to answer."""
-        return self._time.row()
+        """The site's clock, and a nonce that a signed time may answer. Raises `OSError`."""
+        return self._time.row_with_nonce()
 
     # Requests
 

@@ -167,7 +167,7 @@ class Spool:
             folder = self.directory / name
             if not folder.is_symlink():
                 with _unless_write_protected():
-                    prune(folder, KEPT_BYTES, KEPT_S, self._clock.wall().timestamp())
+                    prune(folder, KEPT_BYTES, KEPT_S, self._clock.age_by_s())
 
 
 class _HalfError(Exception):

@@ -111,7 +111,7 @@ def _machine(configured: Row, known: Row | None, live: Mapping[str, Any]) -> Row
 def _clock(daemon: Mapping[str, Any] | None) -> list[Row]:
     if daemon is None or daemon["clock"]["trust"] == "trusted":
         return []
-    text = f"nobody vouches for this site's clock ({daemon['clock']['now']}): what needs the time waits"
+    text = f"nobody vouches for this site's clock, and what needs the time waits: {daemon['clock']['detail']}"
     return [{"kind": "clock", "text": text, "command": "edge time show"}]
 
 
