@@ -56,7 +56,7 @@ class SystemClock:
         return datetime.datetime.now(datetime.UTC)
 
     def age_by_s(self) -> float:
-        """What the age of files is counted by, in seconds since 1970; by a clock that nobody vouches for none is old."""
+        """What the age of files is counted by, in seconds since 1970; by an untrusted clock none is old."""
         return self.wall().timestamp() if self.now().trusted else 0.0
 
     def host(self) -> Host:

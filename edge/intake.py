@@ -244,6 +244,9 @@ class Intake:
         """Judge the order in a bundle, and take the files that it names. Raises `BundleError`."""
         raw = await asyncio.to_thread(_envelope_in, path)
         receipt = await self.envelope(raw, actor)
+        if receipt.verdict.reason is Reason.CLOCK_UNTRUSTED:
+            detail = f"{receipt.verdict.detail}; what is in the bundle beside it has to come again then"
+            return replace(receipt, verdict=replace(receipt.verdict, detail=detail))
         if not receipt.verdict.accepted or receipt.job_id is None:
             return receipt
         order = await self._order(receipt.job_id)
