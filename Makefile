@@ -41,9 +41,9 @@ peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
-# BENCH=status, printers or octoprint measures that part alone. A host that cannot be installed is reported as missing.
+# BENCH=status, printers, octoprint or trust measures that part alone. A host that cannot be installed is reported as missing.
 bench: $(VENV)/.dev
-	@test "$(BENCH)" = status || test "$(BENCH)" = octoprint || \
+	@test "$(BENCH)" = status || test "$(BENCH)" = octoprint || test "$(BENCH)" = trust || \
 	  $(MAKE) --silent --no-print-directory --keep-going .venv/printrun/.installed .venv/octoprint/.installed || true
 	@$(BIN)/python -m bench $(BENCH)
 

@@ -1,4 +1,4 @@
-"""All figures, or those of one part: ``python -m bench [status|printers|octoprint]``. Exit code 1 if one is missing."""
+"""All figures, or of one part: ``python -m bench [status|printers|octoprint|trust]``. Exit code 1 if one is missing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import os
 import platform
 import sys
 
-from bench import octoprints, printers, status
+from bench import octoprints, orders, printers, status
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("part", nargs="?", choices=["all", "status", "printers", "octoprint"], default="all")
+    parser.add_argument("part", nargs="?", choices=["all", "status", "printers", "octoprint", "trust"], default="all")
     part = parser.parse_args().part
     today = datetime.datetime.now(datetime.UTC).date()
     print(f"{today}, {os.cpu_count()} {platform.machine()} cores, Python {platform.python_version()}")
@@ -26,6 +26,10 @@ def main() -> int:
         print("\n" + "\n".join(lines), flush=True)
     if part in ("all", "octoprint"):
         lines, more = octoprints.report()
+        missing += more
+        print("\n" + "\n".join(lines), flush=True)
+    if part in ("all", "trust"):
+        lines, more = orders.report()
         missing += more
         print("\n" + "\n".join(lines))
     return 1 if missing else 0

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +51,9 @@ DISTRIBUTION = "microfactory-edge"
 PLAN_AGAIN_S = 5.0
 """Pause after a bug in planning, fetching or the like, before it begins anew."""
 
+
+SWITCH_S = 0.0005
+"""How long the journal's writer or another thread may keep the interpreter from the loop that feeds the machines."""
 
 NEW_JOURNAL = "it is new, so orders that were carried out before, if there were any, are not known here"
 
@@ -107,6 +111,7 @@ async def run(
 
     Raises `EdgeError` for what is wrong at the start.
     """
+    sys.setswitchinterval(SWITCH_S)
     state_dir = config.site.state_dir
     runtime_dir = folders.make_runtime_dir(state_dir)
     stop.listen()

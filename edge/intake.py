@@ -62,6 +62,11 @@ log = logging.getLogger("edge.intake")
 PARKED_MAX = 1000
 """Orders that wait for a time at once; a thousand of `MAX_ENVELOPE_BYTES` is a quarter of a gigabyte."""
 
+LARGE_BYTES = 16 * 1024
+"""Hardly an order is larger; what is takes its turn among a few, so that many of them keep no order waiting."""
+
+LARGE_AT_ONCE = 2
+
 
 AnyVerdict: TypeAlias = Verdict | RootVerdict | CommandVerdict | TimeVerdict
 
@@ -130,12 +135,19 @@ class Intake:
         self._nonce = nonce or NonceFile(clock)
         self._max_bytes = max_bytes
         self._make_room = make_room
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._needs = Needs()  # asked in the journal's writer only
         self.arriving: frozenset[str] = frozenset()  # hashes that bundles bring at this moment
 
     async def take(self, raw: bytes, actor: str) -> AnyVerdict:
         """Judge one signed message of any type, record the verdict, and do what follows from it."""
-        match _type_of(raw):
+        if len(raw) <= LARGE_BYTES:
+            return await self._take(raw, _type_of(raw), actor)
+        async with self._large:
+            return await self._take(raw, await asyncio.to_thread(_type_of, raw), actor)
+
+    async def _take(self, raw: bytes, kind: str, actor: str) -> AnyVerdict:
+        match kind:
             case PayloadType.ROOT:
                 return await self.root(raw, actor)
             case PayloadType.TIME:
