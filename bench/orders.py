@@ -54,7 +54,7 @@ class _Both(Ceremony):
 
 def report() -> tuple[list[str], int]:
     """Lines for people, and how many figures are missing."""
-    head = f"two-signature orders, {OFFERED:.0f} a second offered, at most {AT_ONCE} at once, while {PRINTERS} printers print at {BAUD} baud"
+    head = f"two-signature orders, {OFFERED:.0f} a second offered, while {PRINTERS} printers print at {BAUD} baud"
     try:
         with tempfile.TemporaryDirectory() as place:
             alone, beside, told = _streaming(Path(place))

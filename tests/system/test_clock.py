@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from edge import daemon, folders, sitefile, timekeeping
+from edge.authority import Authority
 from edge.cli.main import main
 from edge.journal import Journal
 from edge.model.fields import time_text
@@ -59,7 +60,7 @@ class Site:
     async def running(self, clock: SetClock) -> AsyncIterator[None]:
         """The daemon, from its start to its orderly end."""
         config = validate(sitefile.read(self.folder / "site.toml"))
-        authority = daemon.Authority.load(config.site.trust_root)
+        authority = Authority.load(config.site.trust_root)
         self._monkeypatch.setattr(daemon, "SystemClock", lambda source: clock)
         self._monkeypatch.setattr(timekeeping, "LOOK_S", 0.02)
         stop = daemon.Stop()

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from edge import daemon, folders, sitefile
+from edge.authority import Authority
 from edge.cli.main import main
 from edge.driver import MachineState, NotAcceptableError, NotConfirmedError, Outcome, Run
 from edge.model.site import validate
 from tests.helpers.fake_driver import Script, confirm
 from tests.helpers.rig import DEADLINE_S, Rig
-from tests.helpers.trust import step_document
+from tests.helpers.trust import root_document, signed_root, step_document
 
 TOML = """
 [site]
@@ -24,6 +25,9 @@ id = "berlin-1"
 state_dir = "state"
 socket = "edge.sock"
 trust_root = "root.dsse.json"
+
+[time]
+source = "host"
 """
 
 
@@ -86,12 +90,15 @@ async def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncItera
     (tmp_path / "site.toml").write_text(TOML)
     config = validate(sitefile.read(tmp_path / "site.toml"))
     folders.make_state_dir(config.site.state_dir)
+    (config.site.state_dir / folders.FIRST_START).touch()
+    config.site.trust_root.write_bytes(signed_root(root_document()))
+    authority = Authority.load(config.site.trust_root)
     (tmp_path / "maker").mkdir()
     orders = Rig(tmp_path / "maker", None)  # type: ignore[arg-type] - it only makes orders
     orders.script.pause = confirm
     stop = daemon.Stop()
 
-    serving = asyncio.create_task(daemon.run(config, [orders.equipment], orders.authority, stop, lambda: None))
+    serving = asyncio.create_task(daemon.run(config, [orders.equipment], authority, stop, lambda: authority))
     made = Shop(tmp_path, orders, capsys)
     try:
 
