@@ -59,9 +59,9 @@ $(NODE_OPCUA)/node_modules/.installed: $(addprefix $(NODE_OPCUA)/,package.json p
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
-# BENCH=status, printers, octoprint, uplink or opcua measures that part alone. A host that is missing is reported.
+# BENCH=status, printers, octoprint, uplink, opcua or trust measures that part alone. What is missing is reported.
 bench: $(VENV)/.dev
-	@test "$(BENCH)" = status || test "$(BENCH)" = octoprint || test "$(BENCH)" = uplink || test "$(BENCH)" = opcua || \
+	@test "$(BENCH)" = status || test "$(BENCH)" = octoprint || test "$(BENCH)" = uplink || test "$(BENCH)" = trust || test "$(BENCH)" = opcua || \
 	  $(MAKE) --silent --no-print-directory --keep-going .venv/printrun/.installed .venv/octoprint/.installed || true
 	@$(BIN)/python -m bench $(BENCH)
 

@@ -8,13 +8,13 @@ import os
 import platform
 import sys
 
-from bench import octoprints, opcua, printers, status, uplink
+from bench import octoprints, opcua, orders, printers, status, uplink
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench")
-    parts = ["all", "status", "printers", "octoprint", "uplink", "opcua"]
+    parts = ["all", "status", "printers", "octoprint", "uplink", "opcua", "trust"]
     parser.add_argument("part", nargs="?", choices=parts, default="all")
     part = parser.parse_args().part
     today = datetime.datetime.now(datetime.UTC).date()
@@ -31,6 +31,10 @@ def main() -> int:
         print("\n" + "\n".join(lines), flush=True)
     if part in ("all", "octoprint"):
         lines, more = octoprints.report()
+        missing += more
+        print("\n" + "\n".join(lines), flush=True)
+    if part in ("all", "trust"):
+        lines, more = orders.report()
         missing += more
         print("\n" + "\n".join(lines))
     return 1 if missing else 0

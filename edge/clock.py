@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge.model.event import Stamp, stamp_text
-from edge.timefloor import BEGINNING, Host, Known, Now, Source, raised, read
+from edge.timefloor import BEGINNING, Host, Known, Now, Source, doubt, raised, read
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -22,9 +22,11 @@ _TIME_ERROR = 5
 
 def synchronized() -> bool:
     """Whether the kernel says that its clock is kept synchronized, by whatever daemon."""
-    libc = ctypes.CDLL(None)
-    state: int = libc.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
-    return 0 <= state < _TIME_ERROR
+    adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
+    if adjtimex is None:
+        return False  # a C library without it: nobody vouches
+    state: int = adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    return 0 <= state < _TIME_ERROR  # below 0: a sandbox refuses the question
 
 
 class SystemClock:
@@ -45,23 +47,36 @@ class SystemClock:
         """Seconds since some moment of this boot; never goes back."""
         return time.monotonic()
 
+    def since_boot_s(self) -> float:
+        """The same, and it goes on while the host sleeps: what the time of a signed time is counted by."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
     def wall(self) -> datetime.datetime:
         """Now in UTC, as far as the host knows."""
         return datetime.datetime.now(datetime.UTC)
 
+    def age_by_s(self) -> float:
+        """What the age of files is counted by, in seconds since 1970; by an untrusted clock none is old."""
+        return self.wall().timestamp() if self.now().trusted else 0.0
+
     def host(self) -> Host:
         """All clocks of the host at once."""
-        return Host(self.wall(), self.mono_s(), self.boot_id, self._is_synchronized())
+        return Host(self.wall(), self.since_boot_s(), self.boot_id, self._is_synchronized())
 
     def now(self) -> Now:
         """What time it is, as far as the site may believe it."""
         return read(self.host(), self.known, self.source)
 
+    def doubt(self) -> str:
+        """Why the clock is not trusted, in words; empty if it is."""
+        return doubt(self.host(), self.known, self.source)
+
     def stamp(self) -> Stamp:
         """For an event that happens now. While the clock is trusted, the floor rises with what is recorded."""
-        now = self.now()
+        host = self.host()
+        now = read(host, self.known, self.source)
         self.known = raised(self.known, now)
-        return Stamp(stamp_text(now.wall), self.mono_s(), self.boot_id, now.trust)
+        return Stamp(stamp_text(now.wall), host.mono_s, self.boot_id, now.trust)
 
     def learn(self, known: Known) -> None:
         """Take over what somebody has found out or written down about the time; the floor only rises."""

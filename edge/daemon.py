@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 from edge import api, folders
+from edge.actions import actions
 from edge.artifacts import Artifacts
 from edge.authority import Authority
 from edge.checker import Checker
@@ -37,6 +39,7 @@ from edge.schema import FILE_NAME
 from edge.scribe import ACTOR
 from edge.site import Site
 from edge.spool import Spool
+from edge.steering import can_pause
 from edge.timefloor import Known
 from edge.timekeeping import TimeKeeper
 from edge.uplink.build import build
@@ -51,6 +54,9 @@ DISTRIBUTION = "microfactory-edge"
 PLAN_AGAIN_S = 5.0
 """Pause after a bug in planning, fetching or the like, before it begins anew."""
 
+
+SWITCH_S = 0.0005
+"""How long the journal's writer or another thread may keep the interpreter from the loop that feeds the machines."""
 
 NEW_JOURNAL = "it is new, so orders that were carried out before, if there were any, are not known here"
 
@@ -108,6 +114,7 @@ async def run(
 
     Raises `EdgeError` for what is wrong at the start.
     """
+    sys.setswitchinterval(SWITCH_S)
     state_dir = config.site.state_dir
     runtime_dir = folders.make_runtime_dir(state_dir)
     stop.listen()
@@ -145,7 +152,8 @@ async def run(
         keeper = Keeper(journal, state_dir, artifacts, clock, config.artifacts.max_bytes)
         processes = frozenset(process for item in equipment for process in item.machine.processes)
         machines = {item.machine.id: frozenset(item.machine.processes) for item in equipment}
-        remote = Remote(machines, config.remote.allow_clear, config.remote.allow_release)
+        verbs = actions(lambda machine: can_pause(runners, machine))
+        remote = Remote(machines, config.remote.allow_clear, config.remote.allow_release, verbs)
         nonce = NonceFile.open(state_dir, clock)
         intake = Intake(
             journal,
@@ -186,7 +194,7 @@ async def run(
             version(DISTRIBUTION),
             stop.begin_anew,
             lambda: authority.could_begin_with(look_at_config()),
-            lambda: [service.trouble for service in storage.values() if service.trouble],
+            lambda: [service.trouble for service in (time, *storage.values()) if service.trouble],
         )
 
         services: dict[str, Service] = {"planning": dispatcher, "time": time, **storage, "loop lag": site.lag}

@@ -39,6 +39,15 @@ LOOK_AGAIN_S = 30.0
 RETRY_S = 1.0
 """Pause after a round that failed."""
 
+PLANNING_SHARE = 0.1
+"""How much of its time the loop plans at most, while many orders come: machines are fed and stopped by it, too."""
+
+PAUSE_S = 0.03
+"""Between two looks at the journal: what hundreds of orders a second change is looked at together."""
+
+ROWS_AT_ONCE = 4
+"""Orders that are looked at before others in the loop have their turn: a new one costs a verification."""
+
 log = logging.getLogger("edge.dispatch")
 
 
@@ -95,6 +104,8 @@ class Dispatcher:
         self._orders: dict[str, JobOrder] = {}
         self._sound: set[tuple[str, int]] = set()  # jobs that run, with the version of the root that lets them
         self._wake = asyncio.Event()
+        self._plan_from_s = 0.0  # by the clock's `mono_s`: not before
+        self._plan_owed = False
         self.waits: Mapping[StepKey, tuple[Blocker, ...]] = {}
         self.open: Sequence[OpenStep] = ()  # what may start, as of the newest plan
         self.given: dict[str, str] = {}  # by machine, the program that it was given last
@@ -119,7 +130,8 @@ class Dispatcher:
                 await asyncio.sleep(RETRY_S)
                 continue
             self.trouble = ""
-            if self._wake.is_set() or self._journal.last_seq > seen:
+            await asyncio.sleep(PAUSE_S)
+            if self._wake.is_set():
                 continue
             await self._until_something_changes(seen)
 
@@ -127,14 +139,18 @@ class Dispatcher:
         recorded = asyncio.create_task(self._journal.wait_beyond(seq), name="wait for the journal")
         woken = asyncio.create_task(self._wake.wait(), name="wait for a machine")
         try:
-            await asyncio.wait([recorded, woken], timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+            wait_s = max(0.0, self._plan_from_s - self._clock.mono_s()) if self._plan_owed else LOOK_AGAIN_S
+            await asyncio.wait([recorded, woken], timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (recorded, woken):
                 task.cancel()
             await asyncio.wait([recorded, woken])  # not one by one: that would take our own cancellation for theirs
 
     async def _round(self) -> None:
-        seen = await asyncio.to_thread(self._read)
+        """Pass on what was asked of runs; and plan, unless that was done a moment ago and took long."""
+        began_s = self._clock.mono_s()
+        self._plan_owed = began_s < self._plan_from_s
+        seen = await asyncio.to_thread(self._read, not self._plan_owed)
         if seen.root is not None:
             self._authority.adopt(KnownRoot(**seen.root))
         await self._stop_compromised(seen.running)
@@ -144,13 +160,22 @@ class Dispatcher:
             elif machine in self._runners:
                 self._runners[machine].look(run_id)
         await self._set_damaged_aside()
+        if self._plan_owed:
+            return
+        await self._plan(seen)
+        ended_s = self._clock.mono_s()
+        self._plan_from_s = ended_s + (ended_s - began_s) * (1 / PLANNING_SHARE - 1)
+
+    async def _plan(self, seen: _Seen) -> None:
         claimed = {runner.claimed for runner in self._runners.values()}
         rows = seen.startable
         self._orders = {row["job_id"]: self._orders[row["job_id"]] for row in rows if row["job_id"] in self._orders}
         now = self._clock.now()
         steps: dict[StepKey, _Allowed] = {}
         unreadable: dict[StepKey, tuple[Blocker, ...]] = {}
-        for row in rows:
+        for number, row in enumerate(rows):
+            if number % ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             key = StepKey(row["job_id"], row["part"], row["step"])
             try:
                 if key not in claimed:
@@ -168,10 +193,10 @@ class Dispatcher:
             if self._runners[machine].offer(steps[key].assignment):
                 self.given[machine] = steps[key].open.program
 
-    def _read(self) -> _Seen:
+    def _read(self, to_plan: bool) -> _Seen:
         with views.open_readonly(self._state_dir) as snapshot:
             return _Seen(
-                snapshot.startable(),
+                snapshot.startable() if to_plan else [],
                 snapshot.requests(),
                 snapshot.clearing(),
                 snapshot.going_on(),

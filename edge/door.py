@@ -7,13 +7,13 @@ A signed refusal is one event for each payload and reason. An envelope can be sp
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from edge.actions import ACTIONS, Action
+from edge.actions import Action, actions
 from edge.authority import Authority, root_accepted
-from edge.errors import JournalError, Motion
+from edge.errors import JournalError, Motion, UsageError
 from edge.journal import Transaction
 from edge.model.command import Command, Verb
 from edge.model.event import Draft, EventKind, stamp_text
@@ -74,13 +74,16 @@ def write_refusal(
 
 
 def take_time(
-    transaction: Transaction, raw: bytes, authority: Authority, nonce: Nonce, actor: str, now: datetime
+    transaction: Transaction, raw: bytes, authority: Authority, waiting: Iterable[Nonce], actor: str, now: datetime
 ) -> TimeVerdict:
-    """Judge a signed time, the answer to `nonce`, and write it down."""
-    verdict = judge_time(raw, authority.judged_by(transaction.root_in_force()).root, nonce.value)
+    """Judge a signed time, the answer to one of the nonces that are `waiting`, and write it down."""
+    before = transaction.known_time()
+    nonces = {nonce.value: nonce for nonce in waiting if not nonce.is_used(before)}
+    verdict = judge_time(raw, authority.judged_by(transaction.root_in_force()).root, nonces.keys())
     if verdict.at is None:
         write_refusal(transaction, EventKind.TIME_REFUSED, verdict, raw, actor, now)
     else:
+        nonce = nonces[verdict.nonce]
         body = {
             "digest": verdict.digest,
             "envelope": base64.b64encode(raw).decode("ascii"),
@@ -91,6 +94,10 @@ def take_time(
             "repairs": verdict.repairs,
         }
         transaction.record(Draft(EventKind.TIME_ACCEPTED, actor, body))
+        after = transaction.known_time()
+        if after.signed == before.signed:
+            more = f"; but {stamp_text(after.floor)} has passed here for sure, and only operators beside it lower that"
+            verdict = replace(verdict, detail=verdict.detail + more)
     return verdict
 
 
@@ -130,7 +137,7 @@ class Remote:
     machines: Mapping[str, frozenset[str]]
     allow_clear: bool = False
     allow_release: bool = False
-    actions: Mapping[Verb, Action] = field(default_factory=lambda: ACTIONS)
+    actions: Mapping[Verb, Action] = field(default_factory=lambda: actions(lambda machine: True))
 
 
 def take_command(
@@ -185,6 +192,6 @@ def _carry_out(
         with transaction.all_or_nothing():
             transaction.record(accepted)
             action(transaction, command, actor)
-    except JournalError as error:
+    except (JournalError, UsageError) as error:
         return replace(verdict, accepted=False, reason=CommandReason.NOT_POSSIBLE, detail=str(error))
     return verdict

@@ -52,6 +52,7 @@ from edge.trust import (
     admit,
     parse,
     parse_order,
+    payload_digest,
 )
 from edge.trust.admit import MAX_BYTES
 from edge.trust.envelope import MAX_ENVELOPE_BYTES
@@ -59,7 +60,12 @@ from edge.trust.envelope import MAX_ENVELOPE_BYTES
 log = logging.getLogger("edge.intake")
 
 PARKED_MAX = 1000
-"""Orders that wait for a time at once; a thousand at a megabyte each is what a disk bears."""
+"""Orders that wait for a time at once; a thousand of `MAX_ENVELOPE_BYTES` is a quarter of a gigabyte."""
+
+LARGE_BYTES = 16 * 1024
+"""Hardly an order is larger; what is takes its turn among a few, so that many of them keep no order waiting."""
+
+LARGE_AT_ONCE = 2
 
 
 AnyVerdict: TypeAlias = Verdict | RootVerdict | CommandVerdict | TimeVerdict
@@ -126,15 +132,22 @@ class Intake:
         self._clock = clock
         self._free_bytes = free_bytes or artifacts.free_bytes
         self._remote = remote or Remote({})
-        self._nonce = nonce or NonceFile.in_memory(clock)
+        self._nonce = nonce or NonceFile(clock)
         self._max_bytes = max_bytes
         self._make_room = make_room
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._needs = Needs()  # asked in the journal's writer only
         self.arriving: frozenset[str] = frozenset()  # hashes that bundles bring at this moment
 
     async def take(self, raw: bytes, actor: str) -> AnyVerdict:
         """Judge one signed message of any type, record the verdict, and do what follows from it."""
-        match _type_of(raw):
+        if len(raw) <= LARGE_BYTES:
+            return await self._take(raw, _type_of(raw), actor)
+        async with self._large:
+            return await self._take(raw, await asyncio.to_thread(_type_of, raw), actor)
+
+    async def _take(self, raw: bytes, kind: str, actor: str) -> AnyVerdict:
+        match kind:
             case PayloadType.ROOT:
                 return await self.root(raw, actor)
             case PayloadType.TIME:
@@ -162,16 +175,15 @@ class Intake:
 
     async def time(self, raw: bytes, actor: str) -> TimeVerdict:
         """Judge a signed time; from then on the site goes by it, and judges the orders that have waited for it."""
-        now, nonce = self._clock.now().wall, self._nonce
+        now, waiting = self._clock.now().wall, self._nonce.waiting()
 
         def judge(transaction: Transaction) -> tuple[TimeVerdict, Known]:
-            verdict = take_time(transaction, raw, self._authority, nonce.current, actor, now)
+            verdict = take_time(transaction, raw, self._authority, waiting, actor, now)
             return verdict, transaction.known_time()
 
         verdict, known = await self._journal.transact(judge)
         if verdict.accepted:
             self._clock.repair(known) if verdict.repairs else self._clock.learn(known)
-            nonce.renew(self._clock)
             await self.judge_parked()
         return verdict
 
@@ -244,6 +256,9 @@ class Intake:
         """Judge the order in a bundle, and take the files that it names. Raises `BundleError`."""
         raw = await asyncio.to_thread(_envelope_in, path)
         receipt = await self.envelope(raw, actor)
+        if receipt.verdict.reason is Reason.CLOCK_UNTRUSTED:
+            detail = f"{receipt.verdict.detail}; what is in the bundle beside it has to come again then"
+            return replace(receipt, verdict=replace(receipt.verdict, detail=detail))
         if not receipt.verdict.accepted or receipt.job_id is None:
             return receipt
         order = await self._order(receipt.job_id)
@@ -301,7 +316,7 @@ def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, 
 
 def _park(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str) -> Verdict:
     """Keep a signed order until somebody vouches for the clock. Nothing is decided about it."""
-    if transaction.park(verdict.digest, raw, actor, PARKED_MAX):
+    if transaction.park(payload_digest(raw), raw, actor, PARKED_MAX):
         return replace(verdict, detail=f"{verdict.detail}: it is kept, and judged as soon as somebody does")
     return replace(verdict, detail=f"{verdict.detail}, and {PARKED_MAX} orders wait for that already; send it again")
 

@@ -82,7 +82,7 @@ class Keeper:
         halves = await asyncio.to_thread(self._artifacts.halves)  # before it is decided who needs them
         here, free_bytes, used = await asyncio.to_thread(self._look)
         needed = await self._journal.transact(lambda transaction: self._decide(transaction, here, free_bytes, used))
-        now_s = self._clock.wall().timestamp()
+        now_s = self._clock.age_by_s()
         halves = [half for half in halves if half.name.partition(".")[0] not in needed]
         await asyncio.to_thread(self._artifacts.empty, halves, QUARANTINE_BYTES, QUARANTINE_S, now_s)
 

@@ -36,7 +36,7 @@ from edge.jobstate import (
 )
 from edge.model.event import ClockTrust, Event, EventKind, stamp_text
 from edge.replay import ReplayWindow
-from edge.timefloor import BEGINNING, Host, Known, SignedTime, answered
+from edge.timefloor import BEGINNING, Host, Known, SignedTime, answered, recorded
 
 
 def apply(connection: sqlite3.Connection, event: Event) -> None:
@@ -55,8 +55,7 @@ def apply(connection: sqlite3.Connection, event: Event) -> None:
 
 def _apply(connection: sqlite3.Connection, event: Event) -> None:
     if event.clock is ClockTrust.TRUSTED:
-        query = "UPDATE standing SET floor = :at WHERE floor IS NULL OR floor < :at"
-        connection.execute(query, {"at": event.at_wall})
+        _trusted(connection, event)
     match event.kind:
         case EventKind.SITE_STARTED | EventKind.SITE_STOPPED:
             # Nobody is connected to a machine any more; after a crash the start is the first to say so.
@@ -129,26 +128,41 @@ def _cause(error: Exception) -> str:
 
 def known_time(connection: sqlite3.Connection) -> Known:
     """What is known of the time: the journal's floor, and the last signed time."""
-    floor, at, mono_ms, boot_id = connection.execute(
-        "SELECT floor, signed_at, signed_mono_ms, signed_boot_id FROM standing"
+    floor, at, mono_ms, arrived_ms, boot_id = connection.execute(
+        "SELECT floor, signed_at, signed_mono_ms, arrived_mono_ms, signed_boot_id FROM standing"
     ).fetchone()
-    signed = None if at is None else SignedTime(datetime.fromisoformat(at), mono_ms / 1000, boot_id)
+    signed = None if at is None else SignedTime(datetime.fromisoformat(at), mono_ms / 1000, arrived_ms / 1000, boot_id)
     return Known(BEGINNING if floor is None else datetime.fromisoformat(floor), signed)
 
 
+def _trusted(connection: sqlite3.Connection, event: Event) -> None:
+    """The floor rises with what is recorded while the clock is trusted."""
+    floor = event.at_wall
+    (signed_boot_id,) = connection.execute("SELECT signed_boot_id FROM standing").fetchone()
+    if signed_boot_id == event.boot_id:
+        floor = stamp_text(recorded(known_time(connection), _host(event)).floor)
+    query = "UPDATE standing SET floor = :at WHERE floor IS NULL OR floor < :at"
+    connection.execute(query, {"at": floor})
+
+
+def _host(event: Event) -> Host:
+    return Host(datetime.fromisoformat(event.at_wall), event.at_mono_ms / 1000, event.boot_id, synchronized=False)
+
+
 def _time_accepted(connection: sqlite3.Connection, event: Event) -> None:
-    body = event.body
-    answer = SignedTime(datetime.fromisoformat(body["at"]), body["nonce_mono_ms"] / 1000, body["boot_id"])
-    now = Host(datetime.fromisoformat(event.at_wall), event.at_mono_ms / 1000, event.boot_id, synchronized=False)
-    known = answered(known_time(connection), answer, now, repairs=body["repairs"])
+    body, host = event.body, _host(event)
+    at = datetime.fromisoformat(body["at"])
+    answer = SignedTime(at, body["nonce_mono_ms"] / 1000, host.mono_s, body["boot_id"])
+    known = answered(known_time(connection), answer, host, repairs=body["repairs"])
     signed = known.signed and (
         stamp_text(known.signed.at),
         round(known.signed.nonce_mono_s * 1000),
+        round(known.signed.arrived_mono_s * 1000),
         known.signed.boot_id,
     )
     connection.execute(
-        "UPDATE standing SET floor = ?, signed_at = ?, signed_mono_ms = ?, signed_boot_id = ?",
-        (stamp_text(known.floor), *(signed or (None, None, None))),
+        "UPDATE standing SET floor = ?, signed_at = ?, signed_mono_ms = ?, arrived_mono_ms = ?, signed_boot_id = ?",
+        (stamp_text(known.floor), *(signed or (None,) * 4)),
     )
 
 

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 FILE_NAME = "journal.sqlite"
 
 #: Raised when a table changes its meaning; an older or newer edge then refuses the file instead of misreading it.
-FORMAT = "2"
+FORMAT = "3"
 
 #: Formats whose kept tables are those of today.
-FOLDED_ANEW = frozenset({"1"})
+FOLDED_ANEW = frozenset({"1", "2"})
 
 KEPT_TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -40,6 +40,7 @@ CREATE INDEX IF NOT EXISTS events_of_machine ON events (machine, seq) WHERE mach
 CREATE TABLE IF NOT EXISTS checkpoints (run_id TEXT PRIMARY KEY REFERENCES runs (run_id), value TEXT NOT NULL) STRICT;
 
 -- Signed orders that wait until somebody vouches for the clock: nothing is decided about them yet. seq: their turn.
+-- digest: of the payload, so that other spellings of an envelope take no place.
 CREATE TABLE IF NOT EXISTS parked (
     seq INTEGER PRIMARY KEY,
     digest TEXT NOT NULL UNIQUE,
@@ -162,17 +163,18 @@ CREATE TABLE roots (
 CREATE TABLE commands (command_id TEXT PRIMARY KEY, accepted_seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
 -- One row. floor: the latest time that has certainly passed, RFC 3339 in UTC; signed_*: the signed time that vouches
--- for the clock, and the host's monotonic clock when its nonce was made. held: why nothing begins before a person has
--- confirmed this journal; null if nobody needs to.
+-- for the clock, and the host's monotonic clock when its nonce was made; arrived_mono_ms: the same when it came. held:
+-- why nothing begins before a person has confirmed this journal; null if nobody needs to.
 CREATE TABLE standing (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     floor TEXT,
     signed_at TEXT,
     signed_mono_ms INTEGER,
+    arrived_mono_ms INTEGER,
     signed_boot_id TEXT,
     held TEXT
 ) STRICT;
-INSERT INTO standing VALUES (1, NULL, NULL, NULL, NULL, NULL);
+INSERT INTO standing VALUES (1, NULL, NULL, NULL, NULL, NULL, NULL);
 
 CREATE TABLE artifacts (
     sha256 TEXT PRIMARY KEY,

@@ -140,8 +140,8 @@ class Site:
         return snapshot.Station(machine.id, machine.processes, machine.properties, given, done)
 
     def time(self) -> dict[str, Any]:
-        """The site's clock, and the nonce that a signed time has to answer."""
-        return self._time.row()
+        """The site's clock, and a nonce that a signed time may answer. Raises `OSError`."""
+        return self._time.row_with_nonce()
 
     # Requests
 

@@ -35,6 +35,7 @@ from edge.artifacts import prune, read_bundle
 from edge.clock import SystemClock
 from edge.errors import ArtifactError, BundleError, EdgeError, EnvelopeError
 from edge.intake import Receipt
+from edge.trust import Reason
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, parse
 
 ACTOR = "spool"
@@ -69,11 +70,12 @@ class _Found:
 
 @dataclass(slots=True)
 class _Seen:
-    """How a file was, since when, and whether it was dealt with."""
+    """How a file was, since when, whether it was dealt with, and whether it waits for the time."""
 
     look: _Look
     since_s: float
     dealt_with: bool = False
+    waits: bool = False
 
 
 class Spool:
@@ -132,7 +134,10 @@ class Spool:
             seen[item.name] = before if before is not None and before.look == item.look else _Seen(item.look, now_s)
         self._seen = seen
         owners: dict[int, list[_Found]] = {}
+        trusted = self._clock.now().trusted
         for item in sorted(found, key=lambda item: (seen[item.name].since_s, item.name)):
+            if seen[item.name].waits and not trusted:
+                continue
             if not seen[item.name].dealt_with and now_s - seen[item.name].since_s >= self._settle_s:
                 owners.setdefault(item.owner, []).append(item)
         rows = itertools.zip_longest(*owners.values())
@@ -153,6 +158,9 @@ class Spool:
         except ArtifactError as error:
             refusal = f"its files cannot be kept: {error}"
         else:
+            if receipt.verdict.reason is Reason.CLOCK_UNTRUSTED:
+                seen.waits = True  # it stays, with its files
+                return
             refusal = _refusal(receipt)
         seen.dealt_with = True
         shown = _printable(item.name)
@@ -167,7 +175,7 @@ class Spool:
             folder = self.directory / name
             if not folder.is_symlink():
                 with _unless_write_protected():
-                    prune(folder, KEPT_BYTES, KEPT_S, self._clock.wall().timestamp())
+                    prune(folder, KEPT_BYTES, KEPT_S, self._clock.age_by_s())
 
 
 class _HalfError(Exception):

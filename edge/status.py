@@ -52,7 +52,7 @@ def document(
     jobs = [{**row, "waits": list(waits.get(row["job_id"], []))} for row in snapshot.jobs()]
     attention = [
         *_not_planning(trouble),
-        *_clock(daemon),
+        *_clock(daemon, snapshot.parked()),
         *_unwatched(machines, daemon),
         *snapshot.attention(),
         *_no_daemon(daemon),
@@ -113,10 +113,12 @@ def _machine(configured: Row, known: Row | None, live: Mapping[str, Any]) -> Row
     }
 
 
-def _clock(daemon: Mapping[str, Any] | None) -> list[Row]:
+def _clock(daemon: Mapping[str, Any] | None, parked: int) -> list[Row]:
     if daemon is None or daemon["clock"]["trust"] == "trusted":
         return []
-    text = f"nobody vouches for this site's clock ({daemon['clock']['now']}): what needs the time waits"
+    text = f"nobody vouches for this site's clock, and what needs the time waits: {daemon['clock']['detail']}"
+    if parked:
+        text += f"; orders that wait to be judged: {parked}"
     return [{"kind": "clock", "text": text, "command": "edge time show"}]
 
 

@@ -10,8 +10,10 @@ A Raspberry Pi has no clock that survives a power cut, and network time can be f
        and one that is ahead of it by more than `AHEAD_MAX` is not believed.
     3. A moment has passed for sure if the floor or a trusted clock has passed it. It lies ahead for sure only by a
        trusted clock. Everything else is unknown, and waits: nothing expires and nothing comes to life by a guess.
-    4. A signed time answers one nonce of this site. It was signed between the making of the nonce and its arrival, so
-       now is at most `at` plus all the time since the nonce was made: that is what counts, so nothing runs too late.
+    4. A signed time answers one nonce of this site. It was signed between the making of the nonce and its arrival. So
+       now is at most `at` plus all the time since the nonce was made, which counts, so that nothing runs too late; and
+       at least `at` plus the time since the arrival, which is all that raises the floor. A host's clock that the site
+       believes counts in between.
 """
 
 from __future__ import annotations
@@ -57,11 +59,20 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class SignedTime:
-    """A signed time that was accepted: `at`, and the host's monotonic clock when its nonce was made."""
+    """A signed time that was accepted, and the host's monotonic clock when its nonce was made and when it came."""
 
     at: datetime
     nonce_mono_s: float
+    arrived_mono_s: float
     boot_id: str
+
+    def earliest(self, mono_s: float) -> datetime:
+        """The time that it is at least, later in the same boot."""
+        return self.at + timedelta(seconds=mono_s - self.arrived_mono_s)
+
+    def latest(self, mono_s: float) -> datetime:
+        """The time that it is at most, later in the same boot."""
+        return self.at + timedelta(seconds=mono_s - self.nonce_mono_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The time to judge by. `wall` is the best that is known; `trust` says what that is worth."""
+    """The time to judge by. `wall` is the best that is known; `trust` says what that is worth. `floor` has passed."""
 
     wall: datetime
     floor: datetime
@@ -100,12 +111,15 @@ def vouched(wall: datetime) -> Now:
 def read(host: Host, known: Known, source: Source) -> Now:
     """What time it is."""
     if known.signed is not None and known.signed.boot_id == host.boot_id:
-        wall = known.signed.at + timedelta(seconds=host.mono_s - known.signed.nonce_mono_s)
-        return Now(max(wall, known.floor), known.floor, ClockTrust.TRUSTED)
+        earliest, latest = known.signed.earliest(host.mono_s), known.signed.latest(host.mono_s)
+        wall = host.wall if _believed(host, source) and earliest <= host.wall <= latest else latest
+        floor = max(known.floor, earliest)
+        return Now(max(wall, floor), floor, ClockTrust.TRUSTED)
     if host.wall < known.floor - BEHIND_MAX:
         return Now(known.floor, known.floor, ClockTrust.FLOOR)
     if _believed(host, source) and host.wall <= known.floor + AHEAD_MAX:
-        return Now(max(host.wall, known.floor), known.floor, ClockTrust.TRUSTED)
+        wall = max(host.wall, known.floor)
+        return Now(wall, wall, ClockTrust.TRUSTED)
     return Now(max(host.wall, known.floor), known.floor, ClockTrust.UNKNOWN)
 
 
@@ -113,13 +127,43 @@ def _believed(host: Host, source: Source) -> bool:
     return source is Source.HOST or (source is Source.NTP and host.synchronized)
 
 
+def doubt(host: Host, known: Known, source: Source) -> str:
+    """Why the clock is not trusted, in words; empty if it is."""
+    now = read(host, known, source)
+    if now.trusted:
+        return ""
+    if now.trust is ClockTrust.FLOOR:
+        return f"the host's clock says {_text(host.wall)}, and {_text(known.floor)} has certainly passed"
+    if not _believed(host, source):
+        if source is Source.SIGNED:
+            return "this site believes signed times only, and none has come since the host was booted"
+        return "the kernel does not say that its clock is kept synchronized, and no signed time has come since the boot"
+    days = f"more than {AHEAD_MAX.days} days ahead of what is known ({_text(known.floor)})"
+    return f"the host's clock says {_text(host.wall)}: {days}"
+
+
+def _text(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
 def raised(known: Known, now: Now) -> Known:
     """What is known after something was recorded at `now`: only a trusted clock raises the floor."""
-    return Known(max(known.floor, now.wall), known.signed) if now.trusted else known
+    return Known(max(known.floor, now.floor), known.signed) if now.trusted else known
+
+
+def recorded(known: Known, host: Host) -> Known:
+    """What is known after an event of a trusted clock: `host` is as it was when the event was stamped.
+
+    A signed time of the same boot limits it: what was stamped before that was known has no say any more.
+    """
+    certain = host.wall
+    if known.signed is not None and known.signed.boot_id == host.boot_id:
+        certain = min(certain, known.signed.earliest(host.mono_s))
+    return Known(max(known.floor, certain), known.signed)
 
 
 def answered(known: Known, answer: SignedTime, host: Host, repairs: bool) -> Known:
-    """What is known after the signed time `answer`.
+    """What is known after the signed time `answer`, which came at `host`.
 
     `repairs`: an operator has signed it too, so that it may also lower the floor. An answer to a nonce of another boot,
     or to one that is too old, says only what has passed.
@@ -129,5 +173,4 @@ def answered(known: Known, answer: SignedTime, host: Host, repairs: bool) -> Kno
     if not in_time:
         return Known(floor, None if repairs else known.signed)
     # One that is behind what is certain does not tell what time it is.
-    latest = answer.at + timedelta(seconds=host.mono_s - answer.nonce_mono_s)
-    return Known(floor, answer if latest >= floor else known.signed)
+    return Known(floor, answer if answer.latest(host.mono_s) >= floor else known.signed)

@@ -37,8 +37,12 @@ class TimeKeeper:
             "trust": str(now.trust),
             "floor": stamp_text(now.floor),
             "source": str(self.clock.source),
-            "nonce": self._nonce.current.value,
+            "detail": self.clock.doubt(),
         }
+
+    def row_with_nonce(self) -> dict[str, Any]:
+        """The same, with a nonce to take along. Raises `OSError`."""
+        return {**self.row(), "nonce": self._nonce.to_show().value}
 
     async def serve(self) -> None:
         """Judge what has waited for the time as soon as the clock is trusted, until cancelled."""

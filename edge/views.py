@@ -169,6 +169,10 @@ class Snapshot:
         found = self._rows("SELECT version, payload_digest, envelope FROM roots ORDER BY version DESC LIMIT 1")
         return found[0] if found else None
 
+    def parked(self) -> int:
+        """How many orders wait until somebody vouches for the clock."""
+        return int(self._rows("SELECT count(*) AS count FROM parked")[0]["count"])
+
     def journal_held(self) -> str:
         """Why nothing begins before somebody has confirmed this journal; empty if nobody needs to."""
         return str(self._rows("SELECT held FROM standing")[0]["held"] or "")

@@ -15,9 +15,9 @@ from typing import Any
 from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
-from edge.cli.jobs import receipt_lines
+from edge.cli.jobs import receipt_level, receipt_lines
 from edge.errors import NotRunningError, RefusedError, UsageError
-from edge.status import ATTENTION, FINE, UNSAFE
+from edge.status import UNSAFE
 
 SUFFIXES = (".mfjob", ".dsse.json")
 
@@ -71,7 +71,4 @@ def _lines(item: dict[str, Any]) -> list[str]:
 
 
 def _level(item: dict[str, Any]) -> int:
-    receipt = item["receipt"]
-    if receipt is None or not receipt["accepted"]:
-        return UNSAFE
-    return ATTENTION if receipt["files"]["missing"] or receipt["files"]["refused"] else FINE
+    return UNSAFE if item["receipt"] is None else receipt_level(item["receipt"])

@@ -112,7 +112,7 @@ def _of_step(found: Mapping[str, Any], step: Mapping[str, Any]) -> list[str]:
 
 
 def submit(args: argparse.Namespace) -> int:
-    """Hand a bundle to the daemon and print its verdict: 0 accepted, 2 refused."""
+    """Hand a bundle to the daemon and print its verdict: 0 accepted, 1 something is missing, 2 refused."""
     file = sitefile.read(sitefile.find(args.config))
     try:
         with args.file.open("rb") as bundle:
@@ -125,14 +125,21 @@ def submit(args: argparse.Namespace) -> int:
         text.print_json(receipt)
     else:
         print("\n".join(receipt_lines(args.file, receipt)))
+    return receipt_level(receipt)
+
+
+def receipt_level(receipt: Mapping[str, Any]) -> int:
+    """How well it went; an order that waits for the time is neither accepted nor refused."""
     if not receipt["accepted"]:
-        return UNSAFE
+        return ATTENTION if receipt["reason"] == "clock_untrusted" else UNSAFE
     return ATTENTION if receipt["files"]["missing"] or receipt["files"]["refused"] else FINE
 
 
 def receipt_lines(file: Path, receipt: Mapping[str, Any]) -> list[str]:
     """What became of a bundle, in words."""
     again = " (as before: the same bytes get the same answer, and nothing is done)" if receipt["repeated"] else ""
+    if receipt["reason"] == "clock_untrusted":
+        return text.wrap(f"{file.name} cannot be judged yet: {receipt['detail']}", "")
     if not receipt["accepted"]:
         return text.wrap(f"{file.name} is refused, {receipt['reason']}: {receipt['detail']}{again}", "")
     lines = text.wrap(f"job {receipt['job_id']} is accepted{again}", "")

@@ -41,7 +41,7 @@ def restart(args: argparse.Namespace) -> int:
         what = "has ended" if time.monotonic() < deadline_s else f"did not come back within {RESTART_S:g} s"
         raise UsageError(f"the daemon {what}; {file.state_dir / 'log' / 'edge.log'} says why")
     if args.json:
-        text.print_json(now)
+        text.print_json({key: now[key] for key in ("pid", "version", "since")})
     else:
         print(f"the daemon has begun anew (process {now['pid']}); `edge status` shows how the site is")
     return FINE

@@ -31,7 +31,8 @@ trust_root = "root.dsse.json"       # who may order work here: `edge root new`, 
 # guard_after_s = 60                # with the daemon dead for so long, machines with an open run are switched off
 
 [time]
-source = "ntp"                      # or "host", if this computer's own clock has a battery and is looked after
+source = "ntp"                      # or "host", if this computer's own clock has a battery and is looked after;
+                                    # or "signed": signed times only (docs/trust.md, Time)
 
 # What the centre may do though nobody stands at the machine (docs/trust.md); both are off unless you say otherwise.
 #

@@ -26,6 +26,8 @@ def show(args: argparse.Namespace) -> int:
         text.print_json(clock)
         return FINE if trusted else ATTENTION
     print(f"now      {clock['now']}, {WORTH[clock['trust']]}")
+    if clock["detail"]:
+        print("\n".join(text.wrap(clock["detail"], "         ")))
     print(f"floor    {clock['floor']}: this has certainly passed")
     print(f"source   {clock['source']} ([time] in site.toml), and signed times")
     print(f"nonce    {clock['nonce']}")

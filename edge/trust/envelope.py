@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 MAX_ENVELOPE_BYTES = 256 * 1024
 MAX_SIGNATURES = 32
 _MAX_NAME_CHARACTERS = 128
+_MAX_MARKS = 1000
+"""Quotation marks, and commas: twice as many as an envelope may have. More of them is work for nothing."""
 
 
 class PayloadType(enum.StrEnum):
@@ -112,6 +114,8 @@ def parse(raw: bytes, *, max_bytes: int = MAX_ENVELOPE_BYTES) -> Envelope:
     Raises:
         EnvelopeError: it is none.
     """
+    if len(raw) <= max_bytes and (raw.count(b'"') > _MAX_MARKS or raw.count(b",") > _MAX_MARKS):
+        raise EnvelopeError(f"the envelope has more than {MAX_SIGNATURES} signatures, or is none")
     try:
         document = load_object(raw, what="the envelope", max_bytes=max_bytes)
     except FormatError as error:

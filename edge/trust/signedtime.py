@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -50,7 +51,8 @@ class TimeStatement(StrictModel):
 class TimeVerdict:
     """What becomes of a signed time.
 
-    `reason` is None if and only if it is accepted; then `at` is there. `repairs`: operators have signed it too.
+    `reason` is None if and only if it is accepted; then `at` is there, and `nonce` is what it answers. `repairs`:
+    operators have signed it too.
     `signed`: enough keys have signed for the verdict to become an event. `repeated` is never so: a nonce is used once.
     """
 
@@ -62,6 +64,7 @@ class TimeVerdict:
     signed: bool = False
     repairs: bool = False
     repeated: bool = False
+    nonce: str = ""
 
     @property
     def accepted(self) -> bool:
@@ -78,8 +81,8 @@ def time_bytes(at: datetime, nonce: str) -> bytes:
     return json.dumps(statement.model_dump(mode="json")).encode()
 
 
-def judge_time(raw: bytes, root: TrustRoot, nonce: str) -> TimeVerdict:
-    """The verdict on `raw`, whose answer must be to `nonce`. Raises nothing, whatever the bytes are."""
+def judge_time(raw: bytes, root: TrustRoot, nonces: Collection[str]) -> TimeVerdict:
+    """The verdict on `raw`, which must answer one of `nonces`. Raises nothing, whatever the bytes are."""
     digest = hashlib.sha256(raw).hexdigest()
     if len(raw) > MAX_ENVELOPE_BYTES:
         detail = f"the envelope has {len(raw)} bytes, at most {MAX_ENVELOPE_BYTES} are allowed"
@@ -91,10 +94,10 @@ def judge_time(raw: bytes, root: TrustRoot, nonce: str) -> TimeVerdict:
     if envelope.payload_type != PayloadType.TIME:
         detail = f"the payload type is {shown(envelope.payload_type)}, must be '{PayloadType.TIME}'"
         return TimeVerdict(Reason.BAD_TYPE, detail, digest)
-    return _judge_signed(envelope, root, nonce, digest)
+    return _judge_signed(envelope, root, nonces, digest)
 
 
-def _judge_signed(envelope: Envelope, root: TrustRoot, nonce: str, digest: str) -> TimeVerdict:
+def _judge_signed(envelope: Envelope, root: TrustRoot, nonces: Collection[str], digest: str) -> TimeVerdict:
     threshold = root.threshold(Role.TIME)
     if threshold is None:
         return TimeVerdict(Reason.THRESHOLD, "the trust root gives nobody the role 'time'", digest)
@@ -112,11 +115,14 @@ def _judge_signed(envelope: Envelope, root: TrustRoot, nonce: str, digest: str) 
     except ValidationError as error:
         detail = problem_of(error, "the signed time")
         return TimeVerdict(Reason.MALFORMED, detail, digest, signers=signers, signed=True)
-    if statement.nonce != nonce:
-        detail = "it answers another nonce than the one that this site waits for; see `edge time show`"
+    if statement.nonce not in nonces:
+        detail = "it answers no nonce that this site waits for: each is good for one answer, for a day and until the"
+        detail += " host is booted; `edge time show` has a new one"
         return TimeVerdict(Reason.REPLAYED, detail, digest, signers=signers, signed=True)
     told = f"it was {time_text(statement.at)} when {', '.join(signers)} signed"
-    return TimeVerdict(None, told, digest, statement.at, signers, True, _operators_signed(envelope, root))
+    return TimeVerdict(
+        None, told, digest, statement.at, signers, True, _operators_signed(envelope, root), nonce=statement.nonce
+    )
 
 
 def _operators_signed(envelope: Envelope, root: TrustRoot) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.driver import Machine, Program
-from tests.helpers.sim import START_S, _ready_line
+from tests.helpers.sim import START_S, ready_line
 
 PROFILES = Path(__file__).parent.parent.parent / "firmware_profiles"
 
@@ -81,7 +81,7 @@ class SimServer:
 def _started(kind: str, port: str, options: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], str, tuple[str, int]]:
     command = [sys.executable, "-m", "hil_sim.main", kind, "--port", port, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    _, _, endpoint, _, control = _ready_line(process).split()
+    _, _, endpoint, _, control = ready_line(process).split()
     host, _, number = control.rpartition(":")
     return process, endpoint, (host, int(number))
 

@@ -55,6 +55,7 @@ def root_document(
     threshold: int = 1,
     operators: tuple[str, ...] = (),
     operator_threshold: int = 1,
+    times: tuple[str, ...] = (),
     roots: tuple[str, ...] = ("root-1",),
     root_threshold: int = 1,
     limits: dict[str, dict[str, list[str]]] | None = None,
@@ -62,7 +63,7 @@ def root_document(
     **fields: object,
 ) -> dict:
     """The payload of a trust root, as JSON data to tamper with."""
-    names = dict.fromkeys((*roots, *issuers, *operators))
+    names = dict.fromkeys((*roots, *issuers, *operators, *times))
     of_operators = {"threshold": operator_threshold, "keyids": [keyid(name) for name in operators]}
     return {
         "version": 1,
@@ -84,7 +85,8 @@ def root_document(
             "root": {"threshold": root_threshold, "keyids": [keyid(name) for name in roots]},
             "issuer": {"threshold": threshold, "keyids": [keyid(name) for name in issuers]},
         }
-        | ({"operator": of_operators} if operators else {}),
+        | ({"operator": of_operators} if operators else {})
+        | ({"time": {"threshold": 1, "keyids": [keyid(name) for name in times]}} if times else {}),
         "revoked": {keyid(name): {"compromise": False, "reason": "test"} for name in revoked},
     } | fields
 

@@ -32,7 +32,7 @@ from edge.driver import (
 )
 from edge.testing import RecordingContext
 from tests.helpers.opcua import program_of, until
-from tests.helpers.sim import START_S, _ready_line
+from tests.helpers.sim import START_S, ready_line
 
 WAIT_S = 30.0
 
@@ -70,7 +70,7 @@ def controller() -> Iterator[Controller]:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=root
     ) as process:
         try:
-            yield Controller(process, _ready_line(process).split()[2])
+            yield Controller(process, ready_line(process).split()[2])
         finally:
             process.kill()
             process.wait(START_S)

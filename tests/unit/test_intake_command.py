@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 
+from edge.actions import actions
 from edge.door import Remote
+from edge.driver import NotConfirmedError, Outcome, Run
 from edge.intake import Intake
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
+from edge.steering import can_pause
 from edge.trust import PayloadType, Verb, new_job_id
-from tests.helpers.rig import Rig, rig
-from tests.helpers.trust import OPERATOR, Ceremony, command_document
+from tests.helpers.fake_driver import confirm
+from tests.helpers.rig import Rig, rig, working_rig
+from tests.helpers.trust import OPERATOR, Ceremony, command_document, step_document
 from tests.unit.test_dispatch import dispatching
 
 MACHINES = {"prn-1": frozenset({"fdm"})}
@@ -84,16 +88,6 @@ async def test_what_cannot_be_done_is_refused_and_leaves_nothing_behind(tmp_path
         assert any(text.startswith(f"a command for job {job_id} was refused, not_possible") for text in notices)
 
 
-@pytest.mark.parametrize("verb", ["hold", "release", "retry", "scrap"])
-async def test_a_verb_without_an_action_is_refused_in_words(tmp_path, verb) -> None:
-    async with rig(tmp_path) as site:
-        let_in(site, allow_release=True)
-        job_id = (await site.submit()).job_id
-        revision = site.ask(lambda snapshot: snapshot.job(job_id))["revision"]
-        verdict = await site.intake.take(command(site, verb, job_id=job_id, if_revision=revision), "mqtt")
-        assert (verdict.accepted, verdict.reason) == (False, "unsupported")
-
-
 async def test_the_centre_declines_a_job_and_its_id_stays_used(tmp_path) -> None:
     async with rig(tmp_path) as site:
         let_in(site)
@@ -104,6 +98,96 @@ async def test_the_centre_declines_a_job_and_its_id_stays_used(tmp_path) -> None
         assert [event["actor"].split(":")[0] for event in site.events("job_declined")] == ["key"]
         again = await site.intake.take(command(site, "decline", job_id=job_id), "mqtt")
         assert (again.accepted, again.reason) == (False, "not_possible")
+
+
+async def steer(site: Rig, verb: str, job_id: str, **fields: Any) -> Any:
+    """A command that is bound to the job as it is now."""
+    revision = site.ask(lambda snapshot: snapshot.job(job_id))["revision"]
+    return await site.intake.take(command(site, verb, **({"job_id": job_id, "if_revision": revision} | fields)), "mqtt")
+
+
+async def test_a_waiting_job_is_held_and_released_as_by_a_person_here(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        let_in(site)
+        job_id = (await site.submit()).job_id
+        for _ in range(2):  # the second finds it held, and changes nothing
+            assert (await steer(site, "hold", job_id)).accepted
+        (held,) = site.events("hold_requested")
+        assert (held["actor"], held["body"]) == (f"key:{OPERATOR}", {"reason": "not wanted"})
+        assert site.ask(lambda snapshot: snapshot.job(job_id))["held"]["by"] == f"key:{OPERATOR}"
+        for _ in range(2):
+            assert (await steer(site, "release", job_id)).accepted, "nothing can have moved"
+        assert len(site.events("release_requested")) == 1
+        assert len(site.events("command_accepted")) == 4
+        assert (await steer(site, "retry", job_id)).reason == "not_possible", "nothing is in doubt"
+        assert (await site.journal.verify()).problems == ()
+
+
+async def test_a_run_is_paused_from_the_centre_and_released_only_if_the_site_says_so(tmp_path) -> None:
+    async with dispatching(tmp_path) as (site, _, _checker):
+        let_in(site)
+        site.script.pause = confirm
+        begun = site.script.work_until_stopped()
+        job_id = str((await site.submit()).job_id)
+        await begun.wait()
+        run_id = site.script.executed[0].run_id
+        bound = {"run_id": run_id, "if_revision": None}
+        assert (await steer(site, "hold", job_id, **bound)).accepted
+        await site.until(lambda: site.step(job_id)["state"] == "SUSPENDED")
+        assert (await steer(site, "release", job_id, **bound)).reason == "not_allowed"
+        let_in(site, allow_release=True)
+        assert (await steer(site, "release", job_id, **bound)).accepted
+        await site.until(lambda: site.step(job_id)["state"] == "RUNNING")
+        assert site.script.asked == ["pause", "resume"]
+
+
+async def test_a_run_that_cannot_be_paused_is_not_held_by_a_command_either(tmp_path) -> None:
+    async with dispatching(tmp_path) as (site, _, _checker):
+        let_in(site, actions=actions(lambda machine: can_pause({"prn-1": site.runner}, machine)))
+        begun = site.script.work_until_stopped()
+        job_id = str((await site.submit()).job_id)
+        await begun.wait()
+        verdict = await steer(site, "hold", job_id, run_id=site.script.executed[0].run_id, if_revision=None)
+        assert (verdict.reason, site.events("hold_requested")) == ("not_possible", [])
+        assert "prn-1 cannot be paused" in verdict.detail
+
+
+@pytest.mark.parametrize(("verb", "state"), [("retry", "ALLOWED_TO_START"), ("scrap", "ABORTED")])
+async def test_a_run_in_doubt_is_resolved_from_the_centre(tmp_path, verb, state) -> None:
+    async with working_rig(tmp_path) as site:
+        let_in(site)
+
+        async def doubtful(run: Run) -> Outcome:
+            raise NotConfirmedError("the link broke")
+
+        site.script.execute = doubtful
+        assignment = await site.assignment(steps=[step_document(max_attempts=2)])
+        await site.offer(assignment)
+        await site.ended()
+        job_id, run_id = assignment.key.job_id, site.script.executed[0].run_id
+        bound = {"run_id": run_id, "if_revision": None}
+        if verb == "retry":
+            assert (await steer(site, verb, job_id, **bound)).reason == "not_allowed"
+            let_in(site, allow_release=True)
+        assert (await steer(site, verb, job_id, **bound)).accepted
+        (event,) = site.events("run_resolved")
+        assert (event["actor"], event["run_id"], site.step(job_id)["state"]) == (f"key:{OPERATOR}", run_id, state)
+
+
+async def test_a_retry_beyond_what_the_order_allows_is_refused_and_leaves_nothing_behind(tmp_path) -> None:
+    async with working_rig(tmp_path) as site:
+        let_in(site, allow_release=True)
+
+        async def doubtful(run: Run) -> Outcome:
+            raise NotConfirmedError("the link broke")
+
+        site.script.execute = doubtful
+        assignment = await site.assignment()
+        await site.offer(assignment)
+        await site.ended()
+        verdict = await steer(site, "retry", assignment.key.job_id)
+        assert (verdict.reason, site.events("command_accepted")) == ("not_possible", [])
+        assert "attempt 1 of 1" in verdict.detail
 
 
 async def test_an_action_that_stops_halfway_has_done_nothing(tmp_path) -> None:

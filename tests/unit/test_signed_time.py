@@ -31,16 +31,16 @@ def signed(*signers: str, payload: bytes | None = None, kind: str = PayloadType.
 
 
 def test_enough_keys_of_its_role_and_the_right_nonce_are_believed() -> None:
-    verdict = judge_time(signed(*TIME_KEYS), trust_root(), NONCE)
+    verdict = judge_time(signed(*TIME_KEYS), trust_root(), {NONCE})
     assert verdict.accepted
     assert (verdict.at, verdict.signers, verdict.signed, verdict.repairs) == (AT, TIME_KEYS, True, False)
 
 
 def test_operators_beside_them_may_repair_the_floor() -> None:
-    assert judge_time(signed(*TIME_KEYS, *OPERATORS), trust_root(), NONCE).repairs
-    assert not judge_time(signed(*TIME_KEYS, OPERATORS[0]), trust_root(), NONCE).repairs
-    assert not judge_time(signed(*TIME_KEYS), trust_root(roles=("time",)), NONCE).repairs
-    assert judge_time(signed(*OPERATORS), trust_root(), NONCE).reason is Reason.THRESHOLD
+    assert judge_time(signed(*TIME_KEYS, *OPERATORS), trust_root(), {NONCE}).repairs
+    assert not judge_time(signed(*TIME_KEYS, OPERATORS[0]), trust_root(), {NONCE}).repairs
+    assert not judge_time(signed(*TIME_KEYS), trust_root(roles=("time",)), {NONCE}).repairs
+    assert judge_time(signed(*OPERATORS), trust_root(), {NONCE}).reason is Reason.THRESHOLD
 
 
 STATEMENT = {"at": "2026-11-21T12:00:00Z", "nonce": NONCE}
@@ -62,17 +62,17 @@ STATEMENT = {"at": "2026-11-21T12:00:00Z", "nonce": NONCE}
     ],
 )
 def test_everything_else_is_refused_with_its_reason(raw: bytes, reason: Reason) -> None:
-    verdict = judge_time(raw, trust_root(), NONCE)
+    verdict = judge_time(raw, trust_root(), {NONCE})
     assert (verdict.accepted, verdict.reason, verdict.at) == (False, reason, None)
     assert verdict.detail
 
 
 def test_a_revoked_key_counts_no_more() -> None:
-    assert judge_time(signed(*TIME_KEYS), trust_root(revoked=("time-2",)), NONCE).reason is Reason.REVOKED_KEY
+    assert judge_time(signed(*TIME_KEYS), trust_root(revoked=("time-2",)), {NONCE}).reason is Reason.REVOKED_KEY
 
 
 def test_a_root_without_the_role_believes_nobody() -> None:
-    assert judge_time(signed(*TIME_KEYS), trust_root(roles=()), NONCE).reason is Reason.THRESHOLD
+    assert judge_time(signed(*TIME_KEYS), trust_root(roles=()), {NONCE}).reason is Reason.THRESHOLD
 
 
 def test_what_no_site_would_read_is_not_signed() -> None:
@@ -86,11 +86,11 @@ GOOD = signed(*TIME_KEYS)
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
 def test_one_changed_byte_never_changes_what_is_believed(place: int, byte: int) -> None:
     raw = GOOD[:place] + bytes([byte]) + GOOD[place + 1 :]
-    verdict = judge_time(raw, trust_root(), NONCE)
+    verdict = judge_time(raw, trust_root(), {NONCE})
     assert isinstance(verdict, TimeVerdict)
     assert not verdict.accepted or verdict.at == AT
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything(raw: bytes) -> None:
-    assert not judge_time(raw, trust_root(), NONCE).accepted
+    assert not judge_time(raw, trust_root(), {NONCE}).accepted

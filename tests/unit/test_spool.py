@@ -31,8 +31,11 @@ class Clock:
     def mono_s(self) -> float:
         return self.now_s
 
-    def wall(self) -> Any:
-        return self._clock.wall()
+    def now(self) -> Any:
+        return self._clock.now()
+
+    def age_by_s(self) -> float:
+        return self._clock.age_by_s()
 
 
 class Setting:
