@@ -33,6 +33,7 @@ from edge.errors import (
     ConnectError,
     DriverError,
     IdentityError,
+    LinkLostError,
     MachineError,
     Motion,
     NotAcceptableError,
@@ -55,6 +56,7 @@ __all__ = [
     "IdentityError",
     "Json",
     "LinkHealth",
+    "LinkLostError",
     "Lost",
     "Machine",
     "MachineError",
@@ -331,12 +333,17 @@ class Driver(ABC):
     async def execute(self, run: Run, program: Program, resume: Resume | None = None) -> Outcome:
         """Carry the program out, or go on with it. Motion begins here; returns when the machine confirms the end.
 
-        Raises `MachineError` with what is known about motion; `NotConfirmedError` becomes UNKNOWN.
+        Raises `MachineError` with what is known about motion; `NotConfirmedError` becomes UNKNOWN. `LinkLostError`
+        ends nothing: the run stays open until the machine is connected again, and `recover` is asked.
         """
 
     @abstractmethod
     async def recover(self, run: Run, program: Program) -> Recovery:
-        """After a restart of the daemon: what became of `run`, by what the machine says. Moves nothing."""
+        """At a new connection, after the old one or the daemon was lost: what became of `run`, by what the machine says.
+
+        Moves nothing. The reasons that it gives say what is known now; edge says before them why it had to ask.
+        Raises `LinkLostError` where the connection breaks again meanwhile: then it is asked again.
+        """
 
     async def detach(self) -> None:
         """Let go of the run without stopping it. `execute` does not return any more; cancelling it then stops nothing.

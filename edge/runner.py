@@ -9,8 +9,9 @@ Rules
    again, and the machine gets no other work. Only a daemon that is asked to stop gives up: its successor finds the run
    open, and holds it.
 4. A driver's bug ends its run as UNKNOWN and closes the connection; it never stops the daemon.
+5. A connection that breaks ends no run: it stays open, and is judged when the machine is back, or UNKNOWN after a time.
 
-What may be asked of a run that goes on is in `edge.execution`, what becomes of one that the last daemon left in
+What may be asked of a run that goes on is in `edge.execution`, what becomes of one that was left open in
 `edge.recovery`.
 """
 
@@ -21,7 +22,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from edge.driver import (
     DriverError,
     Identity,
     Json,
+    LinkLostError,
     MachineState,
     Motion,
     Observation,
@@ -46,6 +48,7 @@ from edge.driver import (
 )
 from edge.errors import (
     ArtifactError,
+    EdgeError,
     IllegalTransitionError,
     JournalError,
     StaleRevisionError,
@@ -61,12 +64,16 @@ from edge.observed import Observed
 from edge.planner import MachineView, StepKey
 from edge.plugins import Equipment
 from edge.quarantine import set_aside
-from edge.recovery import REASON, LeftRun, Recoverer
+from edge.recovery import LeftRun, Recoverer, left_run
 from edge.scribe import ACTOR, Scribe
 from edge.work import work_of
 
 RECOVER_S = 60.0
-"""How long a machine may take to be reached again before a run that was left open is UNKNOWN."""
+"""How long a machine may take to be reached again before a run that the last daemon left open is UNKNOWN."""
+
+AWAY_S = 300.0
+"""The same for a connection that broke: time to find the cable. No serial printer goes on after so long, but one that
+comes back is still made safe, and one that carries on by itself is found again."""
 
 RECONNECT_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the next attempt to reach a machine; the last one repeats. A connection that lasted as long as that
@@ -138,6 +145,7 @@ class Runner:
         self._on_change = on_change
         self._left = left
         self._recover_until_s = clock.mono_s() + RECOVER_S
+        self._broke = ""  # why this connection is of no use any more, if it broke in the middle of a run
         self._leaves = False  # the daemon is being restarted: what can stand is left standing
         self.observed = Observed(clock.mono_s, on_change)
         self.identity: Identity | None = None
@@ -202,6 +210,8 @@ class Runner:
         """Stop whatever goes on, and abort if that is not confirmed in time. A run's step is then held for a person."""
         driver = self._driver
         if driver is None:
+            if self._left is not None:  # then it must not go on when it is back
+                self._left = replace(self._left, made_safe=f"{actor} wanted the machine made safe while it was away")
             return Made(self.machine.id, problem=f"nobody can be asked: {self.observed.state.detail}")
         if self._execution is not None:
             self._execution.safe_by = actor
@@ -268,7 +278,8 @@ class Runner:
             await self._disconnected(reason)
             too_late = self._clock.mono_s() >= self._recover_until_s and not self._closing.is_set()
             if self._left is not None and too_late:
-                await self._end_left(self._left, unknown(f"{REASON}, and the machine could not be asked: {reason}"))
+                why = f"{self._left.why}, and the machine could not be asked: {reason}"
+                await self._end_left(self._left, unknown(why))
             if self._clock.mono_s() - began_s >= RECONNECT_S[-1]:
                 failures = 0
             pause_s = RECONNECT_S[min(failures, len(RECONNECT_S) - 1)]
@@ -279,6 +290,7 @@ class Runner:
 
     async def _connect(self) -> str:
         """One connection from its beginning to its end; why it ended."""
+        self._broke = ""
         try:
             for directory in (self._state_dir, self._runtime_dir):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -318,7 +330,7 @@ class Runner:
         lost = asyncio.create_task(driver.lost(), name=f"watch {self.machine.id}")
         closing = asyncio.create_task(self._closing.wait(), name=f"close {self.machine.id}")
         try:
-            while True:
+            while not self._broke:
                 self._offer = offer = asyncio.get_running_loop().create_future()
                 self._on_change()
                 first: list[asyncio.Future[Any]] = [lost, closing, offer]
@@ -329,6 +341,7 @@ class Runner:
                     await self._carry_out(driver, offer.result())
                 if lost.done():
                     return str(lost.result())
+            return self._broke
         finally:
             self._offer = self.claimed = None
             for task in (lost, closing):
@@ -354,7 +367,8 @@ class Runner:
             log.error("job %s is not started: %s", assignment.key.job_id, error)
             await asyncio.sleep(CLAIM_RETRY_S)  # it may be offered again at once
         finally:
-            self.claimed = self.run_id = None
+            self.claimed = None
+            self.run_id = self._left.run.run_id if self._left is not None else None
             self.observed.forget_run()
 
     def _verified(self, assignment: Assignment) -> tuple[Run, Program]:
@@ -417,7 +431,7 @@ class Runner:
     async def _execute(
         self, driver: Driver, run: Run, program: Program, resume: Resume | None = None, *, suspended: bool = False
     ) -> Outcome | None:
-        """Let the driver work; None if the run was left standing and stays open."""
+        """Let the driver work; None if the run stays open: left standing, or the connection broke."""
         execution = Execution(self.machine, driver, run, self._journal, self._scribe, self._clock, suspended=suspended)
         if resume is not None:
             execution.seen(self.observed.state)  # what the machine has said since it was asked
@@ -425,8 +439,24 @@ class Runner:
         try:
             # Something may have been asked of it between `run_began` and now.
             return await execution.carry_out(program, resume, begun=self._on_change)
+        except LinkLostError as error:
+            return await self._link_lost(run, str(error), execution.safe_by)
         finally:
             self._execution = None
+
+    async def _link_lost(self, run: Run, broke: str, safe_by: str) -> Outcome | None:
+        """Keep the run open until the machine is back; its end if it cannot be."""
+        self._broke = broke
+        if self._closing.is_set() and not self._leaves:
+            return unknown(broke)  # it was being stopped, and the next daemon must not go on with it
+        try:
+            (about,) = [found for found in await self._journal.open_runs() if found.run_id == run.run_id]
+            left = await left_run(self._journal, self._artifacts, self._authority, about, broke)
+        except EdgeError as error:
+            return unknown(f"{broke}, and the run cannot be recovered: {error}")
+        self._left = replace(left, made_safe=left.made_safe or (safe_by and f"{safe_by} had the machine made safe"))
+        self._recover_until_s = self._clock.mono_s() + AWAY_S
+        return None
 
     async def _end(self, run: Run, outcome: Outcome) -> None:
         await self._scribe.record(self._scribe.draft(EventKind.RUN_ENDED, run, body_of(outcome)))

@@ -54,6 +54,7 @@ from edge.driver import (
     Identity,
     IdentityError,
     Json,
+    LinkLostError,
     Lost,
     MachineError,
     MachineState,
@@ -318,9 +319,9 @@ class GrblDriver(Driver):
 
     async def recover(self, run: Run, program: Program) -> Recovery:
         if run.checkpoint is None:
-            reason = "the daemon ended before the first line was sent"
+            reason = "not one line of it was sent"
             return Finished(Outcome(OutcomeKind.FAILED, Motion.NONE, reason))
-        return Lost("the daemon ended in mid-program, and grbl cannot be asked how far it came")
+        return Lost("grbl cannot be asked how far it came")
 
     # Pause, stop, abort
 
@@ -405,6 +406,8 @@ class GrblDriver(Driver):
         async with self._in_time(deadline_s, TOO_LATE):
             try:
                 await self._make_safe()
+            except LinkLostError:
+                raise
             except MachineError as error:
                 raise NotConfirmedError(f"the controller did not confirm the stop: {error}") from error
 

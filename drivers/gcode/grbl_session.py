@@ -16,7 +16,7 @@ from drivers.gcode.grbl_replies import Status
 from drivers.gcode.replies import Reply
 from drivers.gcode.stream import Acked, Answered, Cause, Event, Failed, Heard, Wire
 from drivers.link import Link
-from edge.driver import DriverContext, MachineError, NotConfirmedError
+from edge.driver import DriverContext, LinkLostError, MachineError, NotConfirmedError
 
 T = TypeVar("T")
 
@@ -155,7 +155,7 @@ class GrblSession:
 
     def link_lost(self, reason: str) -> None:
         """The link broke: what the machine does now, nobody knows."""
-        self.fail(NotConfirmedError(f"the link to the machine broke: {reason}"))
+        self.fail(LinkLostError(f"the link to the machine broke: {reason}"))
 
     def _tick(self) -> None:
         self._timer = None

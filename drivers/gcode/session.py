@@ -10,7 +10,7 @@ from typing import TypeVar
 from drivers.gcode.replies import Reply
 from drivers.gcode.stream import Acked, Answered, Cause, Event, Failed, GcodeStream, Heard, Probed, Wire
 from drivers.link import Link
-from edge.driver import DriverContext, MachineError, NotConfirmedError
+from edge.driver import DriverContext, LinkLostError, MachineError, NotConfirmedError
 
 T = TypeVar("T")
 
@@ -176,7 +176,7 @@ class Session:
         """The link broke: what the machine does now, nobody knows."""
         self.gone = True
         self.overhear(b"")
-        self.fail(NotConfirmedError(f"the link to the machine broke: {reason}"))
+        self.fail(LinkLostError(f"the link to the machine broke: {reason}"))
 
     def _tick(self) -> None:
         self._timer = None

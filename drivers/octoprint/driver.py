@@ -31,6 +31,7 @@ from edge.driver import (
     DriverContext,
     Finished,
     Identity,
+    LinkLostError,
     Lost,
     MachineError,
     MachineState,
@@ -286,7 +287,7 @@ class OctoPrintDriver(Driver):
         if found is not None and job.active and job.path == going.path:
             return StillRunning()
         if not begun:
-            reason = "the daemon ended before the print was asked for"
+            reason = "the print had not been asked for"
             return Finished(Outcome(OutcomeKind.FAILED, Motion.NONE, reason))
         outcome = await self._settled(going)
         if outcome is None:
@@ -349,6 +350,8 @@ class OctoPrintDriver(Driver):
         failure = self.session.failure
         if failure is None:
             return
+        if isinstance(failure, LinkLostError):
+            raise failure
         if motion is Motion.NONE:
             raise MachineError(str(failure), Motion.NONE)
         raise NotConfirmedError(str(failure))

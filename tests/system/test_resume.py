@@ -42,7 +42,7 @@ def test_an_order_that_says_hold_is_made_safe_and_held(tmp_path: Path) -> None:
         kill(site)
         site.start()
         body = site.wait_event("run_ended", job_id)["body"]
-        assert (body["outcome"], "the order says: hold after a restart" in body["reason"]) == ("STOPPED", True)
+        assert (body["outcome"], 'the order says: on_restart = "hold"' in body["reason"]) == ("STOPPED", True)
         assert site.json("job", "show", job_id)["state"] == "INTERRUPTED"
         assert {"M104 S0", "M140 S0"} <= {text for _, text in printer.commands()}
         assert starts(printer) == 1
