@@ -21,6 +21,7 @@ class Network:
         self._ready = threading.Event()
         self._stop = asyncio.Event()
         self.port = 0
+        self._pumps: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._serve()])
 
     def start(self) -> None:
@@ -30,6 +31,10 @@ class Network:
     def cut(self) -> None:
         self._loop.call_soon_threadsafe(self._whole.clear)
 
+    def drop(self) -> None:
+        """Hang up on both sides; who connects again is let through."""
+        self._loop.call_soon_threadsafe(self._hang_up)
+
     def mend(self) -> None:
         self._loop.call_soon_threadsafe(self._whole.set)
 
@@ -37,6 +42,10 @@ class Network:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(START_S)
         self._loop.close()
+
+    def _hang_up(self) -> None:
+        for pump in self._pumps:
+            pump.cancel()
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -56,11 +65,13 @@ class Network:
             await self._whole.wait()
             far, other = await asyncio.open_connection("127.0.0.1", self._target)
             pumps = [asyncio.create_task(self._pump(reader, other)), asyncio.create_task(self._pump(far, writer))]
+            self._pumps.update(pumps)
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for pump in pumps:
                     pump.cancel()
+                    self._pumps.discard(pump)
         for end in (writer, other):
             if end is not None:
                 end.close()
