@@ -21,6 +21,7 @@ class Network:
         self._ready = threading.Event()
         self._stop = asyncio.Event()
         self.port = 0
+        self._server: asyncio.Server | None = None
         self._pumps: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._serve()])
 
@@ -35,6 +36,14 @@ class Network:
         """Hang up on both sides; who connects again is let through."""
         self._loop.call_soon_threadsafe(self._hang_up)
 
+    def go_away(self) -> None:
+        """Hang up on both sides; who connects again is refused."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(START_S)
+
+    def come_back(self) -> None:
+        """Let through who connects, at the same port."""
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(START_S)
+
     def mend(self) -> None:
         self._loop.call_soon_threadsafe(self._whole.set)
 
@@ -48,16 +57,24 @@ class Network:
             pump.cancel()
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        await self._listen()
         self._ready.set()
         await self._stop.wait()
-        server.close()
+        await self._close()
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._hang_up()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         other: asyncio.StreamWriter | None = None

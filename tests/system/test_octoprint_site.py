@@ -7,7 +7,11 @@ import subprocess
 import threading
 from pathlib import Path
 
+import pytest
+
+from drivers.analysis import commands
 from tests.helpers.octoprint import sim_octoprint, table_of
+from tests.helpers.proxy import network
 from tests.helpers.site import SiteFolder, until
 
 READY = "oct-1 is online"
@@ -30,6 +34,31 @@ def test_a_daemon_that_stops_leaves_the_print_to_octoprint(tmp_path: Path) -> No
             ended = site.wait_event("run_ended", job_id)
             assert ended["body"]["outcome"] == "SUCCEEDED"
             assert server.starts() == 1
+        finally:
+            daemon.end()
+
+
+@pytest.mark.parametrize("ended_meanwhile", [False, True])
+def test_an_octoprint_that_is_out_of_reach_for_too_long_is_found_again(tmp_path: Path, ended_meanwhile: bool) -> None:
+    rate = "--rate=50" if ended_meanwhile else "--rate=10"
+    with sim_octoprint(tmp_path, rate) as server, network(server.port) as between:
+        site = SiteFolder(tmp_path, table_of(f"http://127.0.0.1:{between.port}", tmp_path, patience_s=1.0))
+        daemon = site.start(ready=READY)
+        try:
+            job_id = str(site.submit(site.bundle(PROGRAM, on_restart="resume"))["job_id"])
+            site.wait_event("run_began", job_id)
+            until(lambda: (site.live()["machines"][0]["progress"] or {"done": 0})["done"] > 5)
+            between.go_away()
+            site.wait_event("machine_offline")
+            found = site.json("status", code=2)
+            assert [item["kind"] for item in found["attention"]][0] == "unwatched_run"
+            if ended_meanwhile:
+                server.wait_state("Operational")
+            between.come_back()
+            ended = site.wait_event("run_ended", job_id)
+            assert (ended["body"]["outcome"], server.starts()) == ("SUCCEEDED", 1)
+            assert server.commands() == list(commands(PROGRAM.decode().splitlines()))
+            assert len(site.events("run_resumed")) == (0 if ended_meanwhile else 1)
         finally:
             daemon.end()
 
