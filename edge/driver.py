@@ -52,6 +52,7 @@ __all__ = [
     "DriverError",
     "DriverPlugin",
     "Finished",
+    "ForeignWork",
     "Identity",
     "IdentityError",
     "Json",
@@ -276,7 +277,20 @@ class Message:
     text: str
 
 
-Observation: TypeAlias = Progress | Temperature | StateSeen | LinkHealth | Message
+@dataclass(frozen=True, slots=True)
+class ForeignWork:
+    """Work on the machine that no run of edge asked for; what that made is on it until somebody clears it.
+
+    `token` names this piece of work: the same whenever it is told of again, never that of another one. A machine that
+    has no name for it gets one made up. Only 32 lower-case hexadecimal digits can be cleared from the centre, too.
+    `detail`: who did what, in words, as in "ada printed cup.gcode in OctoPrint".
+    """
+
+    token: str
+    detail: str
+
+
+Observation: TypeAlias = Progress | Temperature | StateSeen | LinkHealth | Message | ForeignWork
 
 
 class Clock(Protocol):
@@ -304,7 +318,10 @@ class DriverContext(Protocol):
         ...
 
     def emit(self, observation: Observation) -> None:
-        """Tell what is seen. Synchronous, never blocks; the latest of each kind (and name) is kept."""
+        """Tell what is seen. Synchronous, never blocks; the latest of each kind (and name) is kept.
+
+        `ForeignWork` is more than seen: it goes into the journal, once for each token, and keeps the machine from work.
+        """
         ...
 
     async def checkpoint(self, value: Json) -> None:
@@ -339,7 +356,7 @@ class Driver(ABC):
 
     @abstractmethod
     async def recover(self, run: Run, program: Program) -> Recovery:
-        """At a new connection, after the old one or the daemon was lost: what became of `run`, by what the machine says.
+        """After the connection or the daemon was lost, at a new one: what became of `run`, by what the machine says.
 
         Moves nothing. The reasons that it gives say what is known now; edge says before them why it had to ask.
         Raises `LinkLostError` where the connection breaks again meanwhile: then it is asked again.

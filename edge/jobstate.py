@@ -121,7 +121,7 @@ class Fact(enum.StrEnum):
     PREDECESSOR_ABORTED = "a predecessor was aborted"
     CANCELLED = "cancelled"
     RUN_BEGAN = "run began"
-    RUN_RESUMED = "run goes on after a restart of the daemon"
+    RUN_RESUMED = "run goes on where it was left"
     PAUSE_ASKED = "asked to pause"
     RESUME_ASKED = "asked to resume"
     SUSPENDED_AS_ASKED = "paused as asked"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
-from edge.driver import LinkHealth, MachineState, Message, Observation, Progress, StateSeen, Temperature
+from edge.driver import ForeignWork, LinkHealth, MachineState, Message, Observation, Progress, StateSeen, Temperature
 
 
 class Observed:
@@ -32,6 +32,8 @@ class Observed:
                 self._link = observation
             case Message():
                 self._message = now_s, observation
+            case ForeignWork():
+                pass  # that is written down
             case StateSeen():
                 changed, self.state = observation != self.state, observation
                 if changed:

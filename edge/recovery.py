@@ -135,9 +135,7 @@ async def left_runs(
     return found
 
 
-async def left_run(
-    journal: Journal, artifacts: Artifacts, authority: Authority, left: OpenRun, why: str
-) -> LeftRun:
+async def left_run(journal: Journal, artifacts: Artifacts, authority: Authority, left: OpenRun, why: str) -> LeftRun:
     """All that counts for the run, as the journal has it now."""
 
     def read(transaction: Transaction) -> tuple[bytes, bytes, Standing, list[bytes], str]:

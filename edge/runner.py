@@ -33,6 +33,7 @@ from edge.driver import (
     Capability,
     Driver,
     DriverError,
+    ForeignWork,
     Identity,
     Json,
     LinkLostError,
@@ -55,6 +56,7 @@ from edge.errors import (
     TrustError,
 )
 from edge.execution import Execution, body_of, stop_machine, told, unknown
+from edge.foreign import ForeignLog
 from edge.journal import Journal
 from edge.logs import log_bug
 from edge.make_safe import Made
@@ -158,6 +160,7 @@ class Runner:
         self._closing = asyncio.Event()
         self._connection: asyncio.Task[str] | None = None
         self._scribe = Scribe(self.machine.id, journal, clock, self._closing, on_change)
+        self._foreign = ForeignLog(self.machine.id, journal, self._scribe, on_change)
         self._recoverer = Recoverer(
             self.machine, artifacts, journal, self._scribe, clock, self._closing, lambda: self._leaves, self._go_on
         )
@@ -190,7 +193,7 @@ class Runner:
 
     def offer(self, assignment: Assignment) -> bool:
         """Give the machine a step; False if it can take none now."""
-        if self._offer is None or self._offer.done() or self._closing.is_set():
+        if self._offer is None or self._offer.done() or self._closing.is_set() or self._foreign.waits:
             return False
         self.claimed = assignment.key
         self._offer.set_result(assignment)
@@ -250,6 +253,8 @@ class Runner:
 
     def emitted(self, observation: Observation) -> None:
         """What the driver tells."""
+        if isinstance(observation, ForeignWork):
+            self._foreign.add(observation)
         self.observed.add(observation)
         if isinstance(observation, StateSeen) and self._execution is not None:
             self._execution.seen(observation)
@@ -318,6 +323,7 @@ class Runner:
 
     async def _disconnected(self, reason: str) -> None:
         self._driver = None
+        await self._foreign.written()
         self.observed.offline(reason)
         if self._online is not False and not self._closing.is_set():
             self._online = False
@@ -388,6 +394,7 @@ class Runner:
             log.error("job %s is not started: %s", run.job_id, error)
             await self._set_aside(program.sha256, str(error), run.job_id)
             return False
+        await self._foreign.written()
         claim: dict[str, Json] = {"attempt": run.attempt, "sha256": program.sha256, "root_version": root_version}
         if not await self._recorded_in_time(self._scribe.draft(EventKind.RUN_BEGAN, run, claim), assignment):
             return False

@@ -51,7 +51,7 @@ def test_an_octoprint_that_is_out_of_reach_for_too_long_is_found_again(tmp_path:
             between.go_away()
             site.wait_event("machine_offline")
             found = site.json("status", code=2)
-            assert [item["kind"] for item in found["attention"]][0] == "unwatched_run"
+            assert next(item["kind"] for item in found["attention"]) == "unwatched_run"
             if ended_meanwhile:
                 server.wait_state("Operational")
             between.come_back()
@@ -59,6 +59,31 @@ def test_an_octoprint_that_is_out_of_reach_for_too_long_is_found_again(tmp_path:
             assert (ended["body"]["outcome"], server.starts()) == ("SUCCEEDED", 1)
             assert server.commands() == list(commands(PROGRAM.decode().splitlines()))
             assert len(site.events("run_resumed")) == (0 if ended_meanwhile else 1)
+        finally:
+            daemon.end()
+
+
+def test_somebody_elses_print_keeps_the_machine_from_work_until_it_is_cleared(tmp_path: Path) -> None:
+    with sim_octoprint(tmp_path) as server:
+        site = SiteFolder(tmp_path, table_of(server.url, tmp_path))
+        daemon = site.start(ready=READY)
+        try:
+            uploads = tmp_path / "octoprint" / "uploads"
+            (uploads / "cup.gcode").write_bytes(PROGRAM)
+            server.ask("POST", "/api/files/local/cup.gcode", {"command": "select", "print": True})
+            told = site.wait_event("foreign_work")
+            assert told["body"]["detail"] == "ada printed cup.gcode in OctoPrint"
+            until(lambda: site.live()["machines"][0]["state"] == "EXECUTE")
+            assert "it stands still" in site.edge("machine", "clear", "oct-1").stderr
+            server.wait_state("Operational")
+            daemon.end()
+            daemon = site.start(ready=READY)
+            job_id = str(site.submit(site.bundle(PROGRAM))["job_id"])
+            until(lambda: "needs_clearing" in [wait["code"] for wait in site.json("why", job_id)["waits"]])
+            assert "oct-1 needs clearing: ada printed cup.gcode" in " ".join(site.edge("status").stdout.split())
+            assert site.json("machine", "clear", "oct-1")["cleared"] == told["body"]["token"]
+            assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "SUCCEEDED"
+            assert (server.starts(), len(site.events("foreign_work"))) == (2, 1)
         finally:
             daemon.end()
 

@@ -135,26 +135,26 @@ def test_a_daemon_that_ends_while_the_cable_is_out_leaves_the_print_to_its_succe
 
 
 def test_a_print_over_tcp_goes_on_after_the_connection_was_dropped(tmp_path: Path) -> None:
-    with sim_printer(tmp_path, tcp=True, speed=60.0) as printer:
-        with network(int(printer.place.rpartition(":")[2])) as between:
-            table = PRINTER.replace('port = "{port}", baud = 250000', 'url = "{url}"')
-            site = SiteFolder(tmp_path, table.format(url=f"tcp://127.0.0.1:{between.port}"))
-            site.start()
-            try:
-                job_id = site.begun(commands=100, program=TINY, on_restart="resume")
-                between.drop()
-                site.wait_event("run_resumed", job_id)
-                assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "SUCCEEDED"
-                assert exact(printer)
-                assert len(site.events("machine_offline")) == 1
-            finally:
-                assert site.daemon is not None
-                site.daemon.end()
+    with (
+        sim_printer(tmp_path, tcp=True, speed=60.0) as printer,
+        network(int(printer.place.rpartition(":")[2])) as between,
+    ):
+        table = PRINTER.replace('port = "{port}", baud = 250000', 'url = "{url}"')
+        site = SiteFolder(tmp_path, table.format(url=f"tcp://127.0.0.1:{between.port}"))
+        site.start()
+        try:
+            job_id = site.begun(commands=100, program=TINY, on_restart="resume")
+            between.drop()
+            site.wait_event("run_resumed", job_id)
+            assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "SUCCEEDED"
+            assert exact(printer)
+            assert len(site.events("machine_offline")) == 1
+        finally:
+            assert site.daemon is not None
+            site.daemon.end()
 
 
-def test_another_printer_at_the_same_cable_is_left_alone_and_the_run_in_doubt(
-    site: SiteFolder, tmp_path: Path
-) -> None:
+def test_another_printer_at_the_same_cable_is_left_alone_and_the_run_in_doubt(site: SiteFolder, tmp_path: Path) -> None:
     link = tmp_path / LINK
     with sim_printer(tmp_path, speed=50.0) as first:
         link.symlink_to(Path(first.place))
