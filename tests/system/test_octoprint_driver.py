@@ -281,7 +281,7 @@ async def test_somebody_elses_print_is_told_left_alone_and_to_be_taken_off(tmp_p
                 await driver.stop(context.clock.mono_s() + PATIENCE_S)
             server.wait_state("Printing")
             server.ask("POST", "/api/job", {"command": "cancel"})
-            await state(context, MachineState.IDLE)
+            server.wait_state("Operational")
             assert [work.detail for work in context.of_kind(ForeignWork)] == ["ada printed cup.gcode in OctoPrint"]
             assert (await driver.execute(replace(RUN, run_id="run-4"), short(tmp_path))).kind is OutcomeKind.SUCCEEDED
 
