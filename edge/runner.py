@@ -20,14 +20,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edge import claim
 from edge.artifacts import Artifacts
-from edge.authority import NOT_AS_SIGNED, Authority
+from edge.authority import Authority
+from edge.claim import Assignment, Claimer
 from edge.clock import SystemClock
 from edge.driver import (
     Capability,
@@ -48,11 +49,8 @@ from edge.driver import (
     StateSeen,
 )
 from edge.errors import (
-    ArtifactError,
     EdgeError,
-    IllegalTransitionError,
     JournalError,
-    StaleRevisionError,
     TrustError,
 )
 from edge.execution import Execution, body_of, stop_machine, told, unknown
@@ -61,14 +59,11 @@ from edge.journal import Journal
 from edge.logs import log_bug
 from edge.make_safe import Made
 from edge.model.event import Draft, EventKind
-from edge.model.order import JobOrder
 from edge.observed import Observed
 from edge.planner import MachineView, StepKey
 from edge.plugins import Equipment
-from edge.quarantine import set_aside
 from edge.recovery import LeftRun, Recoverer, left_run
 from edge.scribe import ACTOR, Scribe
-from edge.work import work_of
 
 RECOVER_S = 60.0
 """How long a machine may take to be reached again before a run that the last daemon left open is UNKNOWN."""
@@ -81,25 +76,9 @@ RECONNECT_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the next attempt to reach a machine; the last one repeats. A connection that lasted as long as that
 begins anew, so that one that comes and goes does not fill the journal."""
 
-CLAIM_RETRY_S = 1.0
-
 NOTHING_SENT = Outcome(OutcomeKind.STOPPED, Motion.NONE, "the daemon was stopped before anything was sent")
 
 log = logging.getLogger("edge.runner")
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """A step that the planner gave to a machine, as the journal's tables had it at `revision`.
-
-    `order` is what was planned by; work begins only if it is what the signatures of `envelope` stand for.
-    """
-
-    key: StepKey
-    attempt: int
-    revision: int
-    order: JobOrder
-    envelope: bytes
 
 
 class _Context:
@@ -160,6 +139,7 @@ class Runner:
         self._closing = asyncio.Event()
         self._connection: asyncio.Task[str] | None = None
         self._scribe = Scribe(self.machine.id, journal, clock, self._closing, on_change)
+        self._claimer = Claimer(journal, artifacts, authority, clock, self._scribe, self._closing)
         self._foreign = ForeignLog(self.machine.id, journal, self._scribe, on_change)
         self._recoverer = Recoverer(
             self.machine, artifacts, journal, self._scribe, clock, self._closing, lambda: self._leaves, self._go_on
@@ -362,8 +342,11 @@ class Runner:
     async def _carry_out(self, driver: Driver, assignment: Assignment) -> None:
         try:
             root_version = self._authority.root.version
-            run, program = self._verified(assignment)
-            if await self._begin(run, program, assignment, root_version):
+            run, program = self._claimer.verified(assignment)
+            await self._foreign.written()
+            if await self._claimer.begin(run, program, assignment, root_version):
+                self.run_id = run.run_id
+                log.info("%s begins job %s (run %s)", self.machine.id, run.job_id, run.run_id[:8])
                 outcome: Outcome | None = NOTHING_SENT
                 if not self._closing.is_set():
                     outcome = await self._execute(driver, run, program)
@@ -371,66 +354,11 @@ class Runner:
                     await self._end(run, outcome)
         except TrustError as error:
             log.error("job %s is not started: %s", assignment.key.job_id, error)
-            await asyncio.sleep(CLAIM_RETRY_S)  # it may be offered again at once
+            await asyncio.sleep(claim.CLAIM_RETRY_S)  # it may be offered again at once
         finally:
             self.claimed = None
             self.run_id = self._left.run.run_id if self._left is not None else None
             self.observed.forget_run()
-
-    def _verified(self, assignment: Assignment) -> tuple[Run, Program]:
-        """The run and its program by what was signed. Raises `TrustError` if that is not what was planned."""
-        key = assignment.key
-        order = self._authority.verified(assignment.envelope, self._clock.now())
-        if order != assignment.order or order.job_id != key.job_id or order.site != self._journal.site:
-            raise TrustError(NOT_AS_SIGNED)
-        step, program = work_of(order, key.step, self._artifacts)
-        return Run(secrets.token_hex(16), order.job_id, key.part, step, assignment.attempt), program
-
-    async def _begin(self, run: Run, program: Program, assignment: Assignment, root_version: int) -> bool:
-        """Check the program once more and make the claim durable; False if it no longer holds."""
-        try:
-            await asyncio.to_thread(self._artifacts.verify, program.sha256)
-        except ArtifactError as error:
-            log.error("job %s is not started: %s", run.job_id, error)
-            await self._set_aside(program.sha256, str(error), run.job_id)
-            return False
-        await self._foreign.written()
-        claim: dict[str, Json] = {"attempt": run.attempt, "sha256": program.sha256, "root_version": root_version}
-        if not await self._recorded_in_time(self._scribe.draft(EventKind.RUN_BEGAN, run, claim), assignment):
-            return False
-        self.run_id = run.run_id
-        log.info("%s begins job %s (run %s)", self.machine.id, run.job_id, run.run_id[:8])
-        return True
-
-    async def _recorded_in_time(self, began: Draft, assignment: Assignment) -> bool:
-        """Whether the claim is durable, before it is too late and while nothing else was recorded about the job."""
-        while not self._closing.is_set() and self._clock.now().passed(assignment.order.expires_at) is False:
-            try:
-                await self._journal.record([began], assignment.revision)
-            except StaleRevisionError as error:
-                log.info("job %s moved on before it could start: %s", began.job_id, error)
-                break
-            except IllegalTransitionError as error:
-                log.error("job %s is not started: %s", began.job_id, error)
-                await asyncio.sleep(CLAIM_RETRY_S)  # it is offered again at once
-                break
-            except JournalError as error:
-                self._scribe.tell(str(error))
-                await asyncio.sleep(CLAIM_RETRY_S)
-            else:
-                self._scribe.tell("")
-                return True
-        self._scribe.tell("")
-        return False
-
-    async def _set_aside(self, sha256: str, reason: str, job_id: str) -> None:
-        try:
-            lost = await set_aside(self._artifacts, ACTOR, sha256, reason, job_id)
-        except ArtifactError as error:
-            log.error("%s", error)
-            await asyncio.sleep(CLAIM_RETRY_S)  # it is offered again at once
-        else:
-            await self._scribe.record(lost)
 
     async def _go_on(self, driver: Driver, left: LeftRun, resume: Resume, suspended: bool) -> Outcome | None:
         return await self._execute(driver, left.run, left.program, resume, suspended=suspended)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from edge import runner as runner_module
 from edge import scribe
 from edge.driver import ForeignWork
 from edge.errors import JournalError
@@ -18,7 +17,7 @@ CUP = ForeignWork("t1", "ada printed a cup")
 
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch) -> None:
-    monkeypatch.setattr(runner_module, "CLAIM_RETRY_S", 0.01)
+    monkeypatch.setattr("edge.claim.CLAIM_RETRY_S", 0.01)
     monkeypatch.setattr(scribe, "RETRY_S", 0.01)
     monkeypatch.setattr(scribe, "LAST_WORDS_S", 0.1)
 
