@@ -21,13 +21,14 @@ class OthersPrints:
         self._tell = tell
         self._ours: set[str] = set()  # files of runs that edge has told of, and that are not over
         self._over: set[str] = set()  # and of those that are
-        self._told: str | None = None  # the file that is being printed now, and edge was told of
-        self._unclaimed: ForeignWork | None = None  # what is being printed now from our folder, for whomever
+        self._path: str | None = None  # what is being printed now, if it is not known to be ours
+        self._unclaimed: ForeignWork | None = None  # that print, while it may still turn out to be ours
 
     def claimed(self, path: str) -> None:
         """A print of this file is a run of ours."""
         self._ours.add(path)
-        self._unclaimed = None
+        if path == self._path:
+            self._path = self._unclaimed = None
 
     def over(self, path: str) -> None:
         """The run of this file has ended: who prints it now is somebody else."""
@@ -36,17 +37,16 @@ class OthersPrints:
 
     def seen(self, job: api.Job) -> None:
         """What OctoPrint is doing."""
-        if not job.active or job.path != self._told:
-            self._told = None
-        if not job.active or job.path in self._ours:
-            if self._unclaimed is not None and not job.active:
-                self._tell(self._unclaimed)
-            self._unclaimed = None
-        elif self._told is None and self._unclaimed is None:
-            what = job.path or "something"
-            print_ = ForeignWork(secrets.token_hex(16), f"{job.by or SOMEBODY} printed {what} in OctoPrint")
-            if job.path.startswith(f"{api.FOLDER}/") and job.path not in self._over:
-                self._unclaimed = print_
+        path = job.path if job.active and job.path not in self._ours else None
+        if path == self._path:
+            return
+        if self._unclaimed is not None:
+            self._tell(self._unclaimed)
+        self._path, self._unclaimed = path, None
+        if path is not None:
+            what = path or "something"
+            work = ForeignWork(secrets.token_hex(16), f"{job.by or SOMEBODY} printed {what} in OctoPrint")
+            if path.startswith(f"{api.FOLDER}/") and path not in self._over:
+                self._unclaimed = work
             else:
-                self._told = job.path
-                self._tell(print_)
+                self._tell(work)
