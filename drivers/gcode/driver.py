@@ -157,8 +157,10 @@ class GcodeDriver(Driver):
                     try:
                         return firmware_identity.read(await self._session.ask("M115", firmware_identity.introduces))
                     except MachineError as error:
-                        if grbl_replies.is_spoken(said := str(error).rpartition(": ")[2]):
-                            self._other_dialect = GRBL_MET.format(text=said)
+                        said = str(error).rpartition(": ")[2]
+                        for text in (said, f"error:{said}"):  # the word itself may be taken off
+                            if grbl_replies.is_spoken(text):
+                                self._other_dialect = GRBL_MET.format(text=text)
                         if self._other_dialect:
                             raise ConnectError(f"{place}: {self._other_dialect}") from error
                         if not self._session.restarted:
