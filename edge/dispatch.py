@@ -17,6 +17,7 @@ from edge import views
 from edge.artifacts import Artifacts
 from edge.authority import Authority
 from edge.checker import Checker
+from edge.claim import Assignment
 from edge.clock import SystemClock
 from edge.driver import Program, Step
 from edge.errors import ArtifactError, EdgeError, IllegalTransitionError
@@ -28,7 +29,7 @@ from edge.model.order import JobOrder, parse_order
 from edge.planner import Blocker, Code, OpenStep, StepKey, plan
 from edge.plugins import Equipment
 from edge.quarantine import set_aside
-from edge.runner import Assignment, Runner
+from edge.runner import Runner
 from edge.scribe import ACTOR
 from edge.trust import Now
 from edge.work import work_of

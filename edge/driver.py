@@ -33,6 +33,7 @@ from edge.errors import (
     ConnectError,
     DriverError,
     IdentityError,
+    LinkLostError,
     MachineError,
     Motion,
     NotAcceptableError,
@@ -51,10 +52,12 @@ __all__ = [
     "DriverError",
     "DriverPlugin",
     "Finished",
+    "ForeignWork",
     "Identity",
     "IdentityError",
     "Json",
     "LinkHealth",
+    "LinkLostError",
     "Lost",
     "Machine",
     "MachineError",
@@ -298,7 +301,20 @@ class Message:
     text: str
 
 
-Observation: TypeAlias = Progress | Temperature | Reading | StateSeen | LinkHealth | Message
+@dataclass(frozen=True, slots=True)
+class ForeignWork:
+    """Work on the machine that no run of edge asked for; what that made is on it until somebody clears it.
+
+    `token` names this piece of work: the same whenever it is told of again, never that of another one. A machine that
+    has no name for it gets one made up. Only 32 lower-case hexadecimal digits can be cleared from the centre, too.
+    `detail`: who did what, in words, as in "ada printed cup.gcode in OctoPrint".
+    """
+
+    token: str
+    detail: str
+
+
+Observation: TypeAlias = Progress | Temperature | Reading | StateSeen | LinkHealth | Message | ForeignWork
 
 
 class Clock(Protocol):
@@ -326,7 +342,10 @@ class DriverContext(Protocol):
         ...
 
     def emit(self, observation: Observation) -> None:
-        """Tell what is seen. Synchronous, never blocks; the latest of each kind (and name) is kept."""
+        """Tell what is seen. Synchronous, never blocks; the latest of each kind (and name) is kept.
+
+        `ForeignWork` is more than seen: it goes into the journal, once for each token, and keeps the machine from work.
+        """
         ...
 
     async def checkpoint(self, value: Json) -> None:
@@ -355,12 +374,17 @@ class Driver(ABC):
     async def execute(self, run: Run, program: Program, resume: Resume | None = None) -> Outcome:
         """Carry the program out, or go on with it. Motion begins here; returns when the machine confirms the end.
 
-        Raises `MachineError` with what is known about motion; `NotConfirmedError` becomes UNKNOWN.
+        Raises `MachineError` with what is known about motion; `NotConfirmedError` becomes UNKNOWN. `LinkLostError`
+        ends nothing: the run stays open until the machine is connected again, and `recover` is asked.
         """
 
     @abstractmethod
     async def recover(self, run: Run, program: Program) -> Recovery:
-        """After a restart of the daemon: what became of `run`, by what the machine says. Moves nothing."""
+        """After the connection or the daemon was lost, at a new one: what became of `run`, by what the machine says.
+
+        Moves nothing. The reasons that it gives say what is known now; edge says before them why it had to ask.
+        Raises `LinkLostError` where the connection breaks again meanwhile: then it is asked again.
+        """
 
     async def detach(self) -> None:
         """Let go of the run without stopping it. `execute` does not return any more; cancelling it then stops nothing.

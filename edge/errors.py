@@ -196,3 +196,7 @@ class ProtocolError(MachineError):
 
 class NotConfirmedError(MachineError):
     """Something was asked of the machine and not confirmed before the deadline."""
+
+
+class LinkLostError(NotConfirmedError):
+    """The way to the machine broke, and nothing else is known of it: a run is judged when it can be asked again."""

@@ -9,7 +9,8 @@ Rules
 3. A run is suspended, or goes on, when the machine has confirmed it or says so by itself; not when it was asked.
 4. A pause or a resume that the machine does not confirm ends nothing: the request stands, with the reason, until a
    person asks again. One that it refuses is withdrawn. Both are recorded.
-5. A suspended run is never left standing, unless the machine carries it on by itself: it is not where its program says,
+5. A connection that breaks ends no run, whatever was asked of it: `LinkLostError` is raised, and the run stays open.
+6. A suspended run is never left standing, unless the machine carries it on by itself: it is not where its program says,
    and nobody could prove where it is.
 """
 
@@ -28,6 +29,7 @@ from edge.driver import (
     Driver,
     DriverError,
     Json,
+    LinkLostError,
     Machine,
     MachineError,
     MachineState,
@@ -59,6 +61,9 @@ RESUME_S = 900.0
 
 AFTER_STOP_S = 10.0
 """How long a driver's `execute` may go on after its `stop` has confirmed."""
+
+LAST_WORD_S = 1.0
+"""How long `execute` may take to say why, when a stop was not confirmed: it may be that the connection broke."""
 
 DETACH_S = 30.0
 """How long a machine may take to acknowledge what is under way, before a run is left as it stands."""
@@ -110,7 +115,10 @@ class Execution:
     async def carry_out(
         self, program: Program, resume: Resume | None, begun: Callable[[], None] = lambda: None
     ) -> Outcome | None:
-        """Let the driver work; None if the run was left standing and stays open. `begun` is called once it works."""
+        """Let the driver work; None if the run was left standing and stays open. `begun` is called once it works.
+
+        Raises `LinkLostError`: the run is open, and nobody knows how it stands before the machine can be asked again.
+        """
         work: Coroutine[None, None, Outcome] = self._driver.execute(self._run, program, resume)
         self._executing = executing = asyncio.create_task(work, name=f"run {self._run.run_id}")
         asking = asyncio.create_task(self._keep_asking(executing), name=f"requests to {self._machine}")
@@ -254,6 +262,8 @@ class Execution:
             outcome = done.result()
             json.dumps(body_of(outcome), allow_nan=False)  # what the journal would refuse is the driver's bug, too
             return outcome
+        except LinkLostError:
+            raise
         except NotConfirmedError as error:
             return unknown(str(error))
         except NotAcceptableError as error:
@@ -274,6 +284,7 @@ class Execution:
         if leaves and await self._let_go(executing):
             return
         if failure := await stop_machine(self._driver, self._driver_name, self._clock.mono_s() + STOP_S):
+            await asyncio.wait([executing], timeout=LAST_WORD_S)
             self._give_up(failure)
             return
         await asyncio.wait([executing], timeout=AFTER_STOP_S)

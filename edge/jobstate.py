@@ -123,7 +123,7 @@ class Fact(enum.StrEnum):
     CANCELLED = "cancelled"
     DECLINED = "declined"
     RUN_BEGAN = "run began"
-    RUN_RESUMED = "run goes on after a restart of the daemon"
+    RUN_RESUMED = "run goes on where it was left"
     PAUSE_ASKED = "asked to pause"
     RESUME_ASKED = "asked to resume"
     SUSPENDED_AS_ASKED = "paused as asked"

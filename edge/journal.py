@@ -210,9 +210,14 @@ class Transaction:
         )
 
     def needs_clearing(self, machine: str) -> str | None:
-        """The run that may have left something on the machine."""
+        """The run, or the token of foreign work, that may have left something on the machine."""
         row = self.connection.execute("SELECT needs_clearing FROM machines WHERE machine = ?", (machine,)).fetchone()
         return None if row is None else row[0]
+
+    def knows_foreign_work(self, machine: str, token: str) -> bool:
+        """Whether this piece of work was written down."""
+        query = "SELECT 1 FROM foreign_work WHERE (machine, token) = (?, ?)"
+        return bool(self.connection.execute(query, (machine, token)).fetchone())
 
     def all_or_nothing(self) -> contextlib.AbstractContextManager[None]:
         """Events recorded in this block are recorded all, or none if it raises; the transaction goes on."""

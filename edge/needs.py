@@ -37,6 +37,7 @@ _ENDS_NO_ORDER = frozenset(
         EventKind.ARTIFACT_STORED,
         EventKind.RUN_BEGAN,
         EventKind.RUN_RESUMED,
+        EventKind.FOREIGN_WORK,
         EventKind.MACHINE_CLEARED,
         EventKind.MACHINE_ONLINE,
         EventKind.MACHINE_OFFLINE,

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
-from edge.driver import LinkHealth, MachineState, Message, Observation, Progress, Reading, StateSeen, Temperature
+from edge.driver import (
+    ForeignWork,
+    LinkHealth,
+    MachineState,
+    Message,
+    Observation,
+    Progress,
+    Reading,
+    StateSeen,
+    Temperature,
+)
 
 
 class Observed:
@@ -35,6 +45,8 @@ class Observed:
                 self._link = observation
             case Message():
                 self._message = now_s, observation
+            case ForeignWork():
+                pass  # that is written down
             case StateSeen():
                 changed, self.state = observation != self.state, observation
                 if changed:

@@ -6,7 +6,8 @@ Rules:
        gives the same tables, and `edge.audit` checks that it does.
     2. An event that does not fit what is there raises IllegalTransitionError, and then it is not recorded either.
     3. A machine needs clearing from the moment a run begins, in the transaction that records the beginning, until the
-       run is known to have put nothing on it or somebody clears that very run.
+       run is known to have put nothing on it or somebody clears that very run. The same holds for work that was not
+       ours, from when it is told of; the newest of both counts.
 """
 
 from __future__ import annotations
@@ -107,6 +108,8 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             _run_ended(connection, event)
         case EventKind.RUN_RESOLVED:
             _run_resolved(connection, event)
+        case EventKind.FOREIGN_WORK:
+            _foreign_work(connection, event)
         case EventKind.MACHINE_CLEARED:
             _machine_cleared(connection, event)
         case EventKind.MACHINE_ONLINE:
@@ -338,7 +341,7 @@ def _run_began(connection: sqlite3.Connection, event: Event) -> None:
         raise IllegalTransitionError(f"job {event.job_id} is held by {held_by}: nothing of it begins")
     found = connection.execute("SELECT needs_clearing FROM machines WHERE machine = ?", (event.machine,)).fetchone()
     if found is not None and found[0] is not None:
-        raise IllegalTransitionError(f"{event.machine} needs clearing by run {found[0]} before another run begins")
+        raise IllegalTransitionError(f"{event.machine} needs clearing by {found[0]} before another run begins")
     _move(connection, event, step["part"], step["step"], Fact.RUN_BEGAN, None)
     connection.execute(
         "UPDATE steps SET attempt = ?, machine = ?, run_id = ? WHERE (job_id, part, step) = (?, ?, ?)",
@@ -348,10 +351,7 @@ def _run_began(connection: sqlite3.Connection, event: Event) -> None:
         "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL)",
         (event.run_id, event.job_id, event.part, event.step, attempt, event.machine, event.at_wall),
     )
-    connection.execute(
-        "INSERT INTO machines VALUES (?, ?, 0, ?) ON CONFLICT DO UPDATE SET needs_clearing = excluded.needs_clearing",
-        (event.machine, event.run_id, event.at_wall),
-    )
+    _needs_clearing(connection, event, event.run_id)
 
 
 def _run_resumed(connection: sqlite3.Connection, event: Event) -> None:
@@ -496,20 +496,31 @@ def _name(event: Event) -> str:
 # Machines
 
 
+def _needs_clearing(connection: sqlite3.Connection, event: Event, by: str | None) -> None:
+    connection.execute(
+        "INSERT INTO machines VALUES (?, ?, 0, ?) ON CONFLICT DO UPDATE SET needs_clearing = excluded.needs_clearing",
+        (event.machine, by, event.at_wall),
+    )
+
+
+def _foreign_work(connection: sqlite3.Connection, event: Event) -> None:
+    token = event.body["token"]
+    row = (event.machine, token, event.body["detail"], event.at_wall)
+    connection.execute("INSERT INTO foreign_work VALUES (?, ?, ?, ?)", row)  # each token once
+    _needs_clearing(connection, event, token)
+
+
 def _machine_cleared(connection: sqlite3.Connection, event: Event) -> None:
-    run_id = event.body["run_id"]
-    found = connection.execute(
-        "SELECT m.needs_clearing, r.ended_at FROM machines m LEFT JOIN runs r ON r.run_id = m.needs_clearing"
-        " WHERE m.machine = ?",
-        (event.machine,),
-    ).fetchone()
-    needed, ended_at = found or (None, None)
+    by = event.body["run_id"]
+    query = "SELECT needs_clearing FROM machines WHERE machine = ?"
+    (needed,) = connection.execute(query, (event.machine,)).fetchone() or (None,)
     if needed is None:
         raise IllegalTransitionError(f"{event.machine} does not need clearing")
-    if needed != run_id:
-        raise IllegalTransitionError(f"{event.machine} needs clearing by run {needed}, not by run {run_id}")
-    if ended_at is None:
-        raise IllegalTransitionError(f"{event.machine} cannot be cleared: run {run_id} has not ended")
+    if needed != by:
+        raise IllegalTransitionError(f"{event.machine} needs clearing by {needed}, not by {by}")
+    query = "SELECT run_id FROM runs WHERE ended_at IS NULL AND machine = ?"
+    if (going_on := connection.execute(query, (event.machine,)).fetchone()) is not None:
+        raise IllegalTransitionError(f"{event.machine} cannot be cleared: run {going_on[0]} has not ended")
     connection.execute("UPDATE machines SET needs_clearing = NULL WHERE machine = ?", (event.machine,))
 
 

@@ -1,4 +1,4 @@
-"""Runs that the last daemon left open: the machine is asked, and what the order says follows from the answer.
+"""Runs that were left open, by the last daemon or by a connection that broke: the machine is asked what became of them.
 
 Nothing is guessed about hardware: the driver asks the machine (`Driver.recover`), and the order's `on_restart` says
 what is to follow. What cannot be asked in time is UNKNOWN, and held for a person.
@@ -29,6 +29,7 @@ from edge.driver import (
     Finished,
     IdentityError,
     Json,
+    LinkLostError,
     Lost,
     Machine,
     Motion,
@@ -54,6 +55,7 @@ from edge.work import work_of
 log = logging.getLogger("edge.recovery")
 
 REASON = "the daemon ended while the run was going on"
+"""Why a run was left open, where nothing else is said."""
 
 STOP_REQUESTED = "a stop was requested"
 
@@ -64,7 +66,7 @@ class LeftRun:
 
     `stop_requested`: somebody had asked for its end before the daemon died. `refusal`: why the order is not what was
     signed, or needs a compromised key; empty if neither. A print may outlast a root, and the rotation of a key.
-    `made_safe`: who switched the machine off while no daemon ran; empty if nobody has.
+    `made_safe`: who had the machine switched off meanwhile; empty if nobody has. `why`: it was left open.
     """
 
     run: Run
@@ -74,6 +76,7 @@ class LeftRun:
     stop_requested: bool
     refusal: str = ""
     made_safe: str = ""
+    why: str = REASON
 
     @property
     def forbids(self) -> str:
@@ -84,7 +87,12 @@ class LeftRun:
             return f"the order does not count any more: {self.refusal}"
         if self.made_safe:
             return self.made_safe
-        return "" if self.on_restart is OnRestart.RESUME else f"the order says: {self.on_restart} after a restart"
+        return "" if self.on_restart is OnRestart.RESUME else self.order_says
+
+    @property
+    def order_says(self) -> str:
+        """In words."""
+        return f'the order says: on_restart = "{self.on_restart}"'
 
     def go_on(self, resumed: Draft, resume: Resume) -> Callable[[Transaction], GoesOn]:
         """For `Journal.transact`: record that the run goes on, unless something was asked that forbids it.
@@ -121,13 +129,15 @@ async def left_runs(
     for left in await journal.open_runs():
         if left.machine in machines and left.machine not in found:
             try:
-                found[left.machine] = await _left_run(journal, artifacts, authority, left)
+                found[left.machine] = await left_run(journal, artifacts, authority, left, REASON)
             except Exception as error:  # noqa: BLE001 - a journal that is damaged must not keep the others from working
                 log.error("run %s cannot be recovered, its order cannot be read (%s)", left.run_id, log_bug(log, error))
     return found
 
 
-async def _left_run(journal: Journal, artifacts: Artifacts, authority: Authority, left: OpenRun) -> LeftRun:
+async def left_run(journal: Journal, artifacts: Artifacts, authority: Authority, left: OpenRun, why: str) -> LeftRun:
+    """All that counts for the run, as the journal has it now."""
+
     def read(transaction: Transaction) -> tuple[bytes, bytes, Standing, list[bytes], str]:
         standing = transaction.standing_of(left.job_id, left.part, left.step)
         payload, envelope = transaction.payload_of(left.job_id), transaction.envelope_of(left.job_id)
@@ -142,7 +152,7 @@ async def _left_run(journal: Journal, artifacts: Artifacts, authority: Authority
     (on_restart,) = [ordered.on_restart for ordered in order.steps if ordered.id == left.step]
     asked = standing.requested.ends_the_run
     refusal = authority.forbids_going_on(envelope, order, roots)
-    return LeftRun(run, program, left.machine, on_restart, asked, refusal, safe)
+    return LeftRun(run, program, left.machine, on_restart, asked, refusal, safe, why)
 
 
 class Recoverer:
@@ -169,15 +179,17 @@ class Recoverer:
         self._execute = execute
 
     async def recover(self, driver: Driver, left: LeftRun) -> Outcome | None:
-        """What became of the run, after it went on if it does; None if it stays open for the next daemon."""
+        """What became of the run, after it went on if it does; None if it stays open.
+
+        Raises `LinkLostError`: the machine has to be asked again.
+        """
         recovery = await self._recovery(driver, left)
         match recovery:
             case Finished(outcome=ended):
                 return ended
             case Lost():
-                if left.made_safe:
-                    recovery = replace(recovery, reason=f"{left.made_safe}; {recovery.reason}")
-                return await self._lost(driver, recovery)
+                why = f"{left.made_safe}; {left.why}" if left.made_safe else left.why
+                return await self._lost(driver, replace(recovery, reason=f"{why}: {recovery.reason}"))
             case At() | StillRunning():
                 return await self._go_on(driver, left, recovery)
             case _ as never:
@@ -187,12 +199,14 @@ class Recoverer:
         try:
             await asyncio.to_thread(self._artifacts.verify, left.program.sha256)
             return await driver.recover(left.run, left.program)
+        except LinkLostError:
+            raise
         except IdentityError as error:
-            return Lost(f"{REASON}: {error}", same_machine=False)
+            return Lost(str(error), same_machine=False)
         except (ArtifactError, DriverError) as error:
-            return Lost(f"{REASON}: {error}")
+            return Lost(str(error))
         except Exception as error:  # noqa: BLE001 - a driver's bug: nobody knows what the machine does now
-            return Lost(f"{REASON}; {told(error, self._machine.driver)}")
+            return Lost(told(error, self._machine.driver))
 
     async def _go_on(self, driver: Driver, left: LeftRun, resume: Resume) -> Outcome | None:
         """The machine could go on: let it, or stop it."""
@@ -218,17 +232,17 @@ class Recoverer:
     async def _stop(self, driver: Driver, left: LeftRun, why: str) -> Outcome:
         """The run could go on, and must not: make the machine safe."""
         if left.on_restart is OnRestart.ABORT and not left.stop_requested:
-            body = {"reason": "the order says: abort after a restart"}
+            body = {"reason": left.order_says}
             await self._scribe.record(Draft(EventKind.CANCEL_REQUESTED, ACTOR, body, job_id=left.run.job_id))
         if failure := await stop_machine(driver, self._machine.driver, self._clock.mono_s() + STOP_S):
-            return unknown(f"{REASON}; {why}, and a stop was not confirmed: {failure}")
-        return Outcome(OutcomeKind.STOPPED, Motion.POSSIBLE, f"{REASON}; {why}")
+            return unknown(f"{left.why}; {why}, and a stop was not confirmed: {failure}")
+        return Outcome(OutcomeKind.STOPPED, Motion.POSSIBLE, f"{left.why}; {why}")
 
     async def _lost(self, driver: Driver, lost: Lost) -> Outcome:
         """Nobody knows what became of the run. The machine that answers is made safe; that proves nothing else."""
         if not lost.same_machine:
             return unknown(lost.reason)
         failure = await stop_machine(driver, self._machine.driver, self._clock.mono_s() + STOP_S)
-        done = f"its stop was not confirmed: {failure}" if failure else "it was stopped, heaters off, and confirmed it"
+        done = f"its stop was not confirmed: {failure}" if failure else "it was stopped and made safe, and confirmed it"
         evidence: dict[str, Json] = {"stop_confirmed": not failure}
         return Outcome(OutcomeKind.UNKNOWN, Motion.POSSIBLE, f"{lost.reason}; {done}", evidence)

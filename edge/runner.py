@@ -9,8 +9,9 @@ Rules
    again, and the machine gets no other work. Only a daemon that is asked to stop gives up: its successor finds the run
    open, and holds it.
 4. A driver's bug ends its run as UNKNOWN and closes the connection; it never stops the daemon.
+5. A connection that breaks ends no run: it stays open, and is judged when the machine is back, or UNKNOWN after a time.
 
-What may be asked of a run that goes on is in `edge.execution`, what becomes of one that the last daemon left in
+What may be asked of a run that goes on is in `edge.execution`, what becomes of one that was left open in
 `edge.recovery`.
 """
 
@@ -19,21 +20,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edge import claim
 from edge.artifacts import Artifacts
-from edge.authority import NOT_AS_SIGNED, Authority
+from edge.authority import Authority
+from edge.claim import Assignment, Claimer
 from edge.clock import SystemClock
 from edge.driver import (
     Capability,
     Driver,
     DriverError,
+    ForeignWork,
     Identity,
     Json,
+    LinkLostError,
     MachineState,
     Motion,
     Observation,
@@ -45,52 +49,36 @@ from edge.driver import (
     StateSeen,
 )
 from edge.errors import (
-    ArtifactError,
-    IllegalTransitionError,
+    EdgeError,
     JournalError,
-    StaleRevisionError,
     TrustError,
 )
 from edge.execution import Execution, body_of, stop_machine, told, unknown
+from edge.foreign import ForeignLog
 from edge.journal import Journal
 from edge.logs import log_bug
 from edge.make_safe import Made
 from edge.model.event import Draft, EventKind
-from edge.model.order import JobOrder
 from edge.observed import Observed
 from edge.planner import MachineView, StepKey
 from edge.plugins import Equipment
-from edge.quarantine import set_aside
-from edge.recovery import REASON, LeftRun, Recoverer
+from edge.recovery import LeftRun, Recoverer, left_run
 from edge.scribe import ACTOR, Scribe
-from edge.work import work_of
 
 RECOVER_S = 60.0
-"""How long a machine may take to be reached again before a run that was left open is UNKNOWN."""
+"""How long a machine may take to be reached again before a run that the last daemon left open is UNKNOWN."""
+
+AWAY_S = 300.0
+"""The same for a connection that broke: time to find the cable. No serial printer goes on after so long, but one that
+comes back is still made safe, and one that carries on by itself is found again."""
 
 RECONNECT_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the next attempt to reach a machine; the last one repeats. A connection that lasted as long as that
 begins anew, so that one that comes and goes does not fill the journal."""
 
-CLAIM_RETRY_S = 1.0
-
 NOTHING_SENT = Outcome(OutcomeKind.STOPPED, Motion.NONE, "the daemon was stopped before anything was sent")
 
 log = logging.getLogger("edge.runner")
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """A step that the planner gave to a machine, as the journal's tables had it at `revision`.
-
-    `order` is what was planned by; work begins only if it is what the signatures of `envelope` stand for.
-    """
-
-    key: StepKey
-    attempt: int
-    revision: int
-    order: JobOrder
-    envelope: bytes
 
 
 class _Context:
@@ -138,6 +126,7 @@ class Runner:
         self._on_change = on_change
         self._left = left
         self._recover_until_s = clock.mono_s() + RECOVER_S
+        self._broke = ""  # why this connection is of no use any more, if it broke in the middle of a run
         self._leaves = False  # the daemon is being restarted: what can stand is left standing
         self.observed = Observed(clock.mono_s, on_change)
         self.identity: Identity | None = None
@@ -150,6 +139,8 @@ class Runner:
         self._closing = asyncio.Event()
         self._connection: asyncio.Task[str] | None = None
         self._scribe = Scribe(self.machine.id, journal, clock, self._closing, on_change)
+        self._claimer = Claimer(journal, artifacts, authority, clock, self._scribe, self._closing)
+        self._foreign = ForeignLog(self.machine.id, journal, self._scribe, on_change)
         self._recoverer = Recoverer(
             self.machine, artifacts, journal, self._scribe, clock, self._closing, lambda: self._leaves, self._go_on
         )
@@ -182,7 +173,7 @@ class Runner:
 
     def offer(self, assignment: Assignment) -> bool:
         """Give the machine a step; False if it can take none now."""
-        if self._offer is None or self._offer.done() or self._closing.is_set():
+        if self._offer is None or self._offer.done() or self._closing.is_set() or self._foreign.waits:
             return False
         self.claimed = assignment.key
         self._offer.set_result(assignment)
@@ -202,6 +193,8 @@ class Runner:
         """Stop whatever goes on, and abort if that is not confirmed in time. A run's step is then held for a person."""
         driver = self._driver
         if driver is None:
+            if self._left is not None:  # then it must not go on when it is back
+                self._left = replace(self._left, made_safe=f"{actor} wanted the machine made safe while it was away")
             return Made(self.machine.id, problem=f"nobody can be asked: {self.observed.state.detail}")
         if self._execution is not None:
             self._execution.safe_by = actor
@@ -240,6 +233,8 @@ class Runner:
 
     def emitted(self, observation: Observation) -> None:
         """What the driver tells."""
+        if isinstance(observation, ForeignWork):
+            self._foreign.add(observation)
         self.observed.add(observation)
         if isinstance(observation, StateSeen) and self._execution is not None:
             self._execution.seen(observation)
@@ -268,7 +263,8 @@ class Runner:
             await self._disconnected(reason)
             too_late = self._clock.mono_s() >= self._recover_until_s and not self._closing.is_set()
             if self._left is not None and too_late:
-                await self._end_left(self._left, unknown(f"{REASON}, and the machine could not be asked: {reason}"))
+                why = f"{self._left.why}, and the machine could not be asked: {reason}"
+                await self._end_left(self._left, unknown(why))
             if self._clock.mono_s() - began_s >= RECONNECT_S[-1]:
                 failures = 0
             pause_s = RECONNECT_S[min(failures, len(RECONNECT_S) - 1)]
@@ -279,6 +275,7 @@ class Runner:
 
     async def _connect(self) -> str:
         """One connection from its beginning to its end; why it ended."""
+        self._broke = ""
         try:
             for directory in (self._state_dir, self._runtime_dir):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -306,6 +303,7 @@ class Runner:
 
     async def _disconnected(self, reason: str) -> None:
         self._driver = None
+        await self._foreign.written()
         self.observed.offline(reason)
         if self._online is not False and not self._closing.is_set():
             self._online = False
@@ -318,7 +316,7 @@ class Runner:
         lost = asyncio.create_task(driver.lost(), name=f"watch {self.machine.id}")
         closing = asyncio.create_task(self._closing.wait(), name=f"close {self.machine.id}")
         try:
-            while True:
+            while not self._broke:
                 self._offer = offer = asyncio.get_running_loop().create_future()
                 self._on_change()
                 first: list[asyncio.Future[Any]] = [lost, closing, offer]
@@ -329,6 +327,7 @@ class Runner:
                     await self._carry_out(driver, offer.result())
                 if lost.done():
                     return str(lost.result())
+            return self._broke
         finally:
             self._offer = self.claimed = None
             for task in (lost, closing):
@@ -343,8 +342,11 @@ class Runner:
     async def _carry_out(self, driver: Driver, assignment: Assignment) -> None:
         try:
             root_version = self._authority.root.version
-            run, program = self._verified(assignment)
-            if await self._begin(run, program, assignment, root_version):
+            run, program = self._claimer.verified(assignment)
+            await self._foreign.written()
+            if await self._claimer.begin(run, program, assignment, root_version):
+                self.run_id = run.run_id
+                log.info("%s begins job %s (run %s)", self.machine.id, run.job_id, run.run_id[:8])
                 outcome: Outcome | None = NOTHING_SENT
                 if not self._closing.is_set():
                     outcome = await self._execute(driver, run, program)
@@ -352,64 +354,11 @@ class Runner:
                     await self._end(run, outcome)
         except TrustError as error:
             log.error("job %s is not started: %s", assignment.key.job_id, error)
-            await asyncio.sleep(CLAIM_RETRY_S)  # it may be offered again at once
+            await asyncio.sleep(claim.CLAIM_RETRY_S)  # it may be offered again at once
         finally:
-            self.claimed = self.run_id = None
+            self.claimed = None
+            self.run_id = self._left.run.run_id if self._left is not None else None
             self.observed.forget_run()
-
-    def _verified(self, assignment: Assignment) -> tuple[Run, Program]:
-        """The run and its program by what was signed. Raises `TrustError` if that is not what was planned."""
-        key = assignment.key
-        order = self._authority.verified(assignment.envelope, self._clock.now())
-        if order != assignment.order or order.job_id != key.job_id or order.site != self._journal.site:
-            raise TrustError(NOT_AS_SIGNED)
-        step, program = work_of(order, key.step, self._artifacts)
-        return Run(secrets.token_hex(16), order.job_id, key.part, step, assignment.attempt), program
-
-    async def _begin(self, run: Run, program: Program, assignment: Assignment, root_version: int) -> bool:
-        """Check the program once more and make the claim durable; False if it no longer holds."""
-        try:
-            await asyncio.to_thread(self._artifacts.verify, program.sha256)
-        except ArtifactError as error:
-            log.error("job %s is not started: %s", run.job_id, error)
-            await self._set_aside(program.sha256, str(error), run.job_id)
-            return False
-        claim: dict[str, Json] = {"attempt": run.attempt, "sha256": program.sha256, "root_version": root_version}
-        if not await self._recorded_in_time(self._scribe.draft(EventKind.RUN_BEGAN, run, claim), assignment):
-            return False
-        self.run_id = run.run_id
-        log.info("%s begins job %s (run %s)", self.machine.id, run.job_id, run.run_id[:8])
-        return True
-
-    async def _recorded_in_time(self, began: Draft, assignment: Assignment) -> bool:
-        """Whether the claim is durable, before it is too late and while nothing else was recorded about the job."""
-        while not self._closing.is_set() and self._clock.now().passed(assignment.order.expires_at) is False:
-            try:
-                await self._journal.record([began], assignment.revision)
-            except StaleRevisionError as error:
-                log.info("job %s moved on before it could start: %s", began.job_id, error)
-                break
-            except IllegalTransitionError as error:
-                log.error("job %s is not started: %s", began.job_id, error)
-                await asyncio.sleep(CLAIM_RETRY_S)  # it is offered again at once
-                break
-            except JournalError as error:
-                self._scribe.tell(str(error))
-                await asyncio.sleep(CLAIM_RETRY_S)
-            else:
-                self._scribe.tell("")
-                return True
-        self._scribe.tell("")
-        return False
-
-    async def _set_aside(self, sha256: str, reason: str, job_id: str) -> None:
-        try:
-            lost = await set_aside(self._artifacts, ACTOR, sha256, reason, job_id)
-        except ArtifactError as error:
-            log.error("%s", error)
-            await asyncio.sleep(CLAIM_RETRY_S)  # it is offered again at once
-        else:
-            await self._scribe.record(lost)
 
     async def _go_on(self, driver: Driver, left: LeftRun, resume: Resume, suspended: bool) -> Outcome | None:
         return await self._execute(driver, left.run, left.program, resume, suspended=suspended)
@@ -417,7 +366,7 @@ class Runner:
     async def _execute(
         self, driver: Driver, run: Run, program: Program, resume: Resume | None = None, *, suspended: bool = False
     ) -> Outcome | None:
-        """Let the driver work; None if the run was left standing and stays open."""
+        """Let the driver work; None if the run stays open: left standing, or the connection broke."""
         execution = Execution(self.machine, driver, run, self._journal, self._scribe, self._clock, suspended=suspended)
         if resume is not None:
             execution.seen(self.observed.state)  # what the machine has said since it was asked
@@ -425,8 +374,24 @@ class Runner:
         try:
             # Something may have been asked of it between `run_began` and now.
             return await execution.carry_out(program, resume, begun=self._on_change)
+        except LinkLostError as error:
+            return await self._link_lost(run, str(error), execution.safe_by)
         finally:
             self._execution = None
+
+    async def _link_lost(self, run: Run, broke: str, safe_by: str) -> Outcome | None:
+        """Keep the run open until the machine is back; its end if it cannot be."""
+        self._broke = broke
+        if self._closing.is_set() and not self._leaves:
+            return unknown(broke)  # it was being stopped, and the next daemon must not go on with it
+        try:
+            (about,) = [found for found in await self._journal.open_runs() if found.run_id == run.run_id]
+            left = await left_run(self._journal, self._artifacts, self._authority, about, broke)
+        except EdgeError as error:
+            return unknown(f"{broke}, and the run cannot be recovered: {error}")
+        self._left = replace(left, made_safe=left.made_safe or (safe_by and f"{safe_by} had the machine made safe"))
+        self._recover_until_s = self._clock.mono_s() + AWAY_S
+        return None
 
     async def _end(self, run: Run, outcome: Outcome) -> None:
         await self._scribe.record(self._scribe.draft(EventKind.RUN_ENDED, run, body_of(outcome)))

@@ -143,12 +143,22 @@ CREATE TABLE runs (
 CREATE INDEX runs_of_step ON runs (job_id, part, step);
 CREATE INDEX runs_open ON runs (run_id) WHERE ended_at IS NULL;
 
--- needs_clearing: the run that may have left something on the machine. since: when `online` last changed.
+-- needs_clearing: the run, or the token of foreign work, that may have left something on the machine, the newest.
+-- since: when `online` last changed.
 CREATE TABLE machines (
     machine TEXT PRIMARY KEY,
     needs_clearing TEXT,
     online INTEGER NOT NULL,
     since TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Work on a machine that no run asked for. detail: who did what. began_at: when it was first told of.
+CREATE TABLE foreign_work (
+    machine TEXT NOT NULL,
+    token TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    began_at TEXT NOT NULL,
+    PRIMARY KEY (machine, token)
 ) STRICT, WITHOUT ROWID;
 
 -- The trust roots that the site went by; the highest version is in force. payload_digest: SHA-256, in hexadecimal.
@@ -206,6 +216,7 @@ DERIVED = {
     "steps": "job_id, part, step",
     "runs": "run_id",
     "machines": "machine",
+    "foreign_work": "machine, token",
     "artifacts": "sha256",
     "roots": "version",
     "standing": "id",

@@ -19,6 +19,7 @@ from edge.journal import Journal
 from edge.make_safe import event_of, leave_note, noted
 from edge.metrics import LoopLag
 from edge.model.event import Draft, EventKind, stamp_text
+from edge.model.machine import MachineState
 from edge.model.order import OnRestart
 from edge.observed import Observed
 from edge.plugins import Equipment
@@ -154,10 +155,11 @@ class Site:
         return {"confirmed": reason, "actor": actor}
 
     async def clear(self, machine: str, run_id: str, actor: str) -> dict[str, Any]:
-        """A person says that what `run_id` left on the machine has been taken off."""
+        """A person says that what `run_id` left on the machine has been taken off; it may name foreign work, too."""
         if machine not in self._runners:
             raise UsageError(f"there is no machine {machine}; there are: {', '.join(self._runners) or 'none'}")
-        if self._runners[machine].run_id is not None:
+        runner = self._runners[machine]
+        if runner.run_id is not None or runner.seen.state in (MachineState.EXECUTE, MachineState.HELD):
             raise UsageError(f"{machine} is working; clear it when it stands still")
         draft = Draft(EventKind.MACHINE_CLEARED, actor, {"run_id": run_id}, machine=machine)
         await self._journal.record([draft])

@@ -178,7 +178,7 @@ class Snapshot:
         return str(self._rows("SELECT held FROM standing")[0]["held"] or "")
 
     def clearing(self) -> dict[str, str | None]:
-        """The run that each machine needs clearing by."""
+        """The run, or the token of foreign work, that each machine needs clearing by."""
         return {row["machine"]: row["needs_clearing"] for row in self._rows("SELECT * FROM machines")}
 
     # What people are told
@@ -215,6 +215,13 @@ class Snapshot:
             " JOIN runs r ON r.run_id = m.needs_clearing WHERE r.ended_at IS NOT NULL ORDER BY m.machine"
         ):
             text = f"{row['machine']} needs clearing: what job {row['job_id']} made is still on it"
+            command = f"edge machine clear {row['machine']}"
+            found.append({"kind": "needs_clearing", "text": text, "command": command, **row})
+        for row in self._rows(
+            "SELECT m.machine, f.token, f.detail, f.began_at AS since FROM machines m"
+            " JOIN foreign_work f ON (f.machine, f.token) = (m.machine, m.needs_clearing) ORDER BY m.machine"
+        ):
+            text = f"{row['machine']} needs clearing: {row.pop('detail')}"
             command = f"edge machine clear {row['machine']}"
             found.append({"kind": "needs_clearing", "text": text, "command": command, **row})
         for row in self._rows(

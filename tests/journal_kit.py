@@ -84,6 +84,11 @@ def resolved(run_id: str, resolution: str, **where: Any) -> Draft:
     return Draft(EventKind.RUN_RESOLVED, "user:ada", body, run_id=run_id, **place)
 
 
+def foreign(token: str, machine: str = "prn-1") -> Draft:
+    body = {"token": token, "detail": "ada printed a cup"}
+    return Draft(EventKind.FOREIGN_WORK, "site", body, machine=machine)
+
+
 def cleared(run_id: str, machine: str = "prn-1") -> Draft:
     return Draft(EventKind.MACHINE_CLEARED, "user:ada", {"run_id": run_id}, machine=machine)
 

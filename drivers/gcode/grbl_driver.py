@@ -22,11 +22,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
-from drivers import link, ports
 from drivers.gcode import grbl_codes, grbl_replies
 from drivers.gcode import profile as profiles
-from drivers.gcode.config import Connection, Printer
-from drivers.gcode.grbl import FINAL, HOLD, RESUME, SETTLE_POLL_S, SPOIL
+from drivers.gcode.config import Printer
+from drivers.gcode.grbl import FINAL, HOLD, RESUME, SETTLE_POLL_S
 from drivers.gcode.grbl_check import (
     AXES,
     Offset,
@@ -37,23 +36,21 @@ from drivers.gcode.grbl_check import (
     read_program,
     zeros_mm,
 )
+from drivers.gcode.grbl_contact import Contact
 from drivers.gcode.grbl_program import HOME, PREAMBLE, Found
 from drivers.gcode.grbl_replies import Notice, Refusal, Status
 from drivers.gcode.grbl_session import GrblSession
 from drivers.gcode.grbl_watch import HELD, Phase, Watch
-from drivers.gcode.identity import Firmware
-from drivers.gcode.profile import GRBL, Profile
+from drivers.gcode.profile import GRBL
 from drivers.gcode.replies import Reply
-from drivers.gcode.stream import Cause, Wire
 from edge.driver import (
     Capability,
-    ConnectError,
     Driver,
     DriverContext,
     Finished,
     Identity,
-    IdentityError,
     Json,
+    LinkLostError,
     Lost,
     MachineError,
     MachineState,
@@ -72,13 +69,8 @@ from edge.driver import (
     shielded,
 )
 
-HANDSHAKE_S = 20.0
-"""How long a controller that does nothing may take to say who it is; a bootloader alone takes 2 s."""
 LOOK_S = 2.0
 """How often an idle controller is asked for its state; also what notices a dead connection."""
-LOOKS = 40
-"""Reports within which every field must have come: work offsets are told in each 30th at the latest (grbl/config.h,
-REPORT_WCO_REFRESH_BUSY_COUNT)."""
 STOP_S = 60.0
 """How long a cancelled run may take to stop: a deceleration, and a reset."""
 TOO_LATE = "the controller did not confirm the stop in time"
@@ -95,10 +87,8 @@ class GrblDriver(Driver):
         self._clock = context.clock
         self._session = GrblSession(context, self._heard)
         self._profile = profiles.named(machine.profile, machine.profiles_dir, GRBL)
-        self._firmware = Firmware("")
         self._watch = Watch(homes=machine.limits.homing == "program")
-        self._has_mist = True
-        self._patience: asyncio.Timeout | None = None  # how long an unidentified controller may take to answer
+        self._contact = Contact(machine, self._session, self._watch, self._profile)
         self._running = False
         self._programming = asyncio.Event()  # lines of a program are going out
         self._over = asyncio.Event()  # no run is going on
@@ -108,8 +98,9 @@ class GrblDriver(Driver):
 
     @property
     def identity(self) -> Identity:
-        name, _, version = self._firmware.name.partition(" ")
-        return Identity(name, version, self._firmware.machine_type, self._firmware.uuid, self._machine.profile)
+        firmware = self._contact.firmware
+        name, _, version = firmware.name.partition(" ")
+        return Identity(name, version, firmware.machine_type, firmware.uuid, self._machine.profile)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -118,76 +109,8 @@ class GrblDriver(Driver):
     # Connection
 
     async def connect(self, *, stop: bool = False) -> None:
-        """Open the link and learn who is there; with `stop`, whatever moves is stopped before it can be asked.
-
-        Raises `ConnectError` or `IdentityError`.
-        """
-        wanted = self._machine.connection
-        received, lost = self._session.received, self._session.link_lost
-        if wanted.port is not None:
-            self._session.attach(link.open_serial(ports.find(wanted.port), wanted.baud, received, lost))
-        else:
-            deadline_s = asyncio.get_running_loop().time() + HANDSHAKE_S
-            self._session.attach(await link.open_tcp(str(wanted.url), deadline_s, received, lost))
-        try:
-            async with asyncio.timeout(HANDSHAKE_S) as self._patience:
-                introduction = await self._introduction(stop=stop)
-        except TimeoutError as error:
-            raise ConnectError(f"{wanted.place}: {self._silence()}") from error
-        finally:
-            self._patience = None
-        self._firmware = grbl_replies.identity(introduction)
-        if wanted.uuid is not None and self._firmware.uuid != wanted.uuid:
-            found = self._firmware.uuid or "none"
-            raise IdentityError(f"{wanted.place}: the text that $I tells is {found}, must be {wanted.uuid}")
-        profiles.fitting(self._firmware.name, self._machine.profile, self._machine.profiles_dir, GRBL)
-        log.warning("%s: profile %s was tried on: %s", self._machine.id, self._machine.profile, self._profile.tried_on)
-        self._session.renew(_wire(self._profile, wanted, grbl_replies.rx_bytes(introduction)))
-        try:
-            await self._learn(introduction)
-        except MachineError as error:
-            raise ConnectError(f"{wanted.place}: {error}") from error
-
-    async def _introduction(self, *, stop: bool) -> tuple[Reply, ...]:
-        """The answer to ``$I``, past a board that is just booting and one that ends what it was told before.
-
-        A report first: it needs no room in a buffer that a dead host has filled, and a controller that moves takes no
-        ``$I``, one that is held reads nothing at all.
-        """
-        while True:
-            try:
-                status = await self._session.look()
-                if stop and status.state in ("Run", "Hold", "Jog", "Door", "Home", "Tool"):
-                    await self._session.halt()
-                elif status.state in ("Idle", "Alarm", "Check", "Sleep"):
-                    self._session.write_now(f"{SPOIL}\n".encode("ascii"))
-                    replies = await self._session.ask("$I", grbl_replies.introduces)
-                    if any(map(grbl_replies.introduces, replies)):
-                        return replies
-                await asyncio.sleep(SETTLE_POLL_S)
-            except MachineError as error:
-                if self._session.cause is not Cause.RESTARTED:
-                    raise ConnectError(f"{self._machine.connection.place}: {error}") from error
-                self._session.renew(Wire())
-
-    def _silence(self) -> str:
-        match self._watch.status:
-            case None:
-                return "nothing answers `?`; is its speed right, does it speak grbl, does it wait for a reset?"
-            case Status(state=("Hold" | "Door" | "Tool"), text=text):
-                return f"the controller is held ({text}) and takes no command: release or reset it at the machine"
-            case Status(text=text):
-                return f"the controller says {text} and does not answer $I"
-
-    async def _learn(self, introduction: tuple[Reply, ...]) -> None:
-        """What bears on how its reports are to be read."""
-        self._has_mist = grbl_replies.has_mist(introduction)
-        self._watch.use(grbl_replies.settings(await self._session.ask("$$")))
-        is_plain = self._firmware.name.startswith("Grbl ")  # it never says whether it is homed
-        for _ in range(LOOKS):
-            await self._session.look()
-            if self._watch.offset_mm is not None and (self._watch.homed is not None or is_plain):
-                break
+        """As `Contact.make`."""
+        await self._contact.make(stop=stop)
 
     async def keep_looking(self) -> None:
         """Ask an idle controller for its state, for ever. A silent one fails the session."""
@@ -276,7 +199,7 @@ class GrblDriver(Driver):
         status = await self._session.look()
         if reason := self._watch.not_startable(status):
             raise MachineError(f"the machine cannot begin: {reason}", Motion.NONE)
-        if "M7" in found.codes and not self._has_mist:
+        if "M7" in found.codes and not self._contact.has_mist:
             raise NotAcceptableError("program", "M7", "M8 or nothing: this controller was built without mist coolant")
         replies = await self._session.ask("$#")
         if self._stop_is_asked():
@@ -318,9 +241,9 @@ class GrblDriver(Driver):
 
     async def recover(self, run: Run, program: Program) -> Recovery:
         if run.checkpoint is None:
-            reason = "the daemon ended before the first line was sent"
+            reason = "not one line of it was sent"
             return Finished(Outcome(OutcomeKind.FAILED, Motion.NONE, reason))
-        return Lost("the daemon ended in mid-program, and grbl cannot be asked how far it came")
+        return Lost("grbl cannot be asked how far it came")
 
     # Pause, stop, abort
 
@@ -405,6 +328,8 @@ class GrblDriver(Driver):
         async with self._in_time(deadline_s, TOO_LATE):
             try:
                 await self._make_safe()
+            except LinkLostError:
+                raise
             except MachineError as error:
                 raise NotConfirmedError(f"the controller did not confirm the stop: {error}") from error
 
@@ -441,10 +366,8 @@ class GrblDriver(Driver):
         match reply:
             case Status():
                 self._watch.heard(reply)
-                if self._patience is None:
+                if not self._contact.heard(reply):
                     self._see(reply)
-                elif reply.state in ("Run", "Home", "Jog") and not self._patience.expired():
-                    self._patience.reschedule(asyncio.get_running_loop().time() + HANDSHAKE_S)
             case grbl_replies.Alarm(code=code):
                 self._watch.alarm = grbl_codes.alarm(code)
                 self._context.emit(Message(self._watch.alarm))
@@ -505,14 +428,6 @@ async def make_safe(machine: Printer, context: DriverContext, deadline_s: float)
         raise NotConfirmedError(TOO_LATE) from error
     finally:
         await driver.close()
-
-
-def _wire(profile: Profile, connection: Connection, told_bytes: int | None) -> Wire:
-    wire = profile.wire
-    safe = connection.url is not None or wire.proven_window
-    full = connection.window == "full" or (connection.window == "auto" and safe)
-    window_bytes = min(wire.rx_buffer_bytes, told_bytes or wire.rx_buffer_bytes)
-    return Wire(window_bytes=window_bytes if full else 0, stall_s=wire.silence_s, silence_s=wire.silence_s)
 
 
 def _look_at(stopping: asyncio.Task[None]) -> None:

@@ -6,79 +6,25 @@ bytes and a halt that the stream itself carries to its end.
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 from drivers.gcode.grbl import GrblStream
 from drivers.gcode.grbl_replies import Status
+from drivers.gcode.line import Line
 from drivers.gcode.replies import Reply
-from drivers.gcode.stream import Acked, Answered, Cause, Event, Failed, Heard, Wire
-from drivers.link import Link
-from edge.driver import DriverContext, MachineError, NotConfirmedError
-
-T = TypeVar("T")
+from drivers.gcode.stream import Wire
+from edge.driver import DriverContext
 
 
-class GrblSession:
-    """One connection. Every failure latches in `failure` and ends everything that waits."""
+class GrblSession(Line[GrblStream]):
+    """One connection to a controller. `ask` gives refusals, too, as the last of what was said."""
 
     def __init__(self, context: DriverContext, on_heard: Callable[[Reply], None]) -> None:
-        self._context = context
-        self._clock = context.clock
-        self._on_heard = on_heard
-        self._on_acked: Callable[[int], None] = lambda number: None
-        self._loop = asyncio.get_running_loop()
-        self._link: Link | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._asked: deque[tuple[str, asyncio.Future[tuple[Reply, ...]]]] = deque()
-        self._drained: list[asyncio.Future[None]] = []
-        self._failed = self._loop.create_future()
-        self.stream = GrblStream(Wire(), self._clock.mono_s())
-        self.failure: MachineError | None = None
-        self.cause: Cause | None = None  # of a failure that the stream has found
-
-    # Connection
-
-    def attach(self, link: Link) -> None:
-        """Talk over `link` from now on."""
-        self._link = link
+        super().__init__(context, on_heard, GrblStream(Wire(), context.clock.mono_s()))
 
     def renew(self, wire: Wire) -> None:
-        """Start the line protocol afresh on the same link; what waited is cancelled."""
-        for future in self._waiting():
-            future.cancel()
-        self._forget_waiting()
-        self.failure = self.cause = None
-        if self._failed.done():
-            self._failed = self._loop.create_future()
-        self.stream = GrblStream(wire, self._clock.mono_s())
-
-    def close(self) -> None:
-        """Let go of the link. Idempotent; sends nothing."""
-        self.fail(NotConfirmedError("the connection was closed"))
-        if self._link is not None:
-            self._link.close()
-
-    async def lost(self) -> MachineError:
-        """Wait until this session has failed; why."""
-        await asyncio.shield(self._failed)
-        assert self.failure is not None
-        return self.failure
-
-    # What a driver asks for
-
-    async def ask(self, command: str, expects: Callable[[Reply], bool] | None = None) -> tuple[Reply, ...]:
-        """Send `command` beside the program; what was said until its answer, a refusal included.
-
-        Raises `MachineError`.
-        """
-        self.check()
-        answer: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
-        self._asked.append((command, answer))
-        self.stream.request(command, expects)
-        return await self._wait(answer)
+        """As `begin_anew`."""
+        self.begin_anew(GrblStream(wire, self._clock.mono_s()))
 
     async def look(self) -> Status:
         """What the machine does now. Raises `MachineError`."""
@@ -94,129 +40,10 @@ class GrblSession:
         self.check()
         self._on_acked = on_acked
         self.stream.begin(commands)
-        await self._settle()
+        await self.settle()
 
     async def halt(self) -> None:
         """Hold, stand, reset: nothing of what was sent is left in the controller. Raises `MachineError`."""
         self.check()
         self.stream.halt(self._clock.mono_s())
-        await self._settle()
-
-    def check(self) -> None:
-        """Raise the failure that has latched, if one has."""
-        if self.failure is not None:
-            raise self.failure
-
-    def write_now(self, data: bytes) -> None:
-        """Past every queue and window, for what must reach the controller at once."""
-        if self._link is not None:
-            self._context.record_bytes(">", data)
-            self._link.write(data)
-
-    def fail(self, error: MachineError) -> None:
-        """Latch: this connection is of no use any more."""
-        if self.failure is not None:
-            return
-        self.failure = error
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for future in self._waiting():
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # seen, even if the one who waits is cancelled before it can look
-        self._forget_waiting()
-        if not self._failed.done():
-            self._failed.set_result(None)
-
-    async def _settle(self) -> None:
-        drained: asyncio.Future[None] = self._loop.create_future()
-        self._drained.append(drained)
-        await self._wait(drained)
-
-    async def _wait(self, future: asyncio.Future[T]) -> T:
-        self._after([], self._clock.mono_s())
-        return await future
-
-    def _waiting(self) -> list[asyncio.Future[tuple[Reply, ...]] | asyncio.Future[None]]:
-        return [*(future for _, future in self._asked), *self._drained]
-
-    def _forget_waiting(self) -> None:
-        self._asked.clear()
-        self._drained.clear()
-
-    # Between link and stream
-
-    def received(self, data: bytes) -> None:
-        """Bytes came from the link."""
-        self._context.record_bytes("<", data)
-        now_s = self._clock.mono_s()
-        self._after(self.stream.receive(data, now_s), now_s)
-
-    def link_lost(self, reason: str) -> None:
-        """The link broke: what the machine does now, nobody knows."""
-        self.fail(NotConfirmedError(f"the link to the machine broke: {reason}"))
-
-    def _tick(self) -> None:
-        self._timer = None
-        now_s = self._clock.mono_s()
-        data, events = self.stream.tick(now_s)
-        if data:
-            self.write_now(data)
-        self._after(events, now_s)
-
-    def _after(self, events: list[Event], now_s: float) -> None:
-        """Hand on what happened, write what has room now, and set the timer."""
-        for event in events:
-            self._handle(event)
-        if self.failure is None:
-            self._write_next(now_s)
-        if self.failure is None:  # latched: not one more line goes out
-            self._look_ahead(now_s)
-
-    def _write_next(self, now_s: float) -> None:
-        try:
-            data = self.stream.take(now_s)
-        except OSError as error:  # the program is read while it is sent
-            self.fail(MachineError(f"the program cannot be read on: {error.strerror}"))
-            return
-        if data:
-            self.write_now(data)
-
-    def _look_ahead(self, now_s: float) -> None:
-        if self._drained and self.stream.drained:
-            for future in self._drained:
-                if not future.done():
-                    future.set_result(None)
-            self._drained.clear()
-        deadline_s = self.stream.deadline_s()
-        if deadline_s is None:
-            return
-        at_s = self._loop.time() + max(0.0, deadline_s - now_s)
-        # A timer that is early finds nothing to do and is set anew; one for each line would cost more than the line.
-        if self._timer is None or at_s < self._timer.when():
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(at_s, self._tick)
-
-    def _handle(self, event: Event) -> None:
-        match event:
-            case Acked(number=number):
-                self._on_acked(number)
-            case Answered(command=command, replies=replies):
-                self._answered(command, replies)
-            case Heard(reply=reply):
-                self._on_heard(reply)
-            case Failed(reason=reason, cause=cause):
-                self.cause = cause
-                self.fail(NotConfirmedError(reason) if cause is Cause.SILENT else MachineError(reason))
-            case _:
-                raise AssertionError(f"{event} is not of this dialect")
-
-    def _answered(self, command: str, replies: tuple[Reply, ...]) -> None:
-        for index, (asked, future) in enumerate(self._asked):
-            if asked == command:
-                del self._asked[index]
-                if not future.done():
-                    future.set_result(replies)
-                return
+        await self.settle()

@@ -1,4 +1,4 @@
-"""A print and the daemon after this one: what is written down while it runs, and what it proves afterwards."""
+"""A print and the connection after this one: what is written down while it runs, and what it proves afterwards."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from drivers.gcode.stream import PROBE_NUMBER
 from edge.driver import (
     At,
     Finished,
+    LinkLostError,
     Lost,
     MachineError,
     Message,
@@ -118,20 +119,21 @@ async def recover(device: Device, run: Run, program: Program) -> Recovery:
     """As `Driver.recover`."""
     left = recall(device.context, run)
     if isinstance(left, str):
-        return Lost(f"the daemon ended in mid-print, when {left}")
+        return Lost(left)
     if left is None:
-        reason = "the daemon ended before the first command was sent"
-        return Finished(Outcome(OutcomeKind.FAILED, Motion.NONE, reason))
+        return Finished(Outcome(OutcomeKind.FAILED, Motion.NONE, "not one command of it was sent"))
     if not device.known_profile.firmware.keeps_line_numbers:
-        return Lost("the daemon ended in mid-print, and this firmware cannot be asked how far it came")
+        return Lost("this firmware cannot be asked how far it came")
     if left.serial != device.firmware.uuid:
-        return Lost("the daemon ended in mid-print, and another printer is there now", same_machine=False)
+        return Lost("another printer is there now", same_machine=False)
     try:
         counted, reason = await _doubt(device, left, program.path)
+    except LinkLostError:
+        raise
     except MachineError as error:
         reason = f"the printer could not be asked how far it came: {error}"
     if reason:
-        return Lost(f"the daemon ended in mid-print, and the print cannot go on: {reason}")
+        return Lost(f"the print cannot go on: {reason}")
     device.in_program = True
     return At({"after": counted}, f"the printer stands after command {counted} of {left.total}")
 

@@ -4,8 +4,9 @@ The firmware's line counter survives the host: it is the number of the last prog
 command that was taken is carried out unless the board is reset. So a print goes on with the next command, and only if
 *everything* below holds; one doubt, and the run is lost.
 
-1. The host has not been booted since: nobody could have pulled a cable, and the port is the same.
-2. The firmware has not been booted since: it shows no boot banner, and says the same identity.
+1. The host has not been booted since: its clock, and what it remembers of the print, go on.
+2. The firmware has not been booted since, also where its cable was pulled meanwhile: it shows no boot banner, and says
+   the same identity.
 3. Its counter is between what was acknowledged and what may have been sent (the reservation, durable before sending),
    and not 0: that is what a board says that was reset while nobody listened.
 4. The pause, until the firmware was heard again, was shorter than the profile allows. Motors that were released keep

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from drivers.gcode.device import Device
 from drivers.gcode.macros import FINAL
 from drivers.gcode.resume import MACRO_BASE
-from edge.driver import MachineError, Message, NotConfirmedError
+from edge.driver import LinkLostError, MachineError, Message, NotConfirmedError
 
 STOP_S = 120.0
 """How long a stop that nobody waits for may take: the move in the queue, then 10 mm upwards."""
@@ -102,6 +102,8 @@ class Stopping:
                 await self._make_safe()
         except TimeoutError as error:
             raise NotConfirmedError(TOO_LATE) from error
+        except LinkLostError:
+            raise
         except MachineError as error:
             raise NotConfirmedError(f"the printer did not confirm the stop: {error}") from error
         if hot := [name for name, (_, target_degc) in self._device.heaters.items() if target_degc > 0]:

@@ -21,7 +21,7 @@ from drivers.octoprint.access import offline_words, safe_mode_words
 from drivers.octoprint.client import AnswerError, Client, connected, look, read_key
 from drivers.octoprint.config import Printer
 from drivers.octoprint.going import SOMEBODY, Going, ends_of, unknown
-from drivers.octoprint.others import OthersPrint
+from drivers.octoprint.others import OthersPrints
 from drivers.octoprint.session import LOOK_AGAIN_S, Listener, Session
 from drivers.octoprint.steering import Steering
 from edge.driver import (
@@ -31,6 +31,7 @@ from edge.driver import (
     DriverContext,
     Finished,
     Identity,
+    LinkLostError,
     Lost,
     MachineError,
     MachineState,
@@ -86,7 +87,7 @@ class OctoPrintDriver(Driver):
         self.session = Session(client, context, listener, min(self._patience_s, IDLE_PATIENCE_S))
         self._going: Going | None = None
         self._known: set[str] = set()  # files of runs that edge has told of
-        self._others = OthersPrint(context.state_dir)
+        self._others = OthersPrints(context.emit)
         self._stops = 0  # that are being carried out
         self._detached = False
         self._beginning = asyncio.Lock()  # held from the last look before a print is asked for until it has begun
@@ -191,8 +192,6 @@ class OctoPrintDriver(Driver):
             raise MachineError(offline_words(self._client.url, job), Motion.NONE)
         if self._safe_mode:
             raise MachineError(safe_mode_words(self._client.url, self._safe_mode), Motion.NONE)
-        if words := self._others.words():
-            raise MachineError(words, Motion.NONE)
 
     async def _begin(self, going: Going) -> None:
         """Ask for the print, once, and wait until it is a fact."""
@@ -288,7 +287,7 @@ class OctoPrintDriver(Driver):
         if found is not None and job.active and job.path == going.path:
             return StillRunning()
         if not begun:
-            reason = "the daemon ended before the print was asked for"
+            reason = "the print had not been asked for"
             return Finished(Outcome(OutcomeKind.FAILED, Motion.NONE, reason))
         outcome = await self._settled(going)
         if outcome is None:
@@ -358,6 +357,8 @@ class OctoPrintDriver(Driver):
         failure = self.session.failure
         if failure is None:
             return
+        if isinstance(failure, LinkLostError):
+            raise failure
         if motion is Motion.NONE:
             raise MachineError(str(failure), Motion.NONE)
         raise NotConfirmedError(str(failure))
@@ -395,8 +396,7 @@ class OctoPrintDriver(Driver):
             case api.Phase.READY if self._safe_mode:
                 return StateSeen(MachineState.STOPPED, safe_mode_words(self._client.url, self._safe_mode))
             case api.Phase.READY:
-                words = self._others.words()
-                return StateSeen(MachineState.STOPPED if words else MachineState.IDLE, words)
+                return StateSeen(MachineState.IDLE)
             case api.Phase.UNKNOWN:
                 return StateSeen(MachineState.STOPPED, f"OctoPrint says {job.state!r}, which is not understood")
             case api.Phase.CONNECTING | api.Phase.OFFLINE:

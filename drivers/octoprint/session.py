@@ -16,7 +16,7 @@ import aiohttp
 
 from drivers.octoprint import api
 from drivers.octoprint.client import AnswerError, Client
-from edge.driver import DriverContext, MachineError, ProtocolError
+from edge.driver import DriverContext, LinkLostError, MachineError, ProtocolError
 
 THROTTLE = 4
 """Push messages of the state come every 0.5 s times this (octoprint/server/util/sockjs.py); events come at once."""
@@ -191,7 +191,7 @@ class Session:
         """OctoPrint has not answered, or not as it should."""
         silent_s = self._context.clock.mono_s() - self._heard_s
         if silent_s >= self.patience_s:
-            self.fail(MachineError(f"{error}; the last answer is {silent_s:.0f} s old"))
+            self.fail(LinkLostError(f"{error}; the last answer is {silent_s:.0f} s old"))
         elif silent_s >= OUT_OF_SIGHT_S and not self._dark:
             self._dark = True
             self._listener.out_of_sight(str(error))

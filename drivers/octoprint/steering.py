@@ -10,7 +10,7 @@ from drivers.octoprint.access import offline_words
 from drivers.octoprint.client import Client
 from drivers.octoprint.going import SOMEBODY
 from drivers.octoprint.session import LOOK_AGAIN_S, Session
-from edge.driver import DriverContext, MachineError, Message, NotConfirmedError, Temperature
+from edge.driver import DriverContext, LinkLostError, MachineError, Message, NotConfirmedError, Temperature
 
 
 class Steering:
@@ -65,8 +65,10 @@ class Steering:
     async def _until_done(self, work: Callable[[], Coroutine[None, None, bool]]) -> None:
         """Try again until it is done, also while OctoPrint is out of sight. Raises `NotConfirmedError`."""
         while True:
-            if self._session.failure is not None:
-                raise NotConfirmedError(f"OctoPrint did not confirm the stop: {self._session.failure}")
+            if (failure := self._session.failure) is not None:
+                if isinstance(failure, LinkLostError):
+                    raise failure
+                raise NotConfirmedError(f"OctoPrint did not confirm the stop: {failure}")
             count = self._session.count
             try:
                 if await work():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from edge import plugins, sitefile
 from edge.cli import text
+from edge.driver import ProfileInfo
 from edge.errors import ConfigError
 from edge.model.site import validate
 from edge.status import FINE
@@ -14,17 +16,17 @@ from edge.status import FINE
 
 def profiles(args: argparse.Namespace) -> int:
     """Every profile that the installed drivers know, with the site's own if there is a site."""
-    found = [
-        {"driver": driver, "name": profile.name, "summary": profile.summary, "tried_on": profile.tried_on}
-        for driver, plugin in plugins.installed().items()
-        for profile in plugin.profiles(_own(args.config))
-    ]
+    own = _own(args.config)
+    drivers: dict[ProfileInfo, list[str]] = {}  # the drivers that take a profile
+    for driver, plugin in plugins.installed().items():
+        for profile in plugin.profiles(own):
+            drivers.setdefault(profile, []).append(driver)
     if args.json:
-        text.print_json(found)
+        text.print_json([{**asdict(profile), "drivers": taken_by} for profile, taken_by in drivers.items()])
         return FINE
-    for profile in found:
-        print("\n".join(text.wrap(f"{profile['name']} ({profile['driver']}): {profile['summary']}", "")))
-        print("\n".join(text.wrap(f"tried on: {profile['tried_on']}", "    ")))
+    for profile, taken_by in drivers.items():
+        print("\n".join(text.wrap(f"{profile.name} ({', '.join(taken_by)}): {profile.summary}", "")))
+        print("\n".join(text.wrap(f"tried on: {profile.tried_on}", "    ")))
     return FINE
 
 

@@ -45,6 +45,7 @@ class EventKind(enum.StrEnum):
     RUN_RELEASED = "run_released"
     RUN_ENDED = "run_ended"
     RUN_RESOLVED = "run_resolved"
+    FOREIGN_WORK = "foreign_work"
     MACHINE_CLEARED = "machine_cleared"
     MACHINE_ONLINE = "machine_online"
     MACHINE_OFFLINE = "machine_offline"

@@ -21,6 +21,7 @@ from edge.driver import (
     DriverContext,
     DriverPlugin,
     Identity,
+    LinkLostError,
     Lost,
     Machine,
     MachineError,
@@ -77,6 +78,14 @@ def nothing(deadline_s: float) -> str:
 
 
 @dataclass
+class Cut:
+    """A connection in the middle of a run: `begun` is set by the machine, `cut` by the test."""
+
+    begun: asyncio.Event
+    cut: asyncio.Event
+
+
+@dataclass
 class Script:
     """What the machine does next, and what was asked of it."""
 
@@ -123,6 +132,22 @@ class Script:
         """The connection breaks."""
         assert self.lost is not None
         self.lost.set_result(MachineError(reason))
+
+    def work_until_cut(self) -> Cut:
+        """Runs go on until the connection is cut, and stops come to nothing then."""
+        cut = Cut(asyncio.Event(), asyncio.Event())
+
+        async def execute(run: Run) -> Outcome:
+            cut.begun.set()
+            await cut.cut.wait()
+            raise LinkLostError("the cable was pulled")
+
+        async def stop() -> None:
+            await cut.cut.wait()
+            raise LinkLostError("the cable was pulled")
+
+        self.execute, self.stop = execute, stop
+        return cut
 
 
 class FakeDriver(Driver):

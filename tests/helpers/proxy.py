@@ -23,6 +23,8 @@ class Network:
         self._answering = True
         self._open: set[asyncio.StreamWriter] = set()
         self.port = 0
+        self._server: asyncio.Server | None = None
+        self._pumps: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._serve()])
 
     def start(self) -> None:
@@ -37,13 +39,16 @@ class Network:
         self._answering = False
 
     def drop(self) -> None:
-        """Break every connection, as a switch does that is switched off and on."""
-        self._loop.call_soon_threadsafe(self._drop)
+        """Hang up on both sides; who connects again is let through."""
+        self._loop.call_soon_threadsafe(self._hang_up)
 
-    def _drop(self) -> None:
-        self._answering = True
-        for writer in list(self._open):
-            writer.transport.abort()
+    def go_away(self) -> None:
+        """Hang up on both sides; who connects again is refused."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(START_S)
+
+    def come_back(self) -> None:
+        """Let through who connects, at the same port."""
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(START_S)
 
     def mend(self) -> None:
         self._loop.call_soon_threadsafe(self._whole.set)
@@ -53,17 +58,30 @@ class Network:
         self._thread.join(START_S)
         self._loop.close()
 
+    def _hang_up(self) -> None:
+        self._answering = True
+        for pump in self._pumps:
+            pump.cancel()
+
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        await self._listen()
         self._ready.set()
         await self._stop.wait()
-        server.close()
+        await self._close()
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._hang_up()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         other: asyncio.StreamWriter | None = None
@@ -72,11 +90,13 @@ class Network:
             far, other = await asyncio.open_connection("127.0.0.1", self._target)
             self._open |= {writer, other}
             pumps = [asyncio.create_task(self._pump(reader, other)), asyncio.create_task(self._pump(far, writer, True))]
+            self._pumps.update(pumps)
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for pump in pumps:
                     pump.cancel()
+                    self._pumps.discard(pump)
         for end in (writer, other):
             if end is not None:
                 self._open.discard(end)

@@ -14,6 +14,7 @@ from typing import Any
 from edge import views
 from edge.artifacts import Artifacts
 from edge.authority import Authority
+from edge.claim import Assignment
 from edge.clock import SystemClock
 from edge.driver import Machine, Program
 from edge.intake import Intake, Receipt
@@ -21,7 +22,7 @@ from edge.journal import Journal
 from edge.model.fields import time_text
 from edge.planner import StepKey
 from edge.plugins import Equipment
-from edge.runner import Assignment, Runner
+from edge.runner import Runner
 from edge.schema import FILE_NAME
 from edge.steering import Steering
 from edge.timefloor import Source

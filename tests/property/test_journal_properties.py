@@ -22,6 +22,7 @@ from tests.journal_kit import (
     cancelled,
     cleared,
     ended,
+    foreign,
     hold,
     offline,
     online,
@@ -67,7 +68,8 @@ drafts = st.one_of(
     st.builds(
         lambda run, word, at: resolved(run, word, **at), runs, st.sampled_from(("good", "scrapped", "retry")), where
     ),
-    st.builds(cleared, runs, machines),
+    st.builds(cleared, runs | st.sampled_from(("cup", "box")), machines),
+    st.builds(foreign, st.sampled_from(("cup", "box")), machines),
     st.builds(hold, st.sampled_from(JOBS)),
     st.builds(release, st.sampled_from(JOBS)),
     st.builds(lambda run, by, at: suspended(run, by, **at), runs, st.sampled_from(("request", "machine")), where),
@@ -115,6 +117,7 @@ def _check_promises(transaction: Transaction) -> None:
 
     none(
         "SELECT * FROM runs r JOIN machines m USING (machine) WHERE r.ended_at IS NULL AND m.needs_clearing != r.run_id"
+        " AND m.needs_clearing NOT IN (SELECT token FROM foreign_work)"
     )
     none("SELECT * FROM runs r JOIN machines m USING (machine) WHERE r.ended_at IS NULL AND m.needs_clearing IS NULL")
     none("SELECT machine FROM runs WHERE ended_at IS NULL GROUP BY machine HAVING count(*) > 1")

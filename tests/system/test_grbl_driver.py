@@ -153,7 +153,7 @@ async def test_auto_does_not_try_grbl_and_says_what_to_name(tmp_path: Path, rese
 
 
 async def test_what_does_not_speak_grbl_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drivers.gcode.grbl_driver.HANDSHAKE_S", 0.3)
+    monkeypatch.setattr("drivers.gcode.grbl_contact.HANDSHAKE_S", 0.3)
     with sim_router(tmp_path) as router:
         router.press_hold()
         await asyncio.to_thread(router.log.exists)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.cable import cable
 from tests.helpers.routing import SimRouter, sim_router
 from tests.helpers.site import SITE, SiteFolder, until
 from tests.helpers.trust import step_document
@@ -109,14 +110,29 @@ def test_a_person_holds_the_machine_and_the_site_sees_it(tmp_path: Path) -> None
         assert router.blocks()[-2:] == ["M5", "M9"]
 
 
-def test_a_cable_that_is_cut_leaves_the_run_unknown(tmp_path: Path) -> None:
-    with site_with_router(tmp_path, speed=20) as (site, router):
-        job_id = begun(site, router)
-        router.process.kill()
-        end = ended(site, job_id)
-        assert end["outcome"] == "UNKNOWN"
-        assert "the link to the machine broke" in end["reason"]
-        assert site.json("job", "show", job_id)["state"] == "INTERRUPTED"
+def test_a_cable_that_is_pulled_leaves_the_run_unknown_and_the_machine_is_stopped_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    port = tmp_path / "usb-router"
+    site = SiteFolder(tmp_path, MILL.format(port=port))
+    with sim_router(tmp_path, speed=20, homed=True) as router, cable(router.place, port) as wire:
+        site.start(ready=ONLINE)
+        try:
+            job_id = begun(site, router)
+            wire.pull()
+            until(lambda: machine(site)["state"] == "OFFLINE")
+            assert site.events("run_ended") == []
+            wire.plug_in()
+            end = ended(site, job_id)
+            assert end["outcome"] == "UNKNOWN"
+            assert end["reason"].startswith("the link to the machine broke: ")
+            assert "grbl cannot be asked how far it came; it was stopped and made safe" in end["reason"]
+            assert router.blocks()[-2:] == ["M5", "M9"]
+            assert router.blocks().count("M3 S1000") == 1, "nothing is begun again"
+            assert site.json("job", "show", job_id)["state"] == "INTERRUPTED"
+        finally:
+            assert site.daemon is not None
+            site.daemon.end()
 
 
 def test_a_reset_in_mid_program_holds_the_job(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from edge.driver import (
     ConnectError,
     Driver,
     Finished,
+    ForeignWork,
     Lost,
     MachineError,
     MachineState,
@@ -239,18 +240,17 @@ async def test_after_a_restart_of_ours_the_print_is_found_by_its_run(tmp_path: P
             run.cancel()
             await asyncio.wait([run])
         assert server.state() == "Printing"
-        assert not (tmp_path / "somebody-printed.txt").exists()
         async with opened(server, tmp_path) as (driver, context):
             assert await driver.recover(BEGUN, program) == StillRunning()
             outcome = await driver.execute(BEGUN, program, StillRunning())
             assert outcome.kind is OutcomeKind.SUCCEEDED
             assert context.of_kind(Progress)[-1] == Progress(201, 201)
+            assert context.of_kind(ForeignWork) == []
         async with opened(server, tmp_path) as (driver, _):
             found = await driver.recover(BEGUN, program)
             assert isinstance(found, Finished)
             assert found.outcome.kind is OutcomeKind.SUCCEEDED
         assert server.starts() == 1
-        assert not (tmp_path / "somebody-printed.txt").exists()
 
 
 async def test_a_run_that_left_nothing_was_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,27 +281,23 @@ async def test_somebody_elses_print_is_told_left_alone_and_to_be_taken_off(tmp_p
                 await driver.stop(context.clock.mono_s() + PATIENCE_S)
             server.wait_state("Printing")
             server.ask("POST", "/api/job", {"command": "cancel"})
-            await state(context, MachineState.STOPPED, "ada printed cup.gcode in OctoPrint: take it off")
-            with pytest.raises(MachineError, match="take it off"):
-                await driver.execute(replace(RUN, run_id="run-3"), short(tmp_path))
-            (tmp_path / "somebody-printed.txt").unlink()
+            server.wait_state("Operational")
+            assert [work.detail for work in context.of_kind(ForeignWork)] == ["ada printed cup.gcode in OctoPrint"]
             assert (await driver.execute(replace(RUN, run_id="run-4"), short(tmp_path))).kind is OutcomeKind.SUCCEEDED
 
 
 async def test_our_file_printed_once_more_by_hand_is_somebody_elses_print(tmp_path: Path) -> None:
-    note = tmp_path / "somebody-printed.txt"
     with sim_octoprint(tmp_path) as server:
         program = write_program(tmp_path / "p.gcode", ["G28", *["G1 X10"] * 60])
         async with opened(server, tmp_path) as (driver, _):
             assert (await driver.execute(RUN, program)).kind is OutcomeKind.SUCCEEDED
-        assert not note.exists()
         server.ask("POST", "/api/files/local/edge/run-1.gcode", {"command": "select", "print": True})
         async with opened(server, tmp_path) as (driver, context):
             found = await driver.recover(BEGUN, program)
             assert isinstance(found, Finished)
             assert found.outcome.kind is OutcomeKind.SUCCEEDED
-            await state(context, MachineState.STOPPED, "ada printed edge/run-1.gcode in OctoPrint")
-        assert note.exists()
+            words = "ada printed edge/run-1.gcode in OctoPrint"
+            await context.seen(ForeignWork, lambda work: work.detail == words, PATIENCE_S)
 
 
 async def test_files_of_earlier_runs_go_and_those_of_people_stay(tmp_path: Path) -> None:

@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 
 from drivers.analysis import commands
-from tests.helpers.killing import kill
+from tests.helpers.cable import Cable, cable
+from tests.helpers.killing import TINY as TINY_PATH
+from tests.helpers.killing import exact, kill
+from tests.helpers.proxy import network
 from tests.helpers.sim import sim_printer
 from tests.helpers.site import LONG, PRINTER, SHORT, SiteFolder, site_with_printer, starts, until
 
 LINK = "usb-Marlin_printer-if00"
+TINY = TINY_PATH.read_bytes()
 
 
 @pytest.fixture
@@ -50,21 +54,121 @@ def test_an_idle_printer_is_unplugged_and_comes_back_under_the_same_name(site: S
         assert (len(site.events("machine_online")), len(site.events("machine_offline"))) == (2, 1)
 
 
-def test_a_cable_that_is_pulled_in_mid_print_leaves_the_run_in_doubt_and_prints_nothing_twice(
+def pulled(site: SiteFolder, wire: Cable) -> None:
+    """The cable is pulled, and the site says what that means."""
+    wire.pull()
+    until(lambda: state(site) == "OFFLINE")
+    found = site.json("status", code=2)
+    (unwatched,) = [item for item in found["attention"] if item["kind"] == "unwatched_run"]
+    assert "cannot be reached" in unwatched["text"]
+    assert site.events("run_ended") == []
+
+
+def test_a_print_goes_on_where_it_stood_when_the_cable_is_back(site: SiteFolder, tmp_path: Path) -> None:
+    with sim_printer(tmp_path, speed=60.0) as printer, cable(printer.place, tmp_path / LINK) as wire:
+        site.start()
+        job_id = site.begun(commands=100, program=TINY, on_restart="resume")
+        for resumed in (1, 2):
+            pulled(site, wire)
+            wire.plug_in()
+            until(lambda: len(site.events("run_resumed")) == resumed)  # noqa: B023 - asked at once
+        assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "SUCCEEDED"
+        assert exact(printer)
+        assert len(site.events("run_began")) == 1
+        texts = [text for number, text in printer.commands() if number == "-"]
+        assert "M104 S0" not in texts, "nothing was switched off meanwhile"
+
+
+def test_a_cancel_while_the_cable_is_out_stops_the_print_when_it_is_back(site: SiteFolder, tmp_path: Path) -> None:
+    with sim_printer(tmp_path, speed=50.0) as printer, cable(printer.place, tmp_path / LINK) as wire:
+        site.start()
+        job_id = site.begun(on_restart="resume")
+        pulled(site, wire)
+        site.json("job", "cancel", job_id, code=None)
+        assert site.events("run_ended") == []
+        wire.plug_in()
+        assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "STOPPED"
+        assert site.json("job", "show", job_id)["state"] == "ABORTED"
+        assert {"M104 S0", "M140 S0"} <= {text for _, text in printer.commands()}
+        assert starts(printer) == 1
+
+
+def test_an_order_that_says_hold_is_made_safe_when_the_cable_is_back(site: SiteFolder, tmp_path: Path) -> None:
+    with sim_printer(tmp_path, speed=50.0) as printer, cable(printer.place, tmp_path / LINK) as wire:
+        site.start()
+        job_id = site.begun(on_restart="hold")
+        pulled(site, wire)
+        wire.plug_in()
+        ended = site.wait_event("run_ended", job_id)["body"]
+        assert (ended["outcome"], 'on_restart = "hold"' in ended["reason"]) == ("STOPPED", True)
+        assert ended["reason"].startswith("the link to the machine broke: ")
+        assert {"M104 S0", "M140 S0"} <= {text for _, text in printer.commands()}
+
+
+def test_a_printer_that_was_reset_while_the_cable_was_out_is_made_safe(site: SiteFolder, tmp_path: Path) -> None:
+    with sim_printer(tmp_path, speed=50.0) as printer, cable(printer.place, tmp_path / LINK) as wire:
+        site.start()
+        job_id = site.begun(on_restart="resume")
+        pulled(site, wire)
+        printer.reset()
+        until(lambda: "\t!\t" in printer.log.read_text().partition("G1 X10")[2])
+        wire.plug_in()
+        ended = site.wait_event("run_ended", job_id)["body"]
+        assert (ended["outcome"], ended["evidence"]) == ("UNKNOWN", {"stop_confirmed": True})
+        assert "the print cannot go on" in ended["reason"]
+        assert starts(printer) == 1
+
+
+def test_a_daemon_that_ends_while_the_cable_is_out_leaves_the_print_to_its_successor(
     site: SiteFolder, tmp_path: Path
 ) -> None:
+    with sim_printer(tmp_path, speed=60.0) as printer, cable(printer.place, tmp_path / LINK) as wire:
+        daemon = site.start()
+        job_id = site.begun(commands=100, program=TINY, on_restart="resume")
+        pulled(site, wire)
+        assert daemon.end() == 0
+        assert site.events("run_ended") == []
+        wire.plug_in()
+        site.start()
+        assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "SUCCEEDED"
+        assert exact(printer)
+
+
+def test_a_print_over_tcp_goes_on_after_the_connection_was_dropped(tmp_path: Path) -> None:
+    with (
+        sim_printer(tmp_path, tcp=True, speed=60.0) as printer,
+        network(int(printer.place.rpartition(":")[2])) as between,
+    ):
+        table = PRINTER.replace('port = "{port}", baud = 250000', 'url = "{url}"')
+        site = SiteFolder(tmp_path, table.format(url=f"tcp://127.0.0.1:{between.port}"))
+        site.start()
+        try:
+            job_id = site.begun(commands=100, program=TINY, on_restart="resume")
+            between.drop()
+            site.wait_event("run_resumed", job_id)
+            assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "SUCCEEDED"
+            assert exact(printer)
+            assert len(site.events("machine_offline")) == 1
+        finally:
+            assert site.daemon is not None
+            site.daemon.end()
+
+
+def test_another_printer_at_the_same_cable_is_left_alone_and_the_run_in_doubt(site: SiteFolder, tmp_path: Path) -> None:
     link = tmp_path / LINK
     with sim_printer(tmp_path, speed=50.0) as first:
         link.symlink_to(Path(first.place))
         site.start()
-        job_id = site.begun()
+        job_id = site.begun(on_restart="resume")
     link.unlink()
-    ended = site.wait_event("run_ended", job_id)["body"]
-    assert (ended["outcome"], ended["motion"]) == ("UNKNOWN", "possible")
-    assert ended["reason"].startswith("the link to the machine broke: ")
     until(lambda: state(site) == "OFFLINE")
-    with sim_printer(tmp_path, speed=50.0) as second:
+    with sim_printer(tmp_path, "--uuid", "00000000-0000-4000-8000-000000000002", speed=50.0) as second:
         link.symlink_to(Path(second.place))
+        ended = site.wait_event("run_ended", job_id)["body"]
+        assert (ended["outcome"], ended["motion"]) == ("UNKNOWN", "possible")
+        assert ended["reason"].startswith("the link to the machine broke: ")
+        assert "another printer is there" in ended["reason"]
+        assert "M104 S0" not in [text for _, text in second.commands()]
         until(lambda: state(site) == "IDLE")
         assert site.json("job", "show", job_id)["state"] == "INTERRUPTED"
         assert starts(second) == 1, "the log is of both: nothing was begun again"

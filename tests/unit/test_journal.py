@@ -28,6 +28,7 @@ from tests.journal_kit import (
     cleared,
     ended,
     envelope,
+    foreign,
     hold,
     offline,
     online,
@@ -214,12 +215,30 @@ async def test_a_machine_needs_clearing_from_the_beginning_of_a_run_until_that_r
     with pytest.raises(IllegalTransitionError, match="has not ended"):
         await journal.record([cleared("run-1")])
     await journal.record([ended("run-1", "SUCCEEDED")])
-    with pytest.raises(IllegalTransitionError, match="needs clearing by run run-1"):
+    with pytest.raises(IllegalTransitionError, match="needs clearing by run-1"):
         await journal.record([began("run-2", part=2)])
-    with pytest.raises(IllegalTransitionError, match="by run run-1, not by run run-0"):
+    with pytest.raises(IllegalTransitionError, match="by run-1, not by run-0"):
         await journal.record([cleared("run-0")])
     await journal.record([cleared("run-1"), began("run-2", part=2)])
     assert await rows(journal, "SELECT needs_clearing, online FROM machines") == [("run-2", 1)]
+
+
+async def test_work_that_was_not_ours_needs_clearing_by_its_token_and_is_there_once(journal: Journal) -> None:
+    await journal.record([accepted(), foreign("cup")])
+    with pytest.raises(IllegalTransitionError, match="needs clearing by cup"):
+        await journal.record([began()])
+    with pytest.raises(IllegalTransitionError, match="does not fit"):
+        await journal.record([foreign("cup")])
+    with pytest.raises(IllegalTransitionError, match="by cup, not by run-1"):
+        await journal.record([cleared("run-1")])
+    await journal.record([cleared("cup"), began()])
+    await journal.record([foreign("box")])
+    with pytest.raises(IllegalTransitionError, match="run run-1 has not ended"):
+        await journal.record([cleared("box")])
+    await journal.record([ended("run-1", "FAILED", "none")])
+    assert await rows(journal, "SELECT needs_clearing FROM machines") == [("box",)], "the run was not all"
+    await journal.record([cleared("box")])
+    assert await rows(journal, "SELECT needs_clearing FROM machines") == [(None,)]
 
 
 @pytest.mark.parametrize("outcome", ["FAILED", "STOPPED"])

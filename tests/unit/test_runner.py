@@ -37,7 +37,7 @@ from tests.helpers.trust import root_document
 def _no_long_pauses(monkeypatch) -> None:
     monkeypatch.setattr(runner_module, "RECONNECT_S", (0.01,))
     monkeypatch.setattr(scribe, "RETRY_S", 0.01)
-    monkeypatch.setattr(runner_module, "CLAIM_RETRY_S", 0.01)
+    monkeypatch.setattr("edge.claim.CLAIM_RETRY_S", 0.01)
     monkeypatch.setattr(scribe, "LAST_WORDS_S", 0.1)
     monkeypatch.setattr(execution, "AFTER_STOP_S", 0.05)
 

@@ -157,7 +157,7 @@ async def test_what_the_order_says_is_the_reason(tmp_path, on_restart, state) ->
     async with left_rig(tmp_path, At({"after": 1}), on_restart) as site, at_work(site):
         ended = await site.ended()
         assert (ended["outcome"], site.step(site.job_id)["state"]) == ("STOPPED", state)
-        assert ended["reason"].endswith(f"the order says: {on_restart} after a restart")
+        assert ended["reason"].endswith(f'the order says: on_restart = "{on_restart}"')
 
 
 async def test_a_daemon_that_is_stopped_meanwhile_makes_the_machine_safe_and_keeps_the_plate_marked(tmp_path) -> None:
@@ -245,7 +245,7 @@ async def test_a_machine_that_cannot_say_is_made_safe_and_the_run_stays_unknown(
     async with left_rig(tmp_path, lost, "resume") as site, at_work(site):
         ended = await site.ended()
         assert (ended["outcome"], site.script.stops) == ("UNKNOWN", stops)
-        assert ended["reason"].startswith(lost.reason)
+        assert ended["reason"].startswith(f"the daemon ended while the run was going on: {lost.reason}")
         assert ended["reason"].endswith(said)
 
 
