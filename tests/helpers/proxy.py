@@ -21,7 +21,6 @@ class Network:
         self._ready = threading.Event()
         self._stop = asyncio.Event()
         self._answering = True
-        self._open: set[asyncio.StreamWriter] = set()
         self.port = 0
         self._server: asyncio.Server | None = None
         self._pumps: set[asyncio.Task[None]] = set()
@@ -88,7 +87,6 @@ class Network:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             await self._whole.wait()
             far, other = await asyncio.open_connection("127.0.0.1", self._target)
-            self._open |= {writer, other}
             pumps = [asyncio.create_task(self._pump(reader, other)), asyncio.create_task(self._pump(far, writer, True))]
             self._pumps.update(pumps)
             try:
@@ -99,7 +97,6 @@ class Network:
                     self._pumps.discard(pump)
         for end in (writer, other):
             if end is not None:
-                self._open.discard(end)
                 end.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool = False) -> None:
