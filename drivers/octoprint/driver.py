@@ -299,8 +299,11 @@ class OctoPrintDriver(Driver):
         return Lost(outcome.reason, same_machine=seen is None or not seen.active)
 
     async def detach(self) -> None:
-        async with self._beginning:  # a print that is being asked for is let begin
-            self._detached = True
+        try:
+            async with self._beginning:  # a print that is being asked for is let begin
+                pass
+        finally:
+            self._detached = True  # also of one that has not begun in time: what is let go is not stopped
 
     # What is asked of it
 
