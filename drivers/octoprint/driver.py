@@ -224,6 +224,8 @@ class OctoPrintDriver(Driver):
         while True:
             self._check()
             count, job = self.session.count, self.session.job
+            if job is not None and (reason := going.of_another(job)):
+                return unknown(reason, {"path": going.path, "begun_by": job.by})
             if job is not None and not (job.active and job.path == going.path):
                 outcome = await self._settled(going)
                 if outcome is not None:
@@ -285,6 +287,10 @@ class OctoPrintDriver(Driver):
             self._others.over(going.path)  # if it is being printed now, that is another print of it
             self._others.seen(job)
             return Finished(going.ended(found.prints, job))
+        if begun and (reason := going.of_another(job)):
+            self._others.over(going.path)
+            self._others.seen(job)
+            return Lost(reason, same_machine=False)
         if found is not None and job.active and job.path == going.path:
             return StillRunning()
         if not begun:
