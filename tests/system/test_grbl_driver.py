@@ -220,7 +220,7 @@ async def test_a_resume_does_not_let_a_machine_go_on_that_is_being_stopped(
                 monkeypatch.undo()
                 stopping.append(asyncio.create_task(driver.stop(soon(context)), name="stop"))
                 async with asyncio.timeout(DEADLINE_S):
-                    while not session.stream.halting:
+                    while not session.stream.halting:  # noqa: ASYNC110 - nothing announces it
                         await asyncio.sleep(0)
                 return status
 

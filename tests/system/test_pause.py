@@ -228,7 +228,7 @@ async def test_a_pause_while_the_modes_are_set_holds_before_the_first_command(tm
     async with printing(tmp_path, ABSOLUTE) as run:
         stream = run.driver._session.stream  # type: ignore[attr-defined]
         async with asyncio.timeout(PATIENCE_S):
-            while stream._pulled <= MODES_BASE:
+            while stream._pulled <= MODES_BASE:  # noqa: ASYNC110 - nothing announces it
                 await asyncio.sleep(0)
         assert stream._source is not None, "not all of the modes are sent yet"
         await run.driver.pause(run.deadline_s())
