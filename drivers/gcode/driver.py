@@ -256,6 +256,7 @@ class GcodeDriver(Driver):
         keeper.start()
         try:
             self._device.in_program = True
+            self._holding.begin_program()
             self._see(MachineState.EXECUTE)
             await self._send(path, total, after, keeper)
             if self._detached:
@@ -264,7 +265,8 @@ class GcodeDriver(Driver):
                 await self._stand()
             if not self._stopping.is_asked:
                 return await self._proved(path, total)
-            evidence: dict[str, Json] = {"commands": self._session.stream.acked, **self._link_evidence()}
+            # Not the stream's count: of a run that was held, that is the driver's own commands.
+            evidence: dict[str, Json] = {"commands": min(keeper.acked, total), **self._link_evidence()}
         finally:
             self._device.wire_free.set()
             await keeper.end()

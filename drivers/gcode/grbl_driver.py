@@ -251,9 +251,11 @@ class GrblDriver(Driver):
         """Feed hold. The spindle goes on turning, as it does when a person presses the button."""
         async with self._in_time(deadline_s, "the controller did not confirm the hold"):
             await self._begun("pause")
+            self._must_go_on("pause")
             self._session.write_now(HOLD)
             while not (status := await self._look_while_going("pause")).still or status.state not in ("Hold", "Door"):
                 await asyncio.sleep(SETTLE_POLL_S)
+                self._must_go_on("pause")
                 if status.state in ("Idle", "Run"):
                     self._session.write_now(HOLD)
             if not self._programming.is_set():  # it ended meanwhile: nobody would ever release this hold
@@ -291,13 +293,19 @@ class GrblDriver(Driver):
             raise NotConfirmedError(f"the run ended before the {verb}")
 
     async def _look_while_going(self, verb: str) -> Status:
-        """A real-time byte must not come between a stop and its reset."""
-        if self._stopping is not None or self._session.stream.halting:
-            raise NotConfirmedError(f"the machine is being stopped; no {verb} any more")
+        """What the machine does now, if nobody stops it, by then either."""
+        self._must_go_on(verb)
         try:
-            return await self._session.look()
+            status = await self._session.look()
         except MachineError as error:
             raise NotConfirmedError(f"the {verb} is not confirmed: {error}") from error
+        self._must_go_on(verb)
+        return status
+
+    def _must_go_on(self, verb: str) -> None:
+        """A real-time byte must not come between a stop and its reset, nor after it."""
+        if self._stopping is not None or self._session.stream.halting:
+            raise NotConfirmedError(f"the machine is being stopped; no {verb} any more")
 
     @asynccontextmanager
     async def _in_time(self, deadline_s: float, otherwise: str) -> AsyncIterator[None]:

@@ -50,6 +50,7 @@ class Holding:
         self._prompts = Prompts()
         self._phase = _Phase.GOING
         self._running = False
+        self._sending = False  # the program has begun; before it, the modes are set
         self._asked = False  # the run is to be held, and to stay so
         self._by_printer = False  # it was the printer that asked
         self._why = ""  # and what for
@@ -71,8 +72,13 @@ class Holding:
         """A run begins."""
         self._running, self._phase, self._over = True, _Phase.GOING, None
         self._asked = self._by_printer = self._leaving = self._answered = self._shown = False
+        self._sending = False
         self._prompts.forget()
         self.stopping.begin_run()
+
+    def begin_program(self) -> None:
+        """Its program begins: from here on, what is sent may be cut for a pause."""
+        self._sending = True
 
     def end_run(self, failure: BaseException | None) -> None:
         """It ended: whoever waits for it learns why."""
@@ -138,7 +144,7 @@ class Holding:
         self._by_printer = by_printer and (self._by_printer or not self._asked)
         if not self._asked:
             self._asked = True
-            if self._phase is _Phase.GOING:
+            if self._phase is _Phase.GOING and self._sending:
                 self._device.session.cut()
             self.wake()
 

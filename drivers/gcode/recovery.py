@@ -61,6 +61,11 @@ class Keeper:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
 
+    @property
+    def acked(self) -> int:
+        """Number of the program's last command that was acknowledged."""
+        return self._acked
+
     def note(self, number: int) -> None:
         """The program's commands up to `number` are acknowledged."""
         self._acked = number

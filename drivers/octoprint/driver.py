@@ -223,6 +223,8 @@ class OctoPrintDriver(Driver):
         while True:
             self._check()
             count, job = self.session.count, self.session.job
+            if job is not None and (reason := going.of_another(job)):
+                return unknown(reason, {"path": going.path, "begun_by": job.by})
             if job is not None and not (job.active and job.path == going.path):
                 outcome = await self._settled(going)
                 if outcome is not None:
@@ -284,6 +286,10 @@ class OctoPrintDriver(Driver):
             self._others.over(going.path)  # if it is being printed now, that is another print of it
             self._others.seen(job)
             return Finished(going.ended(found.prints, job))
+        if begun and (reason := going.of_another(job)):
+            self._others.over(going.path)
+            self._others.seen(job)
+            return Lost(reason, same_machine=False)
         if found is not None and job.active and job.path == going.path:
             return StillRunning()
         if not begun:
@@ -298,8 +304,11 @@ class OctoPrintDriver(Driver):
         return Lost(outcome.reason, same_machine=seen is None or not seen.active)
 
     async def detach(self) -> None:
-        async with self._beginning:  # a print that is being asked for is let begin
-            self._detached = True
+        try:
+            async with self._beginning:  # a print that is being asked for is let begin
+                pass
+        finally:
+            self._detached = True  # also of one that has not begun in time: what is let go is not stopped
 
     # What is asked of it
 

@@ -56,6 +56,15 @@ class Going:
         """Whether it is known why the print did not come to its end."""
         return bool(self.stop_asked or self.cancelled_by or self.error)
 
+    def of_another(self, job: api.Job) -> str:
+        """Why what is printed of this file is not this run, in words; empty if nothing says so.
+
+        OctoPrint forgets a print in which it was killed, and then anybody may begin the file again.
+        """
+        if not job.active or job.path != self.path or job.by in ("", self.we):
+            return ""
+        return f"{job.by} has begun {self.path} again in OctoPrint, which has no record of how the print ended"
+
     def came_to(self, filepos: int) -> int:
         """How many commands were sent to the printer by `filepos`. Never goes back: old news may come late."""
         self.done = max(self.done, bisect_right(self.ends, filepos))

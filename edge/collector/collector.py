@@ -25,7 +25,7 @@ from edge.model.fields import time_text
 from edge.model.strictjson import load_object, shown
 from edge.store import Store
 from edge.trust.envelope import PayloadType, sign
-from edge.uplink.port import Uplink
+from edge.uplink.port import Uplink, UplinkError
 from edge.uplink.topics import What, split, topic
 
 log = logging.getLogger("edge.collector")
@@ -73,11 +73,11 @@ class Collector:
         It begins by telling each site how far its journal is here: a site that knows it otherwise sends again.
         """
         for site, raw in await self.positions():
-            await uplink.publish(topic(site, What.ACK), raw)
+            await _say(uplink, topic(site, What.ACK), raw)
         async for message in uplink.messages():
             answer = await self.take(message.topic, message.payload)
             if answer is not None:
-                await uplink.publish(*answer)
+                await _say(uplink, *answer)
             await message.ack()
 
     async def positions(self) -> list[tuple[str, bytes]]:
@@ -149,6 +149,16 @@ class Collector:
         log.error("%s: %s: %s", site or "?", kind, text)
         now = time_text(self._now())
         await self.store.write(lambda connection: Ledger(connection, now).alarm(site, "", kind, text))
+
+
+async def _say(uplink: Uplink, where: str, raw: bytes) -> None:
+    """Answer one site; what the broker does not take for it is no reason to leave all others waiting."""
+    try:
+        await uplink.publish(where, raw)
+    except UplinkError as error:
+        if error.ends_the_connection:
+            raise
+        log.error("%s", error)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -110,6 +110,8 @@ class UplinkService:
         self._error: UplinkError | None = None
         self._denied: dict[str, UplinkError] = {}
         self._flaps = 0
+        self._waiting: set[int] = set()  # messages that the journal has not taken, by their number in `received`
+        self._moved = asyncio.Event()
         self.trouble = ""  # a bug, or a journal that takes nothing; empty while all is well
         self.received = 0
         self.poison = 0
@@ -232,7 +234,18 @@ class UplinkService:
     async def _take(self, message: Message) -> None:
         """Take one message until what follows from it is durable, and acknowledge it."""
         self.received += 1
+        mine = self.received
+        try:
+            await self._take_in_turn(message, mine)
+        finally:
+            self._waiting.discard(mine)
+            self._moved.set()
+
+    async def _take_in_turn(self, message: Message, mine: int) -> None:
         while True:
+            while min(self._waiting, default=mine) < mine:  # what came before waits for the journal
+                self._moved.clear()
+                await self._moved.wait()
             try:
                 await self._judge(message)
             except StoreClosedError:
@@ -241,6 +254,7 @@ class UplinkService:
                 self._stumbled(message, str(error))
             except JournalError as error:
                 self._stuck(f"the journal cannot be written: {error}")
+                self._waiting.add(mine)
                 await asyncio.sleep(RETRY_S)
                 continue
             except Exception as error:  # noqa: BLE001 - one message must not block the rest: logged whole, and counted

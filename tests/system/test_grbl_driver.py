@@ -13,6 +13,7 @@ import pytest
 
 from drivers.gcode import PLUGIN
 from drivers.gcode.grbl_driver import make_safe
+from drivers.gcode.grbl_replies import Status
 from edge.driver import (
     Capability,
     ConnectError,
@@ -200,6 +201,35 @@ async def test_a_held_run_can_be_stopped(tmp_path: Path) -> None:
             assert router.moves() == acts
             with pytest.raises(NotAcceptableError):
                 await driver.resume(soon(context))
+            assert not any(alarm.startswith("alarm") for alarm in router.happened())
+
+
+async def test_a_resume_does_not_let_a_machine_go_on_that_is_being_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sim_router(tmp_path, speed=20.0) as router:
+        async with opened(router, tmp_path) as (driver, context):
+            task = await begun(driver, context, tmp_path, LONG)
+            await driver.pause(soon(context))
+            acts = router.moves()
+            session = driver._session  # type: ignore[attr-defined]
+            look, stopping = session.look, list[asyncio.Task[None]]()
+
+            async def look_as_a_stop_begins() -> Status:
+                status: Status = await look()
+                monkeypatch.undo()
+                stopping.append(asyncio.create_task(driver.stop(soon(context)), name="stop"))
+                async with asyncio.timeout(DEADLINE_S):
+                    while not session.stream.halting:  # noqa: ASYNC110 - nothing announces it
+                        await asyncio.sleep(0)
+                return status
+
+            monkeypatch.setattr(session, "look", look_as_a_stop_begins)
+            with pytest.raises(NotConfirmedError, match="no resume any more"):
+                await driver.resume(soon(context))
+            await stopping[0]
+            assert (await task).kind is OutcomeKind.STOPPED
+            assert router.moves() == acts
             assert not any(alarm.startswith("alarm") for alarm in router.happened())
 
 

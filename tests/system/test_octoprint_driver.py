@@ -87,6 +87,53 @@ async def test_what_comes_back_with_other_bytes_is_not_printed(tmp_path: Path) -
             assert server.ask("GET", "/api/files/local/edge/run-1.gcode")[0] == 404
 
 
+async def test_a_print_that_is_let_go_while_it_begins_is_not_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sim_octoprint(tmp_path) as server:
+        async with opened(server, tmp_path) as (driver, _):
+            asked = asyncio.Event()
+            client = driver._client  # type: ignore[attr-defined]
+            start = client.start
+
+            async def start_and_hang(path: str) -> None:
+                await start(path)
+                asked.set()
+                await asyncio.Event().wait()
+
+            monkeypatch.setattr(client, "start", start_and_hang)
+            task = asyncio.create_task(driver.execute(RUN, long(tmp_path)), name="run")
+            await asked.wait()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await driver.detach()
+            task.cancel()
+            await asyncio.wait([task])
+            assert server.state() == "Printing"
+            assert isinstance(await driver.recover(BEGUN, long(tmp_path)), StillRunning)
+
+
+async def test_a_print_that_somebody_begins_again_after_a_restart_is_not_the_run(tmp_path: Path) -> None:
+    program = long(tmp_path)
+
+    def begin_again() -> None:
+        server.kill()
+        server.start()
+        assert server.ask("POST", "/api/files/local/edge/run-1.gcode", {"command": "select", "print": True})[0] == 204
+
+    with sim_octoprint(tmp_path) as server:
+        async with opened(server, tmp_path) as (driver, context):
+            async with running(driver, context, program) as task:
+                await asyncio.to_thread(begin_again)
+                outcome = await task
+            assert outcome.kind is OutcomeKind.UNKNOWN
+            assert "ada has begun edge/run-1.gcode again" in outcome.reason
+            lost = await driver.recover(BEGUN, program)
+            assert isinstance(lost, Lost)
+            assert not lost.same_machine, "her print is not stopped"
+            assert server.state() == "Printing"
+
+
 async def test_half_a_file_of_the_same_run_is_replaced(tmp_path: Path) -> None:
     with sim_octoprint(tmp_path) as server:
         program = short(tmp_path)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from drivers.gcode import PLUGIN
+from drivers.gcode.driver import MODES_BASE
 from edge.driver import (
     Capability,
     Driver,
@@ -213,12 +214,28 @@ async def test_a_held_print_can_be_stopped_and_the_next_one_starts_afresh(tmp_pa
         await run.reached(30)
         await run.driver.pause(run.deadline_s())
         await run.driver.stop(run.deadline_s())
-        assert (await run.outcome()).kind is OutcomeKind.STOPPED
+        outcome = await run.outcome()
+        assert outcome.kind is OutcomeKind.STOPPED
+        assert outcome.evidence["commands"] == len(program_of(run.printer)), "of the program, none of the driver's own"
         assert {"M104 S0", "M140 S0"} <= set(run.printer.macros())
         with pytest.raises(NotAcceptableError, match="while a run is carried out"):
             await run.driver.resume(run.deadline_s())
         short = write_program(tmp_path / "short.gcode", ["G28", "G1 X10"])
         assert (await run.driver.execute(RUN, short)).kind is OutcomeKind.SUCCEEDED
+
+
+async def test_a_pause_while_the_modes_are_set_holds_before_the_first_command(tmp_path: Path) -> None:
+    async with printing(tmp_path, ABSOLUTE) as run:
+        stream = run.driver._session.stream  # type: ignore[attr-defined]
+        async with asyncio.timeout(PATIENCE_S):
+            while stream._pulled <= MODES_BASE:  # noqa: ASYNC110 - nothing announces it
+                await asyncio.sleep(0)
+        assert stream._source is not None, "not all of the modes are sent yet"
+        await run.driver.pause(run.deadline_s())
+        await run.driver.resume(run.deadline_s())
+        outcome = await run.outcome()
+        assert outcome.kind is OutcomeKind.SUCCEEDED, outcome.reason
+        assert program_of(run.printer) == ABSOLUTE
 
 
 async def test_a_stop_passes_a_pause_that_is_not_there_yet(tmp_path: Path) -> None:

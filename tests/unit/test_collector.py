@@ -305,10 +305,12 @@ class Came:
 class Line:
     """A connection on which some messages come; then it is lost."""
 
-    def __init__(self, *came: Came) -> None:
-        self.came, self.published = came, list[tuple[str, bytes]]()
+    def __init__(self, *came: Came, refuses: UplinkError | None = None) -> None:
+        self.came, self.published, self._refuses = came, list[tuple[str, bytes]](), refuses
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        if self._refuses is not None:
+            raise self._refuses
         self.published.append((topic, payload))
 
     async def messages(self) -> AsyncIterator[Message]:
@@ -326,6 +328,18 @@ async def test_a_connection_begins_with_what_is_here_and_each_message_is_answere
             await collector.serve(line)
     assert [head(batch.open_ack(raw, ROOT)) for _, raw in line.published] == [(1, True), (2, False)]
     assert all(message.acked for message in line.came)
+
+
+async def test_an_answer_that_the_broker_does_not_take_keeps_no_other_site_waiting(tmp_path: Path) -> None:
+    ident, (first, second), events = await envelopes(tmp_path / "site", 1, 2)
+    async with collecting(tmp_path) as collector:
+        await answer(collector, first)
+        denied = UplinkError(Trouble.DENIED, f"the broker does not let the collector write to {topic(SITE, What.ACK)}")
+        line = Line(Came(OUT, second), refuses=denied)
+        with pytest.raises(UplinkError, match="the connection was lost"):
+            await collector.serve(line)
+        assert await copy_of(collector, ident) == events
+    assert all(message.acked for message in line.came), "it is here; the site sends it again until it is told so"
 
 
 async def test_events_are_handed_on_and_after_a_crash_from_where_it_was(tmp_path: Path) -> None:

@@ -153,6 +153,18 @@ async def test_a_journal_that_takes_nothing_makes_what_came_wait(bench: Bench) -
         assert bench.service.view()["attention"] == []
 
 
+async def test_what_comes_after_a_message_that_waits_for_the_journal_waits_too(bench: Bench) -> None:
+    full = JournalError("the disk is full")
+    bench.verdict = lambda raw: full if raw == b"order" and bench.judged.count(b"order") < 5 else None
+    async with bench.running():
+        messages = bench.uplink.come(IN, b"order")
+        await bench.until(lambda: bench.service.trouble)
+        messages += bench.uplink.come(IN, b"command", b"another")
+        await bench.until(lambda: all(message.acked for message in messages))
+    assert bench.judged == [b"order"] * 5 + [b"command", b"another"]
+    assert bench.service.trouble == ""
+
+
 async def test_a_daemon_that_stops_leaves_the_message_to_the_broker(bench: Bench) -> None:
     bench.verdict = lambda _: StoreClosedError("closed")
     async with bench.running():
