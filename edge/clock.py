@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from edge.model.event import Stamp, stamp_text
+from edge.model.event import ClockTrust, Stamp, stamp_text
 from edge.timefloor import BEGINNING, Host, Known, Now, Source, raised, read
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -40,6 +41,7 @@ class SystemClock:
         self.source = source
         self.known = known or Known(BEGINNING)
         self._is_synchronized = is_synchronized
+        self._in_doubt = False
 
     def mono_s(self) -> float:
         """Seconds since some moment of this boot; never goes back."""
@@ -60,8 +62,19 @@ class SystemClock:
     def stamp(self) -> Stamp:
         """For an event that happens now. While the clock is trusted, the floor rises with what is recorded."""
         now = self.now()
+        if self._in_doubt:
+            return Stamp(stamp_text(now.wall), self.mono_s(), self.boot_id, ClockTrust.UNKNOWN)
         self.known = raised(self.known, now)
         return Stamp(stamp_text(now.wall), self.mono_s(), self.boot_id, now.trust)
+
+    @contextlib.contextmanager
+    def in_doubt(self) -> Iterator[None]:
+        """While the block lasts, no stamp raises the floor: two roles say that this clock is wrong."""
+        self._in_doubt = True
+        try:
+            yield
+        finally:
+            self._in_doubt = False
 
     def learn(self, known: Known) -> None:
         """Take over what somebody has found out or written down about the time; the floor only rises."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import datetime
 import functools
 import logging
@@ -50,6 +51,7 @@ from edge.trust import (
     TimeVerdict,
     Verdict,
     admit,
+    judge_time,
     parse,
     parse_order,
 )
@@ -129,6 +131,7 @@ class Intake:
         self._nonce = nonce or NonceFile.in_memory(clock)
         self._max_bytes = max_bytes
         self._make_room = make_room
+        self._answers = asyncio.Lock()
         self._needs = Needs()  # asked in the journal's writer only
         self.arriving: frozenset[str] = frozenset()  # hashes that bundles bring at this moment
 
@@ -162,17 +165,30 @@ class Intake:
 
     async def time(self, raw: bytes, actor: str) -> TimeVerdict:
         """Judge a signed time; from then on the site goes by it, and judges the orders that have waited for it."""
-        now, nonce = self._clock.now().wall, self._nonce
+        async with self._answers:  # one after the other: the first uses the nonce up
+            verdict = await self._time(raw, actor)
+        if verdict.accepted:
+            await self.judge_parked()
+        return verdict
+
+    async def _time(self, raw: bytes, actor: str) -> TimeVerdict:
+        now, nonce = self._clock.now().wall, self._nonce.current
+
+        def look(transaction: Transaction) -> TimeVerdict:
+            return judge_time(raw, self._authority.judged_by(transaction.root_in_force()).root, nonce.value)
 
         def judge(transaction: Transaction) -> tuple[TimeVerdict, Known]:
-            verdict = take_time(transaction, raw, self._authority, nonce.current, actor, now)
+            verdict = take_time(transaction, raw, self._authority, nonce, actor, now)
             return verdict, transaction.known_time()
 
-        verdict, known = await self._journal.transact(judge)
-        if verdict.accepted:
-            self._clock.repair(known) if verdict.repairs else self._clock.learn(known)
-            nonce.renew(self._clock)
-            await self.judge_parked()
+        expected = await self._journal.transact(look)
+        if expected.accepted:
+            self._nonce.renew(self._clock)  # durable first: after a power cut nobody takes this answer again
+        # What is recorded between the repair and its adoption must not raise the floor again by the wrong clock.
+        with self._clock.in_doubt() if expected.repairs else contextlib.nullcontext():
+            verdict, known = await self._journal.transact(judge)
+            if verdict.accepted:
+                self._clock.repair(known) if verdict.repairs else self._clock.learn(known)
         return verdict
 
     async def judge_parked(self) -> int:

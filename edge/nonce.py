@@ -1,7 +1,7 @@
 """The nonce that a signed time has to answer: kept over restarts, since a person may carry the answer for hours.
 
-One nonce stands at a time. It is used up when its answer is accepted; after a restart of the host an answer still tells
-what has passed, and vouches for nothing.
+One nonce stands at a time. It is used up right before its answer is accepted: a power cut in between costs that answer,
+and no answer counts twice. After a restart of the host an answer still tells what has passed, and vouches for nothing.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ class NonceFile:
         kept = _read(path)
         made = cls(kept or _made(clock), path)
         if kept is None:
-            made._keep()
+            made._stand(made.current)
         return made
 
     def renew(self, clock: SystemClock) -> None:
-        """The nonce that stands was answered. Raises `OSError`."""
-        self.current = _made(clock)
-        self._keep()
+        """The nonce that stands was answered. Raises `OSError`, and then it still stands."""
+        self._stand(_made(clock))
 
-    def _keep(self) -> None:
+    def _stand(self, nonce: Nonce) -> None:
         if self._path is not None:
-            replace_file(self._path, json.dumps(asdict(self.current)).encode())
+            replace_file(self._path, json.dumps(asdict(nonce)).encode())
+        self.current = nonce
 
 
 def _made(clock: SystemClock) -> Nonce:
