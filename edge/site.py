@@ -15,7 +15,7 @@ from edge.dispatch import Dispatcher
 from edge.errors import JournalError, UsageError
 from edge.intake import Intake
 from edge.jobstate import Requested, StepState
-from edge.journal import Journal
+from edge.journal import Journal, Transaction
 from edge.make_safe import event_of, leave_note, noted
 from edge.metrics import LoopLag
 from edge.model.event import Draft, EventKind, stamp_text
@@ -147,10 +147,14 @@ class Site:
 
     async def confirm(self, actor: str) -> dict[str, Any]:
         """A person says that nothing of this journal will be done twice. Raises `UsageError` if nobody waits for it."""
-        reason = await self._journal.transact(lambda transaction: transaction.held())
-        if not reason:
+
+        def write(transaction: Transaction) -> str:
+            if reason := transaction.held():
+                transaction.record(Draft(EventKind.JOURNAL_CONFIRMED, actor, {"reason": reason}))
+            return reason
+
+        if not (reason := await self._journal.transact(write)):
             raise UsageError("this journal waits for nobody's word")
-        await self._journal.record([Draft(EventKind.JOURNAL_CONFIRMED, actor, {"reason": reason})])
         return {"confirmed": reason, "actor": actor}
 
     async def clear(self, machine: str, run_id: str, actor: str) -> dict[str, Any]:
