@@ -52,7 +52,10 @@ PLAN_AGAIN_S = 5.0
 """Pause after a bug in planning, fetching or the like, before it begins anew."""
 
 
-NEW_JOURNAL = "it is new, so orders that were carried out before, if there were any, are not known here"
+NEW_JOURNAL = (
+    "it is new, so orders that were carried out before, if there were any, are not known here,"
+    " nor any trust root but the one that site.toml names"
+)
 
 
 RESTART = -1

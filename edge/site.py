@@ -90,6 +90,11 @@ class Site:
     async def job(self, job_id: str) -> views.Row:
         """All that is known of one job. Raises `UsageError` if there is none."""
         found = await self._ask(lambda snapshot: snapshot.job(job_id))
+        if found is None and await self._ask(lambda snapshot: snapshot.is_parked(job_id)):
+            raise UsageError(
+                f"order {job_id} is here and waits until somebody vouches for the clock; then it becomes a job by"
+                " itself, and only then it can be cancelled or declined: see `edge time show`"
+            )
         if found is None:
             raise UsageError(f"there is no job {job_id} here")
         return {**found, "waits": self._waits().get(job_id, [])}

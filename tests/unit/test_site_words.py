@@ -1,8 +1,9 @@
-"""`edge journal confirm`: a person's word on one reason is no word on the next."""
+"""What a person is told of the site, and what his word is good for."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from edge.errors import UsageError
 from edge.model.event import Draft, EventKind
 from edge.nonce import NonceFile
 from edge.site import Site
+from edge.timefloor import Source
 from edge.timekeeping import TimeKeeper
+from edge.trust import Reason
 from tests.helpers.rig import Rig, rig
 
 
@@ -42,3 +45,17 @@ async def test_a_journal_that_waits_for_nobody_is_not_confirmed(tmp_path: Path) 
         with pytest.raises(UsageError, match="waits for nobody's word"):
             await site_of(parts).confirm("user:ada")
         assert parts.events("journal_confirmed") == []
+
+
+async def test_an_order_that_waits_for_the_time_is_not_said_to_be_unknown(tmp_path: Path) -> None:
+    """Whoever believes that it is not here gives it to another site, and it is made twice."""
+    async with rig(tmp_path) as parts:
+        parts.clock.source = Source.SIGNED  # and nobody has signed one
+        document = parts.order()
+        verdict = await parts.intake.take(parts.ceremony.sign(json.dumps(document).encode()), "user:ada")
+        assert verdict.reason is Reason.CLOCK_UNTRUSTED
+        with pytest.raises(UsageError, match="waits until somebody vouches for the clock"):
+            await site_of(parts).steering.decline(document["job_id"], "user:ada", "")
+        other = parts.order()["job_id"]
+        with pytest.raises(UsageError, match=f"there is no job {other} here"):
+            await site_of(parts).job(other)
