@@ -294,11 +294,15 @@ async def _remove_stale(path: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def _received(request: web.Request, directory: Path) -> AsyncIterator[Path]:
-    """The request's body in a temporary file, gone after the block. It never takes what is kept for the journal."""
-    room = min(MAX_BUNDLE_BYTES, shutil.disk_usage(directory).free - RESERVE_BYTES)
+    """The request's body in a temporary file, gone after the block. It never takes what is kept for the journal.
+
+    The disk is asked before each piece: other uploads come at the same time.
+    """
     with tempfile.NamedTemporaryFile(dir=directory, prefix="upload-", suffix=".mfjob") as file:
         size = 0
         async for chunk in request.content.iter_chunked(256 * 1024):
+            free_bytes = (await asyncio.to_thread(shutil.disk_usage, directory)).free
+            room = min(MAX_BUNDLE_BYTES, size + free_bytes - RESERVE_BYTES)
             size += len(chunk)
             if size > room:
                 raise UsageError(f"the bundle is too large: this site has room for {max(0, room)} bytes")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edge.errors import ConfigError, TrustError
@@ -145,6 +145,11 @@ class Authority:
         if key not in self._verdicts:
             self._verdicts[key] = self.refusal(envelope, order)
         return self._verdicts[key] or self._stale(order, now)
+
+    def forget_all_but(self, digests: Collection[str]) -> None:
+        """What is remembered of other orders than these, and under other roots, is asked for no more."""
+        version = self.root.version
+        self._verdicts = {key: told for key, told in self._verdicts.items() if key[0] in digests and key[1] == version}
 
     def forbids_going_on(self, envelope: bytes, order: JobOrder, earlier: Sequence[bytes]) -> str:
         """Why a run that was left open must not go on; empty if it may. `earlier` are the roots that the site went by.

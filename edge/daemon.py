@@ -58,7 +58,10 @@ PLAN_AGAIN_S = 5.0
 SWITCH_S = 0.0005
 """How long the journal's writer or another thread may keep the interpreter from the loop that feeds the machines."""
 
-NEW_JOURNAL = "it is new, so orders that were carried out before, if there were any, are not known here"
+NEW_JOURNAL = (
+    "it is new, so orders that were carried out before, if there were any, are not known here,"
+    " nor any trust root but the one that site.toml names"
+)
 
 
 RESTART = -1

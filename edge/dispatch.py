@@ -171,6 +171,7 @@ class Dispatcher:
         claimed = {runner.claimed for runner in self._runners.values()}
         rows = seen.startable
         self._orders = {row["job_id"]: self._orders[row["job_id"]] for row in rows if row["job_id"] in self._orders}
+        self._authority.forget_all_but({row["digest"] for row in rows})
         now = self._clock.now()
         steps: dict[StepKey, _Allowed] = {}
         unreadable: dict[StepKey, tuple[Blocker, ...]] = {}

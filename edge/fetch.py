@@ -242,7 +242,7 @@ class Fetcher:
 
     async def _download(self, session: aiohttp.ClientSession, source: str, need: Need, job: _Job) -> None:
         partial = Partial(self._artifacts, need.sha256)
-        room = await asyncio.to_thread(self._artifacts.free_bytes) - RESERVE_BYTES
+        room = await asyncio.to_thread(self._artifacts.free_bytes) - RESERVE_BYTES - self._spoken_for(job)
         if room < need.size_bytes:
             raise ArtifactError(f"the disk has room for {max(0, room)} bytes, the file needs {need.size_bytes}")
 
@@ -265,6 +265,11 @@ class Fetcher:
             job.story.done_bytes = 0
             raise FetchError(reason) from error
         await asyncio.to_thread(partial.discard)
+
+    def _spoken_for(self, job: _Job) -> int:
+        """What the other downloads take of the room: those under way all of it, the others what they have so far."""
+        others = [other.story for other in self._jobs.values() if other is not job]
+        return sum(story.size_bytes if story.host else story.done_bytes for story in others)
 
     def _failed(self, job: _Job, reason: str) -> None:
         if reason != job.story.error:

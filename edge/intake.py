@@ -136,6 +136,7 @@ class Intake:
         self._max_bytes = max_bytes
         self._make_room = make_room
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._answers = asyncio.Lock()
         self._needs = Needs()  # asked in the journal's writer only
         self.arriving: frozenset[str] = frozenset()  # hashes that bundles bring at this moment
 
@@ -175,6 +176,13 @@ class Intake:
 
     async def time(self, raw: bytes, actor: str) -> TimeVerdict:
         """Judge a signed time; from then on the site goes by it, and judges the orders that have waited for it."""
+        async with self._answers:  # one after the other: the first uses the nonce up
+            verdict = await self._time(raw, actor)
+        if verdict.accepted:
+            await self.judge_parked()
+        return verdict
+
+    async def _time(self, raw: bytes, actor: str) -> TimeVerdict:
         now, waiting = self._clock.now().wall, self._nonce.waiting()
 
         def judge(transaction: Transaction) -> tuple[TimeVerdict, Known]:
@@ -184,7 +192,6 @@ class Intake:
         verdict, known = await self._journal.transact(judge)
         if verdict.accepted:
             self._clock.repair(known) if verdict.repairs else self._clock.learn(known)
-            await self.judge_parked()
         return verdict
 
     async def judge_parked(self) -> int:

@@ -129,6 +129,12 @@ def _cause(error: Exception) -> str:
 # The site
 
 
+def _journal_held(connection: sqlite3.Connection) -> str | None:
+    """Why nobody may go by this journal before a person has confirmed it; None if nobody needs to."""
+    held: str | None = connection.execute("SELECT held FROM standing").fetchone()[0]
+    return held
+
+
 def known_time(connection: sqlite3.Connection) -> Known:
     """What is known of the time: the journal's floor, and the last signed time."""
     floor, at, mono_ms, arrived_ms, boot_id = connection.execute(
@@ -275,6 +281,10 @@ def _cancel_requested(connection: sqlite3.Connection, event: Event) -> None:
 
 def _job_declined(connection: sqlite3.Connection, event: Event) -> None:
     found = _open_steps(connection, event, "decline")
+    if held := _journal_held(connection):
+        raise IllegalTransitionError(
+            f"job {event.job_id} cannot be declined before somebody confirms this journal, which may miss a run: {held}"
+        )
     (began,) = connection.execute("SELECT count(*) FROM runs WHERE job_id = ?", (event.job_id,)).fetchone()
     if began:
         raise IllegalTransitionError(f"job {event.job_id} cannot be declined: {began} of its runs began here")
@@ -333,8 +343,7 @@ def _run_began(connection: sqlite3.Connection, event: Event) -> None:
         raise IllegalTransitionError(
             f"{_name(event)} was verified by version {verified_by} of the trust root, {in_force} is in force"
         )
-    (held,) = connection.execute("SELECT held FROM standing").fetchone()
-    if held is not None:
+    if held := _journal_held(connection):
         raise IllegalTransitionError(f"nothing begins before somebody confirms this journal: {held}")
     (held_by,) = connection.execute("SELECT held_by FROM orders WHERE job_id = ?", (event.job_id,)).fetchone()
     if held_by is not None:

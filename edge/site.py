@@ -15,7 +15,7 @@ from edge.dispatch import Dispatcher
 from edge.errors import JournalError, UsageError
 from edge.intake import Intake
 from edge.jobstate import Requested, StepState
-from edge.journal import Journal
+from edge.journal import Journal, Transaction
 from edge.make_safe import event_of, leave_note, noted
 from edge.metrics import LoopLag
 from edge.model.event import Draft, EventKind, stamp_text
@@ -91,6 +91,11 @@ class Site:
     async def job(self, job_id: str) -> views.Row:
         """All that is known of one job. Raises `UsageError` if there is none."""
         found = await self._ask(lambda snapshot: snapshot.job(job_id))
+        if found is None and await self._ask(lambda snapshot: snapshot.is_parked(job_id)):
+            raise UsageError(
+                f"order {job_id} is here and waits until somebody vouches for the clock; then it becomes a job by"
+                " itself, and only then it can be cancelled or declined: see `edge time show`"
+            )
         if found is None:
             raise UsageError(f"there is no job {job_id} here")
         return {**found, "waits": self._waits().get(job_id, [])}
@@ -148,10 +153,14 @@ class Site:
 
     async def confirm(self, actor: str) -> dict[str, Any]:
         """A person says that nothing of this journal will be done twice. Raises `UsageError` if nobody waits for it."""
-        reason = await self._journal.transact(lambda transaction: transaction.held())
-        if not reason:
+
+        def write(transaction: Transaction) -> str:
+            if reason := transaction.held():
+                transaction.record(Draft(EventKind.JOURNAL_CONFIRMED, actor, {"reason": reason}))
+            return reason
+
+        if not (reason := await self._journal.transact(write)):
             raise UsageError("this journal waits for nobody's word")
-        await self._journal.record([Draft(EventKind.JOURNAL_CONFIRMED, actor, {"reason": reason})])
         return {"confirmed": reason, "actor": actor}
 
     async def clear(self, machine: str, run_id: str, actor: str) -> dict[str, Any]:

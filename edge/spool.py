@@ -74,6 +74,7 @@ class _Seen:
 
     look: _Look
     since_s: float
+    failures: int = 0  # how often nothing could be done with it
     dealt_with: bool = False
     waits: bool = False
 
@@ -116,13 +117,24 @@ class Spool:
             await asyncio.sleep(0.0 if more else self._period_s)
 
     async def round(self) -> bool:
-        """Deal with at most `AT_ONCE` files; whether others are ready. Raises `EdgeError` or `OSError`."""
+        """Deal with at most `AT_ONCE` files; whether others are ready.
+
+        Raises `EdgeError` or `OSError`, after the others had their turn: a file that nothing can be done with now
+        comes again, as the last.
+        """
+        problem: EdgeError | OSError | None = None
         with _opened(self.directory) as folder:
             found = await asyncio.to_thread(lambda: list(_files(folder)))
             ready = self._ready(found)
             for item in ready[:AT_ONCE]:
-                await self._deal_with(folder, item)
+                try:
+                    await self._deal_with(folder, item)
+                except (EdgeError, OSError) as error:
+                    problem = error
+                    self._seen[item.name].failures += 1
             await asyncio.to_thread(self._prune)
+        if problem is not None:
+            raise problem
         return len(ready) > AT_ONCE
 
     def _ready(self, found: list[_Found]) -> list[_Found]:
@@ -135,7 +147,7 @@ class Spool:
         self._seen = seen
         owners: dict[int, list[_Found]] = {}
         trusted = self._clock.now().trusted
-        for item in sorted(found, key=lambda item: (seen[item.name].since_s, item.name)):
+        for item in sorted(found, key=lambda item: (seen[item.name].failures, seen[item.name].since_s, item.name)):
             if seen[item.name].waits and not trusted:
                 continue
             if not seen[item.name].dealt_with and now_s - seen[item.name].since_s >= self._settle_s:

@@ -9,6 +9,7 @@ index file that only a writer makes). Then `open_readonly` reads a private copy 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import json
@@ -73,6 +74,14 @@ class Snapshot:
             f" FROM orders {chosen} ORDER BY priority DESC, due_at IS NULL, due_at, accepted_seq"
         )
         return [{**_with_held(row), **_progress(states[row["job_id"]])} for row in rows]
+
+    def is_parked(self, job_id: str) -> bool:
+        """Whether an order of this name waits until somebody vouches for the clock."""
+        for row in self._rows("SELECT envelope FROM parked"):
+            payload = base64.b64decode(json.loads(row["envelope"])["payload"])
+            if json.loads(payload)["job_id"] == job_id:  # it was read before it was kept
+                return True
+        return False
 
     def job(self, job_id: str) -> Row | None:
         """One job with all that is known of it; None if no such order was accepted."""

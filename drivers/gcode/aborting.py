@@ -14,7 +14,7 @@ import re
 
 from drivers.gcode.device import Device
 from drivers.gcode.replies import Boot, LineSplitter, parse
-from edge.driver import MachineError, MachineState
+from edge.driver import MachineState, NotConfirmedError
 
 CONFIRM_S = 2.0
 """How long a firmware may take to say that it has halted."""
@@ -61,7 +61,7 @@ class Aborting:
         lines = (stop,) if device.acts_at_once else ("M108", "M410", stop)
         session.overhear = self._overhear
         session.write_now((before + "".join(f"{line}\n" for line in lines)).encode("ascii"))
-        session.fail(MachineError(f"aborted with {stop}; the printer needs a reset by hand"))
+        session.fail(NotConfirmedError(f"aborted with {stop}; the printer needs a reset by hand"))
         if self._watching is None:
             device.see(MachineState.ABORTED, "not confirmed yet")
             self._watching = asyncio.create_task(self._watch(), name=f"abort {device.machine.id}")

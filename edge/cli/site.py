@@ -82,10 +82,13 @@ def init(args: argparse.Namespace) -> int:
     content = TEMPLATE.format(site=args.site, port=ports[0] if ports else f"{BY_ID}/usb-…")
     try:
         args.dir.mkdir(parents=True, exist_ok=True)
-        folders.make_state_dir(args.dir / "state")
+        state_dir = args.dir / "state"
+        folders.make_state_dir(state_dir)
+        is_new = not any(state_dir.iterdir())  # where a site has run, a journal that is missing was lost
         with file.open("x", encoding="utf-8") as out:
             out.write(content)
-        (args.dir / "state" / folders.FIRST_START).touch()
+        if is_new:
+            (state_dir / folders.FIRST_START).touch()
     except FileExistsError as error:
         raise UsageError(f"{file} is there already; nothing was changed") from error
     except OSError as error:

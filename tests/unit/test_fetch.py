@@ -17,10 +17,12 @@ from aiohttp import web
 from edge import fetch as module
 from edge.clock import SystemClock
 from edge.download import make_context
+from edge.errors import ArtifactError
 from edge.fetch import Fetcher
 from edge.keeper import RESERVE_BYTES
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
+from edge.needs import Need
 from edge.partial import Partial
 from edge.timefloor import Source
 from tests.helpers.files import FileServer, answers, cut_after, etag_of, file_server, gives
@@ -325,3 +327,18 @@ async def test_a_bug_in_one_download_is_told_and_the_others_go_on(
         await at.order(content=b"wakes it again")
         await at.until_stored(2)
     assert "a bug" in caplog.text
+
+
+@pytest.mark.parametrize(("host", "done_bytes", "room_bytes"), [("elsewhere", 0, 50_000), ("", 120_000, 130_000)])
+async def test_downloads_at_the_same_time_leave_the_reserve_alone(
+    at: Setting, monkeypatch: pytest.MonkeyPatch, host: str, done_bytes: int, room_bytes: int
+) -> None:
+    """The disk has become smaller since the orders came: each of two files would fit, together they do not."""
+    at.fetcher._jobs["f" * 64] = module._Job([], module.Story(200_000, done_bytes, host))
+    monkeypatch.setattr(at.site.artifacts, "free_bytes", lambda: RESERVE_BYTES + 250_000)
+    until = datetime.now(UTC) + timedelta(days=1)
+    need = Need("01J9", "body.gcode", SHA256, len(CONTENT), ("https://127.0.0.1/body.gcode",), until)
+    job = at.fetcher._jobs[SHA256] = module._Job([need], module.Story(len(CONTENT)))
+    session: Any = None  # nobody is asked
+    with pytest.raises(ArtifactError, match=f"room for {room_bytes} bytes, the file needs 200000"):
+        await at.fetcher._download(session, need.sources[0], need, job)

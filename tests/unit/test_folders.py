@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edge import folders
+from edge.cli.site import init
 from edge.folders import make_runtime_dir
 
 
@@ -37,3 +41,15 @@ def test_one_that_somebody_else_has_made_is_refused(tmp_path: Path, monkeypatch:
     directory.symlink_to("/tmp")
     with pytest.raises(PermissionError):
         make_runtime_dir(tmp_path, place)
+
+
+def test_a_directory_where_a_site_has_run_does_not_become_a_new_one(tmp_path: Path, capsys: Any) -> None:
+    """Its journal is lost: nothing is to begin before somebody knows what was done."""
+    asked = argparse.Namespace(dir=tmp_path, site="s1", json=True)
+    assert init(asked) == 0
+    assert folders.is_first_start(tmp_path / "state")
+    folders.has_begun(tmp_path / "state")
+    (tmp_path / "state" / "artifacts").mkdir()
+    (tmp_path / "site.toml").unlink()
+    assert init(asked) == 0
+    assert not folders.is_first_start(tmp_path / "state")

@@ -455,3 +455,13 @@ async def test_a_journal_of_an_older_format_is_folded_anew_and_loses_nothing(pat
         assert (after, counted) == (before, [(1,)])
         await journal.record([hold(), suspended()])
         assert (await journal.verify()).problems == ()
+
+
+async def test_a_journal_that_may_miss_a_run_declines_nothing(journal: Journal) -> None:
+    """Put back to an older state, it does not know of a run; the centre would give the order to another site."""
+    await journal.record([accepted(), Draft(EventKind.JOURNAL_HELD, "outbox", {"reason": "it was put back"})])
+    declined = Draft(EventKind.JOB_DECLINED, "user:ada", {}, JOB)
+    with pytest.raises(IllegalTransitionError, match=r"before somebody confirms this journal.*it was put back"):
+        await journal.record([declined])
+    await journal.record([Draft(EventKind.JOURNAL_CONFIRMED, "user:ada", {"reason": "it was put back"}), declined])
+    assert await states(journal) == {"print1": "ABORTED"}

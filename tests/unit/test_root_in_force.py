@@ -344,3 +344,24 @@ async def test_a_claim_that_an_older_root_verified_does_not_begin(tmp_path, capl
         finally:
             site.runner.close()
             await serving
+
+
+async def test_what_was_found_of_orders_that_have_ended_is_forgotten(tmp_path, monkeypatch) -> None:
+    async with rig(tmp_path) as site:
+        asked: list[bytes] = []
+        monkeypatch.setattr(site.authority, "refusal", lambda envelope, order: asked.append(envelope) or "")
+        first, second = await site.assignment(), await site.assignment()
+
+        def ask() -> None:
+            for ident, item in (("1", first), ("2", second)):
+                site.authority.known_refusal(ident, item.envelope, item.order, site.clock.now())
+
+        ask()
+        ask()
+        assert asked == [first.envelope, second.envelope]
+        site.authority.forget_all_but({"2"})
+        ask()
+        assert asked == [first.envelope, second.envelope, first.envelope]
+        site.authority.root = site.authority.root.model_copy(update={"version": 2})
+        site.authority.forget_all_but({"1", "2"})
+        assert site.authority._verdicts == {}

@@ -360,3 +360,29 @@ async def test_a_directory_that_is_missing_is_told_until_it_is_there(at: Setting
     finally:
         serving.cancel()
         await asyncio.wait([serving])
+
+
+async def test_a_file_that_nothing_can_be_done_with_keeps_no_other_waiting(at: Setting, monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    take = at.site.intake.file
+
+    async def stumble(path: Path, actor: str) -> Any:
+        if not path.read_bytes().startswith(b"PK"):
+            raise JournalError("it does not fit the journal")
+        return await take(path, actor)
+
+    monkeypatch.setattr(at.spool, "_take", stumble)
+    for number in range(3):
+        at.put(f"a-{number}.dsse.json", at.site.ceremony.order())
+    at.drop("z.mfjob")
+    await at.spool.round()
+    at.clock.now_s += 5.0
+    for _ in range(2):
+        with pytest.raises(JournalError, match="does not fit"):
+            await at.spool.round()
+    assert at.accepted == 1
+    assert at.listed("done") == ["z.mfjob"]
+    monkeypatch.setattr(at.spool, "_take", take)
+    await at.spool.round()
+    await at.spool.round()
+    assert len(at.listed("refused")) + len(at.listed("done")) > 3, "they come again"

@@ -1,0 +1,61 @@
+"""What a person is told of the site, and what his word is good for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from edge.dispatch import Dispatcher
+from edge.errors import UsageError
+from edge.model.event import Draft, EventKind
+from edge.nonce import NonceFile
+from edge.site import Site
+from edge.timefloor import Source
+from edge.timekeeping import TimeKeeper
+from edge.trust import Reason
+from tests.helpers.rig import Rig, rig
+
+
+def site_of(parts: Rig) -> Site:
+    time = TimeKeeper(parts.clock, parts.intake, NonceFile(parts.clock), lambda: None)
+    dispatcher: Dispatcher = None  # type: ignore[assignment]  # nobody plans here
+    return Site(parts.journal, parts.folder, parts.intake, dispatcher, [], {}, time, "0", lambda: None, lambda: None)
+
+
+def held(reason: str) -> Draft:
+    return Draft(EventKind.JOURNAL_HELD, "outbox", {"reason": reason})
+
+
+async def test_a_reason_that_comes_while_another_is_confirmed_still_holds(tmp_path: Path) -> None:
+    async with rig(tmp_path) as parts:
+        site = site_of(parts)
+        await parts.journal.record([held("it is new")])
+        confirming = asyncio.create_task(site.confirm("user:ada"))
+        await asyncio.sleep(0)  # its question is asked
+        await parts.journal.record([held("it was put back")])
+        assert (await confirming)["confirmed"] == "it is new"
+        assert await parts.journal.transact(lambda transaction: transaction.held()) == "it was put back"
+
+
+async def test_a_journal_that_waits_for_nobody_is_not_confirmed(tmp_path: Path) -> None:
+    async with rig(tmp_path) as parts:
+        with pytest.raises(UsageError, match="waits for nobody's word"):
+            await site_of(parts).confirm("user:ada")
+        assert parts.events("journal_confirmed") == []
+
+
+async def test_an_order_that_waits_for_the_time_is_not_said_to_be_unknown(tmp_path: Path) -> None:
+    """Whoever believes that it is not here gives it to another site, and it is made twice."""
+    async with rig(tmp_path) as parts:
+        parts.clock.source = Source.SIGNED  # and nobody has signed one
+        document = parts.order()
+        verdict = await parts.intake.take(parts.ceremony.sign(json.dumps(document).encode()), "user:ada")
+        assert verdict.reason is Reason.CLOCK_UNTRUSTED
+        with pytest.raises(UsageError, match="waits until somebody vouches for the clock"):
+            await site_of(parts).steering.decline(document["job_id"], "user:ada", "")
+        other = parts.order()["job_id"]
+        with pytest.raises(UsageError, match=f"there is no job {other} here"):
+            await site_of(parts).job(other)
