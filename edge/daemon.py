@@ -241,8 +241,7 @@ async def _work(stop: Stop, services: Mapping[str, Service], runners: list[Runne
     kept = [asyncio.create_task(_keep_going(service, name), name=name) for name, service in services.items()]
     serving = [asyncio.create_task(runner.serve(), name=f"machine {runner.machine.id}") for runner in runners]
     stopping = asyncio.create_task(stop.asked.wait(), name="signals")
-    checking = asyncio.create_task(_check(journal), name="check the journal")
-    checking.add_done_callback(lambda task: task.cancelled() or task.exception() is None or stop.asked.set())
+    checking = asyncio.create_task(_check(journal, stop), name="check the journal")
     code = 0
     try:
         await asyncio.wait([*kept, stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
@@ -264,11 +263,17 @@ async def _work(stop: Stop, services: Mapping[str, Service], runners: list[Runne
     return code
 
 
-async def _check(journal: Journal) -> None:
-    if not journal.is_sound:
-        log.info("the journal's file is large and is checked now; no run begins before that")
+async def _check(journal: Journal, stop: Stop) -> None:
+    """Check a large journal; the daemon does not go on with one that is damaged."""
+    if journal.is_sound:
+        return
+    log.info("the journal's file is large and is checked now; no run begins before that")
+    try:
         await journal.check()
-        log.info("the journal's file is sound")
+    finally:
+        if not journal.is_sound:
+            stop.asked.set()
+    log.info("the journal's file is sound")
 
 
 def _close(runners: list[Runner], *, leave: bool) -> None:
