@@ -54,7 +54,7 @@ def report() -> tuple[list[str], int]:
 
 
 def _line(what: str, target: str, found: str, *, reached: bool) -> str:
-    return f"  {what:<52}{target:>14}{found:>14}  {'reached' if reached else 'NOT REACHED'}"
+    return f"  {what:<60}{target:>14}{found:>14}  {'reached' if reached else 'NOT REACHED'}"
 
 
 @contextlib.contextmanager
