@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 
-from bench import octoprints, opcua, orders, printers, status, uplink
+from bench import octoprints, opcua, orders, printers, reporting, status, uplink
 
 
 def main() -> int:
@@ -24,10 +24,13 @@ def main() -> int:
         print("\n" + "\n".join(status.report()), flush=True)
     if part in ("all", "uplink"):
         print("\n" + "\n".join(uplink.report()), flush=True)
+        lines, missing = reporting.report()
+        print("\n" + "\n".join(lines), flush=True)
     if part in ("all", "opcua"):
         print("\n" + "\n".join(opcua.report()), flush=True)
     if part in ("all", "printers"):
-        lines, missing = printers.report()
+        lines, more = printers.report()
+        missing += more
         print("\n" + "\n".join(lines), flush=True)
     if part in ("all", "octoprint"):
         lines, more = octoprints.report()

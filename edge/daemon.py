@@ -212,7 +212,7 @@ async def run(
         guard = await stack.enter_async_context(Guard.on_duty(config, runtime_dir))
         log.info("site %s is up with %d machine%s; Ctrl-C ends it", config.site.id, len(runners), _s(len(runners)))
         log.info("it listens on %s", config.site.socket)
-        code = await _work(stop, services, list(runners.values()))
+        code = await _work(stop, services, list(runners.values()), journal)
         await journal.record([Draft(EventKind.SITE_STOPPED, ACTOR, {"restart": stop.restart})])
         if stop.restart and code == 0:
             guard.hand_over()
@@ -244,11 +244,15 @@ async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[s
             log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, REASON)
 
 
-async def _work(stop: Stop, services: Mapping[str, Service], runners: list[Runner]) -> int:
-    """Plan and run machines until asked to stop; then stop the machines and wait for their runs to be recorded."""
+async def _work(stop: Stop, services: Mapping[str, Service], runners: list[Runner], journal: Journal) -> int:
+    """Plan and run machines until asked to stop; then stop the machines and wait for their runs to be recorded.
+
+    Raises `JournalError` if the journal's file is damaged: it is checked meanwhile, and no run begins before that.
+    """
     kept = [asyncio.create_task(_keep_going(service, name), name=name) for name, service in services.items()]
     serving = [asyncio.create_task(runner.serve(), name=f"machine {runner.machine.id}") for runner in runners]
     stopping = asyncio.create_task(stop.asked.wait(), name="signals")
+    checking = asyncio.create_task(_check(journal, stop), name="check the journal")
     code = 0
     try:
         await asyncio.wait([*kept, stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
@@ -261,10 +265,26 @@ async def _work(stop: Stop, services: Mapping[str, Service], runners: list[Runne
         for service in kept:
             service.cancel()
         stopping.cancel()
+        checking.cancel()
         stop.on_signal = lambda: _close(runners, leave=False)  # also a restart that is under way ends as a stop
         _close(runners, leave=stop.restart)
-        await asyncio.wait([*kept, stopping, *serving])
+        await asyncio.wait([*kept, stopping, checking, *serving])
+    if not checking.cancelled():
+        checking.result()
     return code
+
+
+async def _check(journal: Journal, stop: Stop) -> None:
+    """Check a large journal; the daemon does not go on with one that is damaged."""
+    if journal.is_sound:
+        return
+    log.info("the journal's file is large and is checked now; no run begins before that")
+    try:
+        await journal.check()
+    finally:
+        if not journal.is_sound:
+            stop.asked.set()
+    log.info("the journal's file is sound")
 
 
 def _close(runners: list[Runner], *, leave: bool) -> None:

@@ -36,6 +36,9 @@ T = TypeVar("T")
 
 log = logging.getLogger("edge.journal")
 
+CHECK_AT_OPEN_BYTES = 32 * 1024 * 1024
+"""A second from a slow SD card. A larger file is checked while the daemon is up already, and before anything begins."""
+
 
 @dataclass(frozen=True, slots=True)
 class KnownVerdict:
@@ -264,6 +267,9 @@ class Journal:
         self._stamp = stamp
         self._last_seq = last_seq
         self._moved = asyncio.Event()
+        self._sound = asyncio.Event()
+        if store.checked:
+            self._sound.set()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -273,10 +279,10 @@ class Journal:
         `stamp` is called in the event loop, once for each transaction.
 
         Raises:
-            CorruptJournalError: the file is damaged.
+            CorruptJournalError: the file is damaged. A large file is not checked here but by `check`.
             JournalError: it is another site's, another version's, or another process has it.
         """
-        async with Store(path) as store:
+        async with Store(path, check_at_open_bytes=CHECK_AT_OPEN_BYTES) as store:
             ident, last_seq = await store.write(lambda connection: _identify(connection, path, site))
             yield cls(store, site, ident, last_seq, stamp)
 
@@ -289,6 +295,20 @@ class Journal:
     def last_seq(self) -> int:
         """The number of the newest durable event; 0 if there is none."""
         return self._last_seq
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the whole file was checked since it was opened."""
+        return self._sound.is_set()
+
+    async def check(self) -> None:
+        """Check a large file. Raises `CorruptJournalError` if it is damaged."""
+        await self._store.check()
+        self._sound.set()
+
+    async def until_sound(self) -> None:
+        """Wait until the file was checked, and found sound."""
+        await self._sound.wait()
 
     async def transact(self, fn: Callable[[Transaction], T]) -> T:
         """Run `fn` in the writer thread; its value, once what it did is durable. If it raises, nothing was done.

@@ -4,7 +4,8 @@ Rules
 
 1. ``run_began`` is durable before the driver may send the first byte that can move the machine.
 2. Right before it, the order's signatures, its latest start and the program's hash are checked once more.
-   What is carried out is what was signed, not what the journal's tables say of it.
+   What is carried out is what was signed, not what the journal's tables say of it. And nothing begins or goes on
+   before the journal's file is known to be sound; a large one is still being checked when the daemon is up.
 3. Whatever a driver returns or raises becomes an outcome in the journal; while the journal cannot take it, it is tried
    again, and the machine gets no other work. Only a daemon that is asked to stop gives up: its successor finds the run
    open, and holds it.
@@ -282,6 +283,7 @@ class Runner:
             context = _Context(self, self._clock, self._state_dir, self._runtime_dir)
             async with self._plugin.open(self.machine, context) as driver:
                 await self._connected(driver)
+                await self._until_sound()
                 if (left := self._left) is not None:
                     outcome = await self._recoverer.recover(driver, left)
                     if outcome is not None:
@@ -300,6 +302,19 @@ class Runner:
             body = {"firmware": who.firmware, "version": who.version, "serial": who.serial, "profile": who.profile}
             await self._scribe.record(Draft(EventKind.MACHINE_ONLINE, ACTOR, body, machine=self.machine.id))
             log.info("%s is online: %s %s", self.machine.id, who.firmware, who.version)
+
+    async def _until_sound(self) -> None:
+        """Wait for the check of the journal's file, unless the daemon stops."""
+        either = [
+            asyncio.create_task(self._journal.until_sound(), name="until the journal is checked"),
+            asyncio.create_task(self._closing.wait(), name=f"close {self.machine.id}"),
+        ]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in either:
+                task.cancel()
+            await asyncio.wait(either)
 
     async def _disconnected(self, reason: str) -> None:
         self._driver = None

@@ -13,6 +13,8 @@ Rules:
        too, until the file is opened (and checked) again.
     5. The queue is bounded; who writes when it is full waits.
     6. One process at a time: an exclusive lock on a file beside the database.
+    7. The file is checked when it is opened. Who cannot wait for that with a large one leaves it to `check`, beside
+       the writer.
 """
 
 from __future__ import annotations
@@ -93,8 +95,11 @@ class _Job(Generic[T]):
 class Store:
     """The database at `path`; an async context manager. All methods belong to one event loop."""
 
-    def __init__(self, path: Path, queue_limit: int = QUEUE_LIMIT) -> None:
+    def __init__(self, path: Path, queue_limit: int = QUEUE_LIMIT, check_at_open_bytes: int | None = None) -> None:
         self.path = path
+        self.checked = False
+        """Whether the file was found sound since it was opened; a file of up to `check_at_open_bytes` is at once."""
+        self._check_at_open_bytes = check_at_open_bytes
         self._slots = asyncio.Semaphore(queue_limit)
         self._jobs: collections.deque[_Job[Any]] = collections.deque()
         self._wake = threading.Condition()
@@ -140,6 +145,28 @@ class Store:
             await asyncio.shield(self._ended)
             self._thread.join()
 
+    async def check(self) -> None:
+        """Check the file if `open` has left that out, beside the writer. Cancelling it ends it at once.
+
+        Raises:
+            CorruptJournalError: the file is damaged.
+            JournalError: it cannot be read.
+        """
+        if self.checked:
+            return
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)) as reader:
+            checking = asyncio.create_task(asyncio.to_thread(_check, reader, self.path), name="check the database")
+            try:
+                await asyncio.shield(checking)
+            except sqlite3.Error as error:
+                raise _in_words(self.path, error) from error
+            except asyncio.CancelledError:
+                reader.interrupt()
+                with contextlib.suppress(sqlite3.Error):
+                    await checking
+                raise
+        self.checked = True
+
     async def write(self, fn: Callable[[sqlite3.Connection], T], then: Callable[[T], None] | None = None) -> T:
         """Run `fn` in the writer thread inside a savepoint; its value, once that is durable.
 
@@ -170,6 +197,9 @@ class Store:
                 try:
                     stack.enter_context(locked(self.path))
                     connection = stack.enter_context(contextlib.closing(_connect(self.path)))
+                    if self._check_at_open_bytes is None or self.path.stat().st_size <= self._check_at_open_bytes:
+                        _check(connection, self.path)
+                        self.checked = True
                 except (JournalError, sqlite3.Error, OSError) as error:
                     self._call(_set_exception, self._opened, _in_words(self.path, error))
                     return
@@ -288,13 +318,17 @@ def _connect(path: Path) -> sqlite3.Connection:
             f"journal_size_limit={JOURNAL_SIZE_LIMIT_BYTES}",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise CorruptJournalError(f"{path} is damaged: {found}")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise `CorruptJournalError` if the file does not hold together."""
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise CorruptJournalError(f"{path} is damaged: {found}")
 
 
 def _prepare_file(path: Path) -> None:

@@ -195,7 +195,7 @@ class Outbox:
             async with asyncio.timeout_at(deadline_s):
                 await self._wake.wait()
         except TimeoutError:
-            log.info("no acknowledgement came; what was sent is sent again")
+            log.info("what was sent, and is not acknowledged, is sent again")
 
 
 def _judge(transaction: Transaction, ack: Ack) -> Mark:

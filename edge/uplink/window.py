@@ -8,7 +8,7 @@ Rules:
        nobody answers it is one sending at a time, after twice the time each, `RESEND_MAX_S` at most: a broker keeps all
        of it for a collector that is away.
     4. When the collector misses something, the same, at most once every `ASKED_S`: it asks for each batch that comes
-       before its turn.
+       before its turn. What it asks sooner waits for that moment, unless it has meanwhile what it missed.
     5. A new connection begins with the newest acknowledged event, which the collector has already: its answer says
        whether it still knows this journal as we do.
 
@@ -34,6 +34,7 @@ class Window:
         self.resend_s = resend_s
         self._flights: deque[tuple[int, float]] = deque()  # last event, when it was sent
         self._asked_at = -ASKED_S
+        self._asked_again = False
         self._unanswered = 0  # how often in turn it was given up
 
     @property
@@ -43,20 +44,26 @@ class Window:
 
     @property
     def due_at(self) -> float | None:
-        """When what was sent longest ago is given up; None if nothing waits."""
+        """When what was sent longest ago is given up, or is to be sent again as asked; None if nothing waits."""
         if not self._flights:
             return None
+        if self._asked_again:
+            return self._asked_at + ASKED_S
         return self._flights[0][1] + min(self.resend_s * (1 << self._unanswered), RESEND_MAX_S)
 
     def connected(self) -> None:
         """Nobody knows what became of what was sent before."""
+        self._asked_again = False
         self._flights.clear()
         self.next_seq = max(1, self.acked)
 
     def may_send(self, last_seq: int, now: float) -> bool:
         """Whether the event `next_seq` is to be sent now; `last_seq` is the newest there is."""
         if self.due_at is not None and now >= self.due_at:
-            self._unanswered = min(self._unanswered + 1, 10)
+            if self._asked_again:
+                self._asked_at = now
+            else:
+                self._unanswered = min(self._unanswered + 1, 10)
             self._go_back()
         room = 1 if self._unanswered else WINDOW
         return len(self._flights) < room and self.next_seq <= last_seq
@@ -70,6 +77,7 @@ class Window:
         """The collector has everything up to `seq`."""
         self.acked = seq
         self._unanswered = 0
+        self._asked_again = False
         while self._flights and self._flights[0][0] <= seq:
             self._flights.popleft()
         self.next_seq = max(self.next_seq, seq + 1)
@@ -80,7 +88,10 @@ class Window:
         if now >= self._asked_at + ASKED_S:
             self._asked_at = now
             self._go_back()
+        else:
+            self._asked_again = True
 
     def _go_back(self) -> None:
+        self._asked_again = False
         self._flights.clear()
         self.next_seq = self.acked + 1

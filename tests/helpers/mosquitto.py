@@ -125,6 +125,11 @@ class Mosquitto:
             self._process.wait(DEADLINE_S)
             self._process = None
 
+    def reload(self) -> None:
+        """Read the access list anew."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
     def has_saved(self, what: bytes) -> bool:
         """Whether this is in the file that outlives a kill."""
         path = self.folder / "mosquitto.db"

@@ -53,7 +53,7 @@ class Peer:
         """End every connection, with a DISCONNECT (section 3.14) if there is a code."""
         for writer in self._writers:
             if code is not None:
-                writer.write(_packet(DISCONNECT, 0, bytes([code])))
+                writer.write(packet(DISCONNECT, 0, bytes([code])))
                 writer.close()
             else:
                 writer.transport.abort()
@@ -62,7 +62,7 @@ class Peer:
         """PUBLISH to whoever is connected (section 3.3)."""
         identifier = mid.to_bytes(2, "big") if qos else b""
         for writer in self._writers:
-            writer.write(_packet(PUBLISH, qos << 1, _text(topic) + identifier + b"\0" + payload))
+            writer.write(packet(PUBLISH, qos << 1, text(topic) + identifier + b"\0" + payload))
 
     async def until(self, count: int, of: list[int]) -> None:
         """Wait until so many are there."""
@@ -79,7 +79,7 @@ class Peer:
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 while True:
-                    kind, flags, body = await _read(reader)
+                    kind, flags, body = await read_packet(reader)
                     for answer in self._answers(kind, flags, body):
                         writer.write(answer)
                     self.seen.set()
@@ -92,22 +92,23 @@ class Peer:
         if kind == CONNECT:
             self.connects.append(body)
             properties = _length(len(self.properties)) + self.properties
-            return [] if self.connack is None else [_packet(CONNACK, 0, bytes([0, self.connack]) + properties)]
+            return [] if self.connack is None else [packet(CONNACK, 0, bytes([0, self.connack]) + properties)]
         if kind == SUBSCRIBE:
             topics = body[3:].count(b"mf/v1/")
             codes = b"" if self.suback is None else bytes([self.suback]) * topics
-            return [_packet(SUBACK, 0, body[:2] + b"\0" + codes)] if codes else []
+            return [packet(SUBACK, 0, body[:2] + b"\0" + codes)] if codes else []
         if kind == PUBLISH:
             self.published.append((flags, body))
             size = int.from_bytes(body[:2], "big")
             identifier = body[2 + size : 4 + size]
-            return [] if self.puback is None else [_packet(PUBACK, 0, identifier + bytes([self.puback, 0]))]
+            return [] if self.puback is None else [packet(PUBACK, 0, identifier + bytes([self.puback, 0]))]
         if kind == PUBACK:
             self.acked.append(int.from_bytes(body[:2], "big"))
-        return [_packet(PINGREQ + 1, 0, b"")] if kind == PINGREQ else []
+        return [packet(PINGREQ + 1, 0, b"")] if kind == PINGREQ else []
 
 
-async def _read(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
+async def read_packet(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
+    """Type, flags and the rest of the next packet."""
     first = (await reader.readexactly(1))[0]
     size = shift = 0
     while True:
@@ -118,7 +119,8 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
             return first >> 4, first & 0x0F, await reader.readexactly(size)
 
 
-def _packet(kind: int, flags: int, body: bytes) -> bytes:
+def packet(kind: int, flags: int, body: bytes) -> bytes:
+    """A control packet, section 2.1."""
     return bytes([kind << 4 | flags]) + _length(len(body)) + body
 
 
@@ -132,5 +134,6 @@ def _length(size: int) -> bytes:
             return bytes(found)
 
 
-def _text(text: str) -> bytes:
+def text(text: str) -> bytes:
+    """A UTF-8 string, section 1.5.4."""
     return len(text.encode()).to_bytes(2, "big") + text.encode()

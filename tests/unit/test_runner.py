@@ -468,3 +468,29 @@ async def test_a_busy_machine_takes_no_second_offer(tmp_path) -> None:
         assert site.runner.offer(await site.assignment()) is False
         run_id = site.script.executed[0].run_id
         assert site.runner.view(None).busy_with == run_id
+
+
+async def test_nothing_begins_before_the_journal_was_checked(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("edge.journal.CHECK_AT_OPEN_BYTES", -1)
+    async with rig(tmp_path) as site:
+        assignment = await site.assignment()
+        serving = asyncio.create_task(site.runner.serve(), name="test: serve")
+        try:
+            await site.until(lambda: site.events("machine_online"))
+            assert not site.runner.offer(assignment)
+            await site.journal.check()
+            await site.until(lambda: site.runner.offer(assignment))
+            await site.until(lambda: site.events("run_began"))
+        finally:
+            site.runner.close()
+            await serving
+
+
+async def test_a_runner_that_waits_for_the_check_can_be_closed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("edge.journal.CHECK_AT_OPEN_BYTES", -1)
+    async with rig(tmp_path) as site:
+        serving = asyncio.create_task(site.runner.serve(), name="test: serve")
+        await site.until(lambda: site.events("machine_online"))
+        site.runner.close()
+        async with asyncio.timeout(10):
+            await serving

@@ -216,6 +216,45 @@ async def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
         await Store(path).open()
 
 
+async def test_a_file_that_is_not_checked_when_it_is_opened_is_checked_beside_the_writer(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    async with Store(path) as store:
+        assert store.checked
+        await make_table(store)
+        await store.write(lambda connection: [add(n)(connection) for n in range(5000)])
+    async with Store(path, check_at_open_bytes=path.stat().st_size) as store:
+        assert store.checked
+    async with Store(path, check_at_open_bytes=path.stat().st_size - 1) as store:
+        assert not store.checked
+        await asyncio.gather(store.check(), store.write(add(5001)))
+        assert store.checked
+    content = bytearray(path.read_bytes())
+    content[-4096 * 3 :] = b"\xa5" * 4096 * 3
+    path.write_bytes(content)
+    async with Store(path, check_at_open_bytes=0) as store:
+        with pytest.raises(CorruptJournalError, match="damaged"):
+            await store.check()
+        assert not store.checked
+
+
+async def test_a_check_that_is_cancelled_ends_and_proves_nothing(tmp_path: Path, monkeypatch) -> None:
+    begun = threading.Event()
+
+    def long(connection: sqlite3.Connection, path: Path) -> None:
+        connection.create_function("begun", 0, begun.set)
+        endless = "WITH RECURSIVE n (i) AS (SELECT begun() UNION ALL SELECT 1 FROM n) SELECT count(*) FROM n"
+        connection.execute(endless).fetchall()
+
+    monkeypatch.setattr("edge.store._check", long)
+    async with Store(tmp_path / "s.sqlite", check_at_open_bytes=-1) as store:
+        checking = asyncio.create_task(store.check(), name="test: check")
+        assert await asyncio.to_thread(begun.wait, 20)
+        checking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await checking
+        assert not store.checked
+
+
 async def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="cannot be opened: No such file"):
         await Store(tmp_path / "no" / "s.sqlite").open()

@@ -54,6 +54,45 @@ def test_whoever_asks_is_answered_once_a_while() -> None:
     assert (window.acked, window.next_seq) == (2, 3)
 
 
+def test_what_is_asked_too_soon_is_answered_at_its_time() -> None:
+    window = Window(0)
+    sent(window, 10, 20)
+    window.asked(0, 100.0)
+    sent(window, 10, 20, 30, 40, now=100.1)
+    window.asked(10, 100.2)  # 20 was lost again, and nothing is sent that would make the collector ask once more
+    sent(window, 50, now=100.3)
+    assert window.due_at == 100.0 + ASKED_S
+    assert not window.may_send(1000, 100.0 + ASKED_S / 2)
+    assert window.may_send(1000, 100.0 + ASKED_S)
+    assert (window.next_seq, window.in_flight) == (11, 0)
+    sent(window, 20, 30, 40, 50, now=100.0 + ASKED_S)
+    assert window.due_at == 100.0 + ASKED_S + RESEND_S
+    window.asked(10, 100.0 + ASKED_S * 1.5)
+    assert window.due_at == 100.0 + ASKED_S * 2, "it counts from when it was answered last"
+
+
+def test_what_was_asked_too_soon_and_has_come_is_not_sent_again() -> None:
+    window = Window(0)
+    sent(window, 10, 20)
+    window.asked(0, 100.0)
+    sent(window, 10, 20, 30, now=100.1)
+    window.asked(0, 100.2)  # the answer to what was sent before
+    window.acknowledged(20)
+    assert window.due_at == 100.1 + RESEND_S
+    assert window.may_send(1000, 100.0 + ASKED_S)
+    assert (window.next_seq, window.in_flight) == (31, 1)
+
+
+def test_a_new_connection_forgets_what_was_asked() -> None:
+    window = Window(0)
+    window.asked(0, 100.0)
+    sent(window, 10, now=100.1)
+    window.asked(0, 100.2)
+    window.connected()
+    sent(window, 10, now=100.3)
+    assert window.due_at == 100.3 + RESEND_S
+
+
 def test_an_acknowledgement_can_be_ahead_of_what_is_sent_again() -> None:
     window = Window(0)
     sent(window, 10, 20)
