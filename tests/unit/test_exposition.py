@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge.exposition import Exposition
@@ -41,6 +41,7 @@ def read(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return found
 
 
+@example({("edge_a", "", str(value)): value for value in (math.nan, math.inf, -math.inf)})
 @given(
     st.dictionaries(
         st.tuples(st.sampled_from(["edge_a", "edge_b"]), st.text(max_size=8), st.text(max_size=8)),

@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from edge.model.event import ClockTrust
 from edge.model.machine import MachineState
 from edge.model.order import Range
 from edge.planner import CheckResult, CheckState, Code, MachineView, OpenStep, StepKey, plan
-from edge.timefloor import vouched
+from edge.timefloor import Now, vouched
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SUITS = CheckResult(CheckState.SUITS)
@@ -164,3 +165,18 @@ def test_each_machine_that_could_do_it_says_what_lasts_longest_and_the_order_com
 def test_nothing_to_do_is_an_empty_plan() -> None:
     made = plan([], [MACHINE], CHECKS, vouched(NOW))
     assert (made.assignments, made.waits) == ({}, {})
+
+
+def test_nothing_begins_while_the_journal_waits_for_a_person() -> None:
+    made = plan([STEP], [MACHINE], CHECKS, vouched(NOW), "it is new")
+    assert made.assignments == {}
+    (blocker,) = made.waits[STEP.key]
+    assert (blocker.code, blocker.command) == (Code.JOURNAL, "edge journal confirm")
+    assert "it is new" in blocker.text
+
+
+def test_what_needs_the_time_waits_while_nobody_vouches_for_the_clock() -> None:
+    timely = replace(STEP, expires_at=NOW + timedelta(hours=1))
+    made = plan([timely], [MACHINE], CHECKS, Now(NOW, NOW - timedelta(days=1), ClockTrust.UNKNOWN))
+    assert made.assignments == {}
+    assert [(blocker.code, blocker.command) for blocker in made.waits[STEP.key]] == [(Code.CLOCK, "edge time show")]
