@@ -16,7 +16,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 2 --cov --cov-report= tests/unit tests/property
 	@$(BIN)/python tests/coverage_pure.py
-	@$(BIN)/python -m pytest -n 2 tests/contract tests/system
+	@$(BIN)/python -m pytest -n 4 tests/contract tests/system
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -252,7 +252,7 @@ class Execution:
         said = f"{self.safe_by} had the machine made safe"
         if self.safe_by and outcome.kind is OutcomeKind.STOPPED:
             return replace(outcome, reason=said)
-        if self.safe_by and outcome.kind is OutcomeKind.FAILED:
+        if self.safe_by and outcome.kind in (OutcomeKind.FAILED, OutcomeKind.UNKNOWN):
             return replace(outcome, kind=OutcomeKind.UNKNOWN, reason=f"{said}: {outcome.reason}")
         return outcome
 

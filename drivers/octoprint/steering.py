@@ -12,6 +12,9 @@ from drivers.octoprint.going import SOMEBODY
 from drivers.octoprint.session import LOOK_AGAIN_S, Session
 from edge.driver import DriverContext, LinkLostError, MachineError, Message, NotConfirmedError, Temperature
 
+ASKED_IN = {"pause": "Printing", "resume": "Paused"}
+"""The state in which OctoPrint does what it is asked; asking again changes nothing."""
+
 
 class Steering:
     """Of one OctoPrint."""
@@ -33,7 +36,6 @@ class Steering:
 
     async def bring(self, action: str, deadline_s: float, path: str, reached: Callable[[api.Job], bool]) -> None:
         """Ask to ``pause`` or ``resume`` until it is seen; asking again changes nothing. Raises `NotConfirmedError`."""
-        asked = False
         try:
             async with asyncio.timeout(max(0.0, deadline_s - self._clock.mono_s())):
                 while True:
@@ -46,13 +48,13 @@ class Steering:
                             return
                         if not job.active or job.path != path:
                             raise NotConfirmedError(f"the print was over before OctoPrint could {action} it")
-                        if not asked:
+                        # OctoPrint passes over what it is asked while a print starts, or is on its way to a pause.
+                        if job.state == ASKED_IN[action]:
                             await self._client.post("/api/job", {"command": "pause", "action": action})
-                            asked = True
                     except NotConfirmedError:
                         raise
                     except MachineError:
-                        asked = False
+                        pass  # what the next look finds counts
                     await self._session.news(count, LOOK_AGAIN_S)
         except TimeoutError as error:
             raise NotConfirmedError(f"OctoPrint did not {action} in time") from error

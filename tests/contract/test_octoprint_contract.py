@@ -31,7 +31,7 @@ class TestAtOctoPrint(DriverContract):
     async def _bench(self, folder: Path) -> AsyncIterator[Bench]:
         from drivers.octoprint import PLUGIN
 
-        with sim_octoprint(folder, "--rate=15") as server:
+        with sim_octoprint(folder, "--rate=30") as server:
             good = write_program(folder / "good.gcode", GOOD)
             yield Bench(
                 plugin=PLUGIN,

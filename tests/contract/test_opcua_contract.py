@@ -85,6 +85,7 @@ class TestMill(_Behind):
     kind = "cnc"
 
 
+@pytest.mark.slow
 class TestRobot(_Behind):
     kind = "robot"
 

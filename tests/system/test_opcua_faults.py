@@ -35,6 +35,8 @@ from edge.testing import RecordingContext
 from tests.helpers.opcua import SimServer, machine_of, plugin_of, program_of, sim_server, until
 from tests.helpers.proxy import Network, network
 
+pytestmark = pytest.mark.slow
+
 RIGHT_S = 10.0
 WAIT_S = 40.0
 LINES = {
@@ -100,7 +102,7 @@ async def stopped(at: At) -> None:
 
 
 @both
-@pytest.mark.parametrize("seconds", [2.0, 8.0, pytest.param(60.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [2.0, 8.0, 60.0])
 async def test_a_frozen_server_is_seen_and_the_run_goes_on_when_it_thaws(
     tmp_path: Path, kind: str, seconds: float
 ) -> None:

@@ -11,6 +11,8 @@ import pytest
 from tests.helpers.opcua import SimServer, sim_server
 from tests.helpers.site import SiteFolder, until
 
+pytestmark = pytest.mark.slow
+
 MACHINE = """
 [[machines]]
 id = "mill-1"

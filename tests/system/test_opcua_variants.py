@@ -11,6 +11,8 @@ from edge.driver import Capability, IdentityError, MachineError, MachineState, M
 from edge.testing import RecordingContext
 from tests.helpers.opcua import PROFILES, machine_of, plugin_of, program_of, sim_server, until
 
+pytestmark = pytest.mark.slow
+
 WAIT_S = 40.0
 GOOD = {
     "cnc": ["G21 G90", *(f"G1 X{10 + i % 7} Y10 F3000" for i in range(20)), "M30"],
