@@ -15,7 +15,9 @@ from edge.trust.signedtime import time_bytes
 def sign(args: argparse.Namespace) -> int:
     """`edge time sign`."""
     keys = [opened(args, path) for path in args.key]
-    at = datetime.now(UTC).replace(microsecond=0)  # not before: somebody may have been asked for a passphrase
+    # Not before: somebody may have been asked for a passphrase. And not a whole second: that can lie before what the
+    # site has seen in it, which has passed there for sure.
+    at = datetime.now(UTC)
     replaced(args.out, seal(PayloadType.TIME, time_bytes(at, args.nonce), keys))
     if args.json:
         print_json({"file": str(args.out), "at": time_text(at), "nonce": args.nonce})
