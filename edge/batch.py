@@ -34,14 +34,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from edge import chain
 from edge.chain import Head, Row
 from edge.errors import BatchError, CorruptJournalError, EnvelopeError, FormatError
-from edge.model.fields import Sha256, SiteId, StrictModel, UtcTime, matching, problem_of
+from edge.model.fields import Sha256, SiteId, StrictModel, UtcTime, matching
 from edge.model.order import MAX_SEQUENCE
-from edge.model.strictjson import load_object
 from edge.trust.ed25519 import keyid_of, verifies
 from edge.trust.envelope import Envelope, PayloadType, parse
 from edge.trust.root import Role, TrustRoot
@@ -213,11 +212,9 @@ def read_batch(payload: bytes) -> Batch:
         BatchError: it is none.
     """
     try:
-        batch = Batch.model_validate(load_object(payload, what="the batch", max_bytes=2 * BATCH_MAX_BYTES))
+        batch = Batch.read(payload, what="the batch", max_bytes=2 * BATCH_MAX_BYTES)
     except FormatError as error:
         raise BatchError(str(error)) from error
-    except ValidationError as error:
-        raise BatchError(problem_of(error, "the batch")) from error
     count = batch.last_seq - batch.first_seq + 1
     if len(batch.events) != count:
         raise BatchError(
@@ -281,11 +278,9 @@ def open_ack(raw: bytes, root: TrustRoot) -> Ack:
     if (count := len(root.verify(Role.COLLECTOR, envelope))) < threshold:
         raise BatchError(f"the acknowledgement has {count} valid signatures of the collector, must have {threshold}")
     try:
-        ack = Ack.model_validate(load_object(envelope.payload, what="the acknowledgement", max_bytes=ACK_MAX_BYTES))
+        ack = Ack.read(envelope.payload, what="the acknowledgement", max_bytes=ACK_MAX_BYTES)
     except FormatError as error:
         raise BatchError(str(error)) from error
-    except ValidationError as error:
-        raise BatchError(problem_of(error, "the acknowledgement")) from error
     if ack.seq == 0 and ack.hash != chain.ZERO_HASH:
         raise BatchError("the acknowledgement of no event has a hash, must have 64 zeros")
     return ack

@@ -15,9 +15,8 @@ import json
 from datetime import timedelta
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from edge.errors import FormatError
 from edge.model.fields import (
     KeyName,
     SiteId,
@@ -27,10 +26,8 @@ from edge.model.fields import (
     UtcTime,
     broken_rule,
     matching,
-    problem_of,
 )
 from edge.model.order import MAX_SEQUENCE
-from edge.model.strictjson import load_object
 
 MAX_COMMAND_BYTES = 4096
 LONGEST_VALIDITY = timedelta(minutes=10)
@@ -89,11 +86,7 @@ def parse_command(payload: bytes) -> Command:
     Raises:
         FormatError: anything else; names the field, the value and what would be right.
     """
-    document = load_object(payload, what="the command", max_bytes=MAX_COMMAND_BYTES)
-    try:
-        return Command.model_validate(document)
-    except ValidationError as error:
-        raise FormatError(problem_of(error, "the command")) from error
+    return Command.read(payload, what="the command", max_bytes=MAX_COMMAND_BYTES)
 
 
 def command_bytes(command: Command) -> bytes:

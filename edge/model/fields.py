@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from edge.model.strictjson import shown
+from edge.errors import FormatError
+from edge.model.strictjson import load_object, shown
 
 _SHAPE = "shape"
 _RULE = "rule"
@@ -23,6 +24,19 @@ class StrictModel(BaseModel):
     """Base of signed documents: frozen, no unknown field, no conversion between types, no NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def read(cls, raw: bytes, *, what: str, max_bytes: int) -> Self:
+        """The document that `raw` is; `what` names it in messages ("the order").
+
+        Raises:
+            FormatError: anything else; names the field, the value and what would be right.
+        """
+        document = load_object(raw, what=what, max_bytes=max_bytes)
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise FormatError(problem_of(error, what)) from error
 
 
 def wrong_shape(right: str) -> PydanticCustomError:

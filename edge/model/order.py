@@ -25,11 +25,9 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
-    ValidationError,
     model_validator,
 )
 
-from edge.errors import FormatError
 from edge.model.fields import (
     FileName,
     KeyName,
@@ -44,10 +42,8 @@ from edge.model.fields import (
     UtcTime,
     broken_rule,
     matching,
-    problem_of,
     wrong_shape,
 )
-from edge.model.strictjson import load_object
 
 MAX_ORDER_BYTES = 192 * 1024  # what base64 makes 256 KiB of
 MAX_ARTIFACTS = 256
@@ -280,11 +276,7 @@ def parse_order(payload: bytes) -> JobOrder:
     Raises:
         FormatError: anything else; names the field, the value and what would be right.
     """
-    document = load_object(payload, what="the order", max_bytes=MAX_ORDER_BYTES)
-    try:
-        return JobOrder.model_validate(document)
-    except ValidationError as error:
-        raise FormatError(problem_of(error, "the order")) from error
+    return JobOrder.read(payload, what="the order", max_bytes=MAX_ORDER_BYTES)
 
 
 def order_bytes(order: JobOrder) -> bytes:

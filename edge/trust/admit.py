@@ -35,18 +35,18 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol
 
-from edge.errors import EnvelopeError, FormatError
+from edge.errors import FormatError
 from edge.model.fields import time_text
 from edge.model.order import JobOrder, parse_order
-from edge.model.strictjson import shown
 from edge.replay import ReplayWindow
 from edge.timefloor import Now
-from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
+from edge.trust.envelope import Envelope, PayloadType
+from edge.trust.opening import RefusalError, enough_signers, names_of, opened
 from edge.trust.root import Role, RootKey, TrustRoot
 
 MAX_BYTES = 2**63  # no limit but the disk
@@ -145,15 +145,6 @@ class Snapshot:
     max_bytes: int = MAX_BYTES
 
 
-class _RefusalError(Exception):
-    """Ends the checks; never leaves this module."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-
 @dataclass(slots=True)
 class _Case:
     """What is known so far about the bytes under judgement."""
@@ -166,15 +157,16 @@ class _Case:
     def accepted(self, detail: str) -> Verdict:
         return Verdict(True, None, detail, self.digest, self.order, self.signers, self.signed)
 
-    def refused(self, refusal: _RefusalError) -> Verdict:
-        return Verdict(False, refusal.reason, refusal.detail, self.digest, self.order, self.signers, self.signed)
+    def refused(self, refusal: RefusalError) -> Verdict:
+        reason = Reason(refusal.reason)
+        return Verdict(False, reason, refusal.detail, self.digest, self.order, self.signers, self.signed)
 
 
 def admit(raw: bytes, snapshot: Snapshot, now: Now) -> Verdict:
     """The verdict on `raw`. Raises nothing, whatever the bytes are."""
     case = _Case(hashlib.sha256(raw).hexdigest())
     try:
-        envelope = _job_envelope(raw)
+        envelope = opened(raw, PayloadType.JOB)
         known = snapshot.ledger.verdict_of(case.digest)
         if known is not None:
             return replace(known, repeated=True)
@@ -184,7 +176,7 @@ def admit(raw: bytes, snapshot: Snapshot, now: Now) -> Verdict:
         _check_replay(order, snapshot.ledger)
         _check_supported(order, snapshot.processes)
         _check_room(order, snapshot)
-    except _RefusalError as refusal:
+    except RefusalError as refusal:
         return case.refused(refusal)
     return case.accepted(f"order {order.job_id} for {order.product} is accepted")
 
@@ -196,68 +188,34 @@ def verify_order(raw: bytes, root: TrustRoot) -> Verdict:
     """
     case = _Case(hashlib.sha256(raw).hexdigest())
     try:
-        order = _signed_order(_job_envelope(raw), root, case)
-    except _RefusalError as refusal:
+        order = _signed_order(opened(raw, PayloadType.JOB), root, case)
+    except RefusalError as refusal:
         return case.refused(refusal)
     return case.accepted(f"order {order.job_id} is signed by {', '.join(case.signers)}")
 
 
-def _job_envelope(raw: bytes) -> Envelope:
-    if len(raw) > MAX_ENVELOPE_BYTES:
-        raise _RefusalError(
-            Reason.TOO_LARGE, f"the envelope has {len(raw)} bytes, at most {MAX_ENVELOPE_BYTES} are allowed"
-        )
-    try:
-        envelope = parse(raw)
-    except EnvelopeError as error:
-        raise _RefusalError(Reason.MALFORMED, str(error)) from error
-    if envelope.payload_type != PayloadType.JOB:
-        raise _RefusalError(
-            Reason.BAD_TYPE, f"the payload type is {shown(envelope.payload_type)}, must be '{PayloadType.JOB}'"
-        )
-    return envelope
-
-
 def _signed_order(envelope: Envelope, root: TrustRoot, case: _Case) -> JobOrder:
-    signers = _enough_signers(envelope, root)
+    signers = enough_signers(envelope, root, Role.ISSUER)
     case.signed = True
-    case.signers = _names_of(signers)
+    case.signers = names_of(signers)
     try:
         order = parse_order(envelope.payload)
     except FormatError as error:
-        raise _RefusalError(Reason.MALFORMED, str(error)) from error
+        raise RefusalError(Reason.MALFORMED, str(error)) from error
     case.order = order
     _check_authority(order, signers, root)
     return order
 
 
-def _enough_signers(envelope: Envelope, root: TrustRoot) -> frozenset[RootKey]:
-    threshold = root.threshold(Role.ISSUER)
-    if threshold is None:
-        raise _RefusalError(Reason.THRESHOLD, "the trust root gives nobody the role of an issuer")
-    signers = root.signers(Role.ISSUER, envelope)
-    valid = frozenset(key for key in signers if key.keyid not in root.revoked)
-    if len(valid) >= threshold:
-        return valid
-    if len(signers) >= threshold:
-        revoked = ", ".join(_names_of(signers - valid))
-        raise _RefusalError(
-            Reason.REVOKED_KEY, f"{len(valid)} valid signatures of issuers, needs {threshold}; revoked: {revoked}"
-        )
-    raise _RefusalError(Reason.THRESHOLD, f"{len(valid)} valid signatures of issuers, needs {threshold}")
-
-
 def _check_authority(order: JobOrder, signers: frozenset[RootKey], root: TrustRoot) -> None:
-    names = _names_of(signers)
+    names = names_of(signers)
     if order.issuer not in names:
-        raise _RefusalError(
-            Reason.THRESHOLD, f"the order is issued by {order.issuer}, but signed by {', '.join(names)}"
-        )
+        raise RefusalError(Reason.THRESHOLD, f"the order is issued by {order.issuer}, but signed by {', '.join(names)}")
     threshold = root.roles[Role.ISSUER].threshold
     allowed = sum(key.may_sign(order) for key in signers)
     if allowed < threshold:
         processes = ", ".join(sorted(order.processes))
-        raise _RefusalError(
+        raise RefusalError(
             Reason.THRESHOLD,
             f"{allowed} of the keys that signed may order {processes} at {order.site}, needs {threshold}",
         )
@@ -265,31 +223,31 @@ def _check_authority(order: JobOrder, signers: frozenset[RootKey], root: TrustRo
 
 def _check_addressee(order: JobOrder, snapshot: Snapshot, now: Now) -> None:
     if order.site != snapshot.site:
-        raise _RefusalError(Reason.WRONG_SITE, f"the order is for site {order.site}, this is {snapshot.site}")
+        raise RefusalError(Reason.WRONG_SITE, f"the order is for site {order.site}, this is {snapshot.site}")
     root = snapshot.root
     if order.root_version_min > root.version:
-        raise _RefusalError(
+        raise RefusalError(
             Reason.STALE_ROOT,
             f"the order needs version {order.root_version_min} of the trust root, this site has {root.version}",
         )
     if root.expires_at is not None and now.passed(root.expires_at):
-        raise _RefusalError(
+        raise RefusalError(
             Reason.STALE_ROOT, f"this site's trust root expired at {time_text(root.expires_at)}, it needs a newer one"
         )
 
 
 def _check_time(order: JobOrder, now: Now) -> None:
     if now.passed(order.expires_at):
-        raise _RefusalError(
+        raise RefusalError(
             Reason.EXPIRED, f"the order expired at {time_text(order.expires_at)}, it is {time_text(now.wall)}"
         )
     if not now.trusted:
-        raise _RefusalError(
+        raise RefusalError(
             Reason.CLOCK_UNTRUSTED,
             f"the order expires at {time_text(order.expires_at)}, and nobody vouches for this site's clock",
         )
     if order.issued_at - now.wall > CLOCK_TOLERANCE:
-        raise _RefusalError(
+        raise RefusalError(
             Reason.NOT_YET_VALID, f"the order is issued at {time_text(order.issued_at)}, it is {time_text(now.wall)}"
         )
 
@@ -297,27 +255,27 @@ def _check_time(order: JobOrder, now: Now) -> None:
 def _check_replay(order: JobOrder, ledger: Ledger) -> None:
     window = ledger.window(order.issuer, order.series)
     if not window.check(order.sequence):
-        raise _RefusalError(
+        raise RefusalError(
             Reason.REPLAYED,
             f"number {order.sequence} of {order.issuer} was used before or is too old, the highest is {window.high}",
         )
     holder = ledger.digest_of(order.job_id)
     if holder is not None:
-        raise _RefusalError(Reason.CONFLICT, f"job {order.job_id} is known here as another order ({holder[:12]}…)")
+        raise RefusalError(Reason.CONFLICT, f"job {order.job_id} is known here as another order ({holder[:12]}…)")
 
 
 def _check_supported(order: JobOrder, processes: frozenset[str]) -> None:
     missing = order.processes - processes
     if missing:
-        raise _RefusalError(Reason.UNSUPPORTED, f"no machine of this site does {', '.join(sorted(missing))}")
+        raise RefusalError(Reason.UNSUPPORTED, f"no machine of this site does {', '.join(sorted(missing))}")
     if order.quantity > 1 or len(order.steps) > 1:
-        raise _RefusalError(
+        raise RefusalError(
             Reason.UNSUPPORTED,
             f"the order has {len(order.steps)} steps and quantity {order.quantity}, "
             "this version does orders of one step and one part",
         )
     if any(step.quality or step.holds for step in order.steps):
-        raise _RefusalError(
+        raise RefusalError(
             Reason.UNSUPPORTED, "the order asks for quality checks or hold points, which this version cannot do yet"
         )
 
@@ -331,8 +289,4 @@ def _check_room(order: JobOrder, snapshot: Snapshot) -> None:
     room = max(0, min(on_disk, snapshot.max_bytes - claims.held_bytes))
     # Even without a new file an order brings facts, and the reserve is for those of the orders that are here.
     if more > room or snapshot.free_bytes + claims.idle_bytes <= snapshot.reserve_bytes:
-        raise _RefusalError(Reason.STORAGE_FULL, f"the artifacts need {more} bytes, this site has room for {room}")
-
-
-def _names_of(keys: Iterable[RootKey]) -> tuple[str, ...]:
-    return tuple(sorted({key.name for key in keys}))
+        raise RefusalError(Reason.STORAGE_FULL, f"the artifacts need {more} bytes, this site has room for {room}")

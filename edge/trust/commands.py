@@ -31,17 +31,17 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from edge.errors import EnvelopeError, FormatError
+from edge.errors import FormatError
 from edge.model.command import Command, Verb, parse_command
 from edge.model.fields import time_text
-from edge.model.strictjson import shown
 from edge.timefloor import Now
 from edge.trust.admit import CLOCK_TOLERANCE
-from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
+from edge.trust.envelope import PayloadType
+from edge.trust.opening import RefusalError, enough_signers, names_of, opened
 from edge.trust.root import Role, RootKey, TrustRoot
 
 
@@ -122,15 +122,6 @@ class CommandSnapshot:
     allow_release: bool = False
 
 
-class _RefusalError(Exception):
-    """Ends the checks; never leaves this module."""
-
-    def __init__(self, reason: CommandReason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-
 @dataclass(slots=True)
 class _Case:
     """What is known so far about the bytes under judgement."""
@@ -145,22 +136,22 @@ def admit_command(raw: bytes, snapshot: CommandSnapshot, now: Now) -> CommandVer
     """The verdict on `raw`. Raises nothing, whatever the bytes are."""
     case = _Case(hashlib.sha256(raw).hexdigest())
     try:
-        envelope = _envelope(raw)
+        envelope = opened(raw, PayloadType.COMMAND)
         known = snapshot.ledger.verdict_of(case.digest)
         if known is not None:
             return replace(known, repeated=True)
-        signers = _enough_signers(envelope, snapshot.root)
-        case.signed, case.signers = True, _names_of(signers)
+        signers = enough_signers(envelope, snapshot.root, Role.OPERATOR)
+        case.signed, case.signers = True, names_of(signers)
         case.command = command = _command(envelope.payload)
         _check_signers(command, signers, snapshot.root)
         _check_addressee(command, snapshot, now)
         _check_time(command, now)
         if snapshot.ledger.is_used(command.command_id):
-            raise _RefusalError(CommandReason.REPLAYED, f"command {command.command_id} was taken before")
+            raise RefusalError(CommandReason.REPLAYED, f"command {command.command_id} was taken before")
         _check_standing(command, signers, snapshot)
-    except _RefusalError as refusal:
+    except RefusalError as refusal:
         return CommandVerdict(
-            False, refusal.reason, refusal.detail, case.digest, case.command, case.signers, case.signed
+            False, CommandReason(refusal.reason), refusal.detail, case.digest, case.command, case.signers, case.signed
         )
     what = command.job_id or command.machine
     return CommandVerdict(
@@ -168,49 +159,17 @@ def admit_command(raw: bytes, snapshot: CommandSnapshot, now: Now) -> CommandVer
     )
 
 
-def _envelope(raw: bytes) -> Envelope:
-    if len(raw) > MAX_ENVELOPE_BYTES:
-        raise _RefusalError(
-            CommandReason.TOO_LARGE, f"the envelope has {len(raw)} bytes, at most {MAX_ENVELOPE_BYTES} are allowed"
-        )
-    try:
-        envelope = parse(raw)
-    except EnvelopeError as error:
-        raise _RefusalError(CommandReason.MALFORMED, str(error)) from error
-    if envelope.payload_type != PayloadType.COMMAND:
-        raise _RefusalError(
-            CommandReason.BAD_TYPE,
-            f"the payload type is {shown(envelope.payload_type)}, must be '{PayloadType.COMMAND}'",
-        )
-    return envelope
-
-
-def _enough_signers(envelope: Envelope, root: TrustRoot) -> frozenset[RootKey]:
-    threshold = root.threshold(Role.OPERATOR)
-    if threshold is None:
-        raise _RefusalError(CommandReason.THRESHOLD, "the trust root gives nobody the role of an operator")
-    signers = root.signers(Role.OPERATOR, envelope)
-    valid = frozenset(key for key in signers if key.keyid not in root.revoked)
-    if len(valid) >= threshold:
-        return valid
-    found = f"{len(valid)} valid signatures of operators, needs {threshold}"
-    if len(signers) >= threshold:
-        revoked = ", ".join(_names_of(signers - valid))
-        raise _RefusalError(CommandReason.REVOKED_KEY, f"{found}; revoked: {revoked}")
-    raise _RefusalError(CommandReason.THRESHOLD, found)
-
-
 def _command(payload: bytes) -> Command:
     try:
         return parse_command(payload)
     except FormatError as error:
-        raise _RefusalError(CommandReason.MALFORMED, str(error)) from error
+        raise RefusalError(CommandReason.MALFORMED, str(error)) from error
 
 
 def _check_signers(command: Command, signers: frozenset[RootKey], root: TrustRoot) -> None:
-    names = _names_of(signers)
+    names = names_of(signers)
     if command.issuer not in names:
-        raise _RefusalError(
+        raise RefusalError(
             CommandReason.THRESHOLD, f"the command is issued by {command.issuer}, but signed by {', '.join(names)}"
         )
     _check_limits(command, frozenset(), signers, root)
@@ -221,7 +180,7 @@ def _check_limits(command: Command, processes: frozenset[str], signers: frozense
     threshold = root.roles[Role.OPERATOR].threshold
     if allowed < threshold:
         what = f" for {', '.join(sorted(processes))}" if processes else ""
-        raise _RefusalError(
+        raise RefusalError(
             CommandReason.THRESHOLD,
             f"{allowed} of the keys that signed may command {command.site}{what}, needs {threshold}",
         )
@@ -229,28 +188,26 @@ def _check_limits(command: Command, processes: frozenset[str], signers: frozense
 
 def _check_addressee(command: Command, snapshot: CommandSnapshot, now: Now) -> None:
     if command.site != snapshot.site:
-        raise _RefusalError(
-            CommandReason.WRONG_SITE, f"the command is for site {command.site}, this is {snapshot.site}"
-        )
+        raise RefusalError(CommandReason.WRONG_SITE, f"the command is for site {command.site}, this is {snapshot.site}")
     expires_at = snapshot.root.expires_at
     if expires_at is not None and now.passed(expires_at):
-        raise _RefusalError(
+        raise RefusalError(
             CommandReason.STALE_ROOT, f"this site's trust root expired at {time_text(expires_at)}, it needs a newer one"
         )
 
 
 def _check_time(command: Command, now: Now) -> None:
     if now.passed(command.expires_at):
-        raise _RefusalError(
+        raise RefusalError(
             CommandReason.EXPIRED,
             f"the command expired at {time_text(command.expires_at)}, it is {time_text(now.wall)}",
         )
     if not now.trusted:
-        raise _RefusalError(
+        raise RefusalError(
             CommandReason.CLOCK_UNTRUSTED, "nobody has vouched for this site's clock, and a command is short-lived"
         )
     if command.issued_at - now.wall > CLOCK_TOLERANCE:
-        raise _RefusalError(
+        raise RefusalError(
             CommandReason.NOT_YET_VALID,
             f"the command is issued at {time_text(command.issued_at)}, it is {time_text(now.wall)}",
         )
@@ -262,16 +219,16 @@ def _check_standing(command: Command, signers: frozenset[RootKey], snapshot: Com
         return
     job = snapshot.ledger.job(str(command.job_id))
     if job is None:
-        raise _RefusalError(CommandReason.UNKNOWN, f"there is no job {command.job_id} here")
+        raise RefusalError(CommandReason.UNKNOWN, f"there is no job {command.job_id} here")
     _check_limits(command, job.processes, signers, snapshot.root)
     if command.run_id is not None and command.run_id not in job.runs:
-        raise _RefusalError(CommandReason.STALE, f"job {command.job_id} is no longer at run {command.run_id}")
+        raise RefusalError(CommandReason.STALE, f"job {command.job_id} is no longer at run {command.run_id}")
     if command.if_revision is not None and command.if_revision != job.revision:
-        raise _RefusalError(
+        raise RefusalError(
             CommandReason.STALE, f"job {command.job_id} is at revision {job.revision}, not {command.if_revision}"
         )
     if command.verb in (Verb.RELEASE, Verb.RETRY) and job.moved and not snapshot.allow_release:
-        raise _RefusalError(
+        raise RefusalError(
             CommandReason.NOT_ALLOWED,
             f"{command.verb} after motion is for somebody at the machine; this site takes it from nobody else",
         )
@@ -279,15 +236,11 @@ def _check_standing(command: Command, signers: frozenset[RootKey], snapshot: Com
 
 def _check_machine(command: Command, machine: str, signers: frozenset[RootKey], snapshot: CommandSnapshot) -> None:
     if machine not in snapshot.machines:
-        raise _RefusalError(CommandReason.UNKNOWN, f"there is no machine {machine} here")
+        raise RefusalError(CommandReason.UNKNOWN, f"there is no machine {machine} here")
     _check_limits(command, snapshot.machines[machine], signers, snapshot.root)
     if snapshot.ledger.clearing(machine) != command.run_id:
-        raise _RefusalError(CommandReason.STALE, f"{machine} does not need clearing by run {command.run_id}")
+        raise RefusalError(CommandReason.STALE, f"{machine} does not need clearing by run {command.run_id}")
     if not snapshot.allow_clear:
-        raise _RefusalError(
+        raise RefusalError(
             CommandReason.NOT_ALLOWED, "clear is for somebody at the machine; this site takes it from nobody else"
         )
-
-
-def _names_of(keys: Iterable[RootKey]) -> tuple[str, ...]:
-    return tuple(sorted({key.name for key in keys}))

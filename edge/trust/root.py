@@ -36,7 +36,7 @@ import json
 from collections import Counter
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from edge.errors import EnvelopeError, FormatError, RootError
 from edge.model.fields import (
@@ -49,10 +49,8 @@ from edge.model.fields import (
     UtcTime,
     broken_rule,
     matching,
-    problem_of,
 )
 from edge.model.order import MAX_SEQUENCE, JobOrder
-from edge.model.strictjson import load_object
 from edge.trust.ed25519 import keyid_of, verifies, weakness
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
 
@@ -207,12 +205,9 @@ def read_root(raw: bytes) -> tuple[TrustRoot, Envelope]:
         envelope = parse(raw)
         if envelope.payload_type != PayloadType.ROOT:
             raise RootError(f"the payload type is '{envelope.payload_type}', must be '{PayloadType.ROOT}'")
-        document = load_object(envelope.payload, what="the trust root", max_bytes=MAX_ENVELOPE_BYTES)
-        return TrustRoot.model_validate(document), envelope
+        return TrustRoot.read(envelope.payload, what="the trust root", max_bytes=MAX_ENVELOPE_BYTES), envelope
     except (EnvelopeError, FormatError) as error:
         raise RootError(str(error)) from error
-    except ValidationError as error:
-        raise RootError(problem_of(error, "the trust root")) from error
 
 
 def load_root(raw: bytes) -> TrustRoot:

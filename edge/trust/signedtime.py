@@ -28,11 +28,11 @@ from typing import Annotated
 
 from pydantic import ValidationError
 
-from edge.errors import EnvelopeError, FormatError
+from edge.errors import FormatError
 from edge.model.fields import StrictModel, UtcTime, matching, problem_of, time_text
-from edge.model.strictjson import load_object, shown
 from edge.trust.admit import Reason
-from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
+from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType
+from edge.trust.opening import RefusalError, names_of, opened
 from edge.trust.root import Role, TrustRoot
 
 NONCE_BYTES = 16
@@ -84,16 +84,10 @@ def time_bytes(at: datetime, nonce: str) -> bytes:
 def judge_time(raw: bytes, root: TrustRoot, nonces: Collection[str]) -> TimeVerdict:
     """The verdict on `raw`, which must answer one of `nonces`. Raises nothing, whatever the bytes are."""
     digest = hashlib.sha256(raw).hexdigest()
-    if len(raw) > MAX_ENVELOPE_BYTES:
-        detail = f"the envelope has {len(raw)} bytes, at most {MAX_ENVELOPE_BYTES} are allowed"
-        return TimeVerdict(Reason.TOO_LARGE, detail, digest)
     try:
-        envelope = parse(raw)
-    except EnvelopeError as error:
-        return TimeVerdict(Reason.MALFORMED, str(error), digest)
-    if envelope.payload_type != PayloadType.TIME:
-        detail = f"the payload type is {shown(envelope.payload_type)}, must be '{PayloadType.TIME}'"
-        return TimeVerdict(Reason.BAD_TYPE, detail, digest)
+        envelope = opened(raw, PayloadType.TIME)
+    except RefusalError as refusal:
+        return TimeVerdict(Reason(refusal.reason), refusal.detail, digest)
     return _judge_signed(envelope, root, nonces, digest)
 
 
@@ -106,15 +100,11 @@ def _judge_signed(envelope: Envelope, root: TrustRoot, nonces: Collection[str], 
         by_all = root.signers(Role.TIME, envelope)
         reason = Reason.REVOKED_KEY if len(by_all) >= threshold else Reason.THRESHOLD
         return TimeVerdict(reason, f"{len(valid)} valid signatures of the role 'time', needs {threshold}", digest)
-    signers = tuple(sorted({key.name for key in valid}))
+    signers = names_of(valid)
     try:
-        document = load_object(envelope.payload, what="the signed time", max_bytes=MAX_ENVELOPE_BYTES)
-        statement = TimeStatement.model_validate(document)
+        statement = TimeStatement.read(envelope.payload, what="the signed time", max_bytes=MAX_ENVELOPE_BYTES)
     except FormatError as error:
         return TimeVerdict(Reason.MALFORMED, str(error), digest, signers=signers, signed=True)
-    except ValidationError as error:
-        detail = problem_of(error, "the signed time")
-        return TimeVerdict(Reason.MALFORMED, detail, digest, signers=signers, signed=True)
     if statement.nonce not in nonces:
         detail = "it answers no nonce that this site waits for: each is good for one answer, for a day and until the"
         detail += " host is booted; `edge time show` has a new one"

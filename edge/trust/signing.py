@@ -44,7 +44,6 @@ from edge.errors import ConfigError, FormatError, KeyFileError
 from edge.model.command import Command, command_bytes
 from edge.model.fields import StrictModel, problem_of
 from edge.model.order import MAX_SEQUENCE, JobOrder, order_bytes
-from edge.model.strictjson import load_object
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, PayloadType, sign
 from edge.trust.files import replace_file
 
@@ -113,11 +112,9 @@ def _series_state(path: Path) -> _SeriesState:
     except FileNotFoundError:
         return _SeriesState(series=secrets.token_hex(16), next=1)
     try:
-        return _SeriesState.model_validate(load_object(raw, what="the series", max_bytes=_MAX_STATE_BYTES))
+        return _SeriesState.read(raw, what="the series", max_bytes=_MAX_STATE_BYTES)
     except FormatError as error:
         raise KeyFileError(f"{path}: {error}; delete it to begin a new series") from error
-    except ValidationError as error:
-        raise KeyFileError(f"{path}: {problem_of(error, 'the series')}; delete it to begin a new series") from error
 
 
 @dataclass(frozen=True, slots=True)

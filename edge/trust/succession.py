@@ -27,9 +27,9 @@ import enum
 import hashlib
 from dataclasses import dataclass
 
-from edge.errors import EnvelopeError, RootError
-from edge.model.strictjson import shown
-from edge.trust.envelope import MAX_ENVELOPE_BYTES, PayloadType, parse
+from edge.errors import RootError
+from edge.trust.envelope import PayloadType, parse
+from edge.trust.opening import RefusalError, names_of, opened
 from edge.trust.root import Role, TrustRoot, read_root, verify_successor
 
 
@@ -82,16 +82,10 @@ def payload_digest(raw: bytes) -> str:
 def judge_root(raw: bytes, current: CurrentRoot) -> RootVerdict:
     """The verdict on `raw` at a site that goes by `current`. Raises nothing, whatever the bytes are."""
     digest = hashlib.sha256(raw).hexdigest()
-    if len(raw) > MAX_ENVELOPE_BYTES:
-        detail = f"the envelope has {len(raw)} bytes, at most {MAX_ENVELOPE_BYTES} are allowed"
-        return RootVerdict(False, RootReason.TOO_LARGE, detail, digest)
     try:
-        envelope = parse(raw)
-    except EnvelopeError as error:
-        return RootVerdict(False, RootReason.MALFORMED, str(error), digest)
-    if envelope.payload_type != PayloadType.ROOT:
-        detail = f"the payload type is {shown(envelope.payload_type)}, must be '{PayloadType.ROOT}'"
-        return RootVerdict(False, RootReason.BAD_TYPE, detail, digest)
+        envelope = opened(raw, PayloadType.ROOT)
+    except RefusalError as refusal:
+        return RootVerdict(False, RootReason(refusal.reason), refusal.detail, digest)
     old = current.root
     of_payload = hashlib.sha256(envelope.payload).hexdigest()
     if of_payload == current.payload_digest:
@@ -102,7 +96,7 @@ def judge_root(raw: bytes, current: CurrentRoot) -> RootVerdict:
     if len(signers) < threshold:
         detail = f"{len(signers)} valid signatures of the root keys of version {old.version}, needs {threshold}"
         return RootVerdict(False, RootReason.THRESHOLD, detail, digest, of_payload)
-    names = tuple(sorted({key.name for key in signers}))
+    names = names_of(signers)
 
     def refused(reason: RootReason, detail: str) -> RootVerdict:
         return RootVerdict(False, reason, detail, digest, of_payload, signers=names, signed=True)
