@@ -22,6 +22,7 @@ from drivers.gcode import grbl_replies, recovery
 from drivers.gcode import identity as firmware_identity
 from drivers.gcode import profile as profiles
 from drivers.gcode.aborting import Aborting
+from drivers.gcode.attended import attended
 from drivers.gcode.config import Printer
 from drivers.gcode.device import Device, program_commands, standing_in
 from drivers.gcode.holding import Holding
@@ -396,18 +397,9 @@ class GcodeDriver(Driver):
 
 @asynccontextmanager
 async def open_printer(machine: Printer, context: DriverContext) -> AsyncIterator[Driver]:
-    """Connect, identify, and look after the connection until the block is left. Leaving commands nothing."""
-    driver = GcodeDriver(machine, context)
-    try:
-        await driver.connect()
-        looking = asyncio.create_task(driver.keep_looking(), name=f"look at {machine.id}")
-        try:
-            yield driver
-        finally:
-            looking.cancel()
-            await asyncio.wait([looking])
-    finally:
-        await driver.close()
+    """As `DriverPlugin.open`."""
+    async with attended(GcodeDriver(machine, context), machine.id) as driver:
+        yield driver
 
 
 def _wire(profile: Profile, window_bytes: int) -> Wire:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from drivers.gcode import grbl_codes, grbl_replies
 from drivers.gcode import profile as profiles
+from drivers.gcode.attended import attended
 from drivers.gcode.config import Printer
 from drivers.gcode.grbl import FINAL, HOLD, RESUME, SETTLE_POLL_S
 from drivers.gcode.grbl_check import (
@@ -406,18 +407,9 @@ class GrblDriver(Driver):
 
 @asynccontextmanager
 async def open_grbl(machine: Printer, context: DriverContext) -> AsyncIterator[Driver]:
-    """Connect, identify, and look after the connection until the block is left. Leaving commands nothing."""
-    driver = GrblDriver(machine, context)
-    try:
-        await driver.connect()
-        looking = asyncio.create_task(driver.keep_looking(), name=f"look at {machine.id}")
-        try:
-            yield driver
-        finally:
-            looking.cancel()
-            await asyncio.wait([looking])
-    finally:
-        await driver.close()
+    """As `DriverPlugin.open`."""
+    async with attended(GrblDriver(machine, context), machine.id) as driver:
+        yield driver
 
 
 async def make_safe(machine: Printer, context: DriverContext, deadline_s: float) -> str:

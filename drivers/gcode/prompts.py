@@ -34,6 +34,10 @@ class Prompts:
     """Fed with all that the firmware says. `reason` says of the last wish or pause why, in words; may be empty."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing is carried out: nobody is asked anything."""
         self.reason = ""
         self.buttons: list[str] = []
         self._text = ""  # the prompt's
@@ -78,10 +82,6 @@ class Prompts:
         self._said = ""
         if not self._paused:
             self.reason = ""
-
-    def forget(self) -> None:
-        """Nothing is carried out any more."""
-        self.__init__()  # type: ignore[misc]  # as it was made
 
     def _action(self, what: str, rest: str) -> Wish | None:
         match what:

@@ -134,7 +134,8 @@ def _path(args: argparse.Namespace) -> Path:
 def screen(found: Mapping[str, Any]) -> list[str]:
     """What `edge collect status` shows: alarms first."""
     words, tone = _WORDS.get(found["level"], _ALARM)
-    lines = [f"{len(found['sites'])} sites, {found['events']} events: {text.colour(words, tone)}"]
+    count = len(found["sites"])
+    lines = [f"{count} site{'' if count == 1 else 's'}, {found['events']} events: {text.colour(words, tone)}"]
     for alarm in found["alarms"]:
         where = alarm["site"] or "unknown"
         times = f", {alarm['count']} times" if alarm["count"] > 1 else ""

@@ -7,13 +7,15 @@ import contextlib
 import logging
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.collector.collector import Collector, Keys
 from edge.collector.ndjson import hand_on
+from edge.tasks import until_first
 from edge.uplink.port import Uplink, UplinkError
 
 PAUSE_S = 0.5
@@ -37,23 +39,10 @@ async def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Collector.open(path, sites, key) as collector:
-        work = [asyncio.create_task(_keep_serving(collector, connect), name="collector: receive")]
+        work: dict[str, Coroutine[Any, Any, object]] = {"collector: receive": _keep_serving(collector, connect)}
         if write is not None:
-            work.append(asyncio.create_task(hand_on(collector, write), name="collector: hand on"))
-        work.append(asyncio.create_task(_until(stop), name="signals"))
-        try:
-            await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in work:
-                task.cancel()
-            await asyncio.wait(work)
-        for task in work:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
-
-
-async def _until(stop: asyncio.Event) -> None:
-    await stop.wait()
+            work["collector: hand on"] = hand_on(collector, write)
+        await until_first(work | {"signals": stop.wait()})
 
 
 async def _keep_serving(collector: Collector, connect: Connect) -> None:

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from edge.clock import SystemClock
 from edge.errors import IllegalTransitionError, JournalError, StoreClosedError
 from edge.logs import log_bug
+from edge.tasks import until_first
 from edge.uplink.mqtt import RECEIVE_MAXIMUM
 from edge.uplink.port import Message, Trouble, Uplink, UplinkError
 from edge.uplink.topics import What, topic
@@ -179,11 +180,11 @@ class UplinkService:
         self._error = None
         self._denied.clear()
         log.info("connected to the broker %s", self._where)
-        work = [self._receive(uplink), self._tell(uplink)]
+        work = {"uplink: receive": self._receive(uplink), "uplink: tell": self._tell(uplink)}
         if self._reporting is not None:
-            work.append(self._report(uplink, self._reporting))
+            work["uplink: report"] = self._report(uplink, self._reporting)
         try:
-            await _together(*work)
+            await until_first(work)
         except asyncio.CancelledError:
             with contextlib.suppress(UplinkError, TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
@@ -347,17 +348,3 @@ class _Watched:
 def link(site: str, *, online: bool, at: str | None = None) -> bytes:
     """The retained message on ``…/link``; `at` is missing in the last will, which the broker publishes."""
     return json.dumps({"site": site, "online": online, "at": at}).encode()
-
-
-async def _together(*work: Any) -> None:
-    """Run all until the first ends; its error."""
-    tasks = [asyncio.create_task(one, name=f"uplink: {one.__name__.strip('_')}") for one in work]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    errors = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
-    if errors:
-        raise errors[0]
