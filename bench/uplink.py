@@ -42,7 +42,7 @@ class _Centre:
             self.done.set()
 
     def messages(self) -> AsyncIterator[Message]:
-        raise NotImplementedError
+        raise NotImplementedError("the outbox asks for none: what comes in is the service's to read")
 
 
 def report() -> list[str]:

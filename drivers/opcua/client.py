@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from asyncua.client.ua_client import UaClientState
+from asyncua.ua import ua_binary
 
 from drivers.opcua.library import Client, DataValue, NodeId, StructureDefinition, UaError, Variant, VariantType, ua
 from drivers.opcua.nodemap import BASE_URI, Name, Place, indices
@@ -364,12 +365,10 @@ _Unpackable = (StructureError, UaError, ValueError, TypeError, AttributeError, O
 
 def _probe(arguments: list[Variant]) -> None:
     """Encode them once: what does not fit is our refusal, and not a broken link."""
-    from asyncua.ua import ua_binary
-
     for argument in arguments:
         try:
             ua_binary.variant_to_binary(argument)
-        except Exception as error:
+        except Exception as error:  # the library's encoder lets out whatever its struct and attribute look-ups raise
             raise StructureError(f"{argument.Value!r} is no {argument.VariantType.name}") from error
 
 

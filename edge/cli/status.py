@@ -88,13 +88,13 @@ def screen(found: Mapping[str, Any]) -> list[str]:
     if found["daemon"] is None:
         source = "; this is what its journal says" if found["journal"] else ""
         lines += text.wrap(f"{found['daemon_missing']}{source}.", "")
+    lines += _uplink_lines(found["uplink"])
     if found["attention"]:
         lines += ["", text.colour("NEEDS A HAND", "bold")]
         for item in found["attention"]:
             lines += text.wrap(f"! {item['text']}", "  ", "    ")
             if item["command"]:
                 lines.append(f"      {item['command']}")
-    lines += _uplink_lines(found["uplink"])
     lines += ["", text.colour("MACHINES", "bold"), *machine_lines(found["machines"])]
     lines += ["", text.colour("JOBS", "bold"), *job_lines(found["jobs"], found["machines"])]
     counts = ", ".join(f"{count} {state.lower()}" for state, count in found["job_counts"].items() if count)
