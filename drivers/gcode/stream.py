@@ -349,7 +349,8 @@ class GcodeStream:
             case LineError():
                 # Not every one is followed by a `Resend`: Prusa's "Full RX Buffer" and "RX timeout" are not.
                 self._moved_s = now_s
-                self._clean = 0
+                if self._flight or not self._probing:  # else it is the answer to a probe that was asked for
+                    self._clean = 0
                 return [Heard(reply)]
             case Busy():
                 self._moved_s = now_s

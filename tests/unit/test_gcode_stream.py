@@ -648,6 +648,15 @@ def test_a_line_that_was_left_out_as_no_command_goes_out_again(said: str) -> Non
     assert talk.say("ok") == [Acked(1)]
 
 
+def test_a_probe_that_was_asked_for_leaves_the_window_open() -> None:
+    talk = Talk(Wire(window_bytes=127))
+    talk.stream.probe()
+    assert talk.stream.take(talk.now_s) == PROBE
+    answer = ("Error:Line Number is not Last Line Number+1, Last Line: 0", "Resend: 1", "ok")
+    assert Probed(0) in talk.say(*answer), "the error is the answer"
+    assert talk.stream.window_bytes == 127
+
+
 @pytest.mark.parametrize("said", ["Full RX Buffer", "RX timeout"])
 def test_an_overrun_closes_the_window_though_nothing_is_asked_for_again(said: str) -> None:
     talk = Talk(Wire(window_bytes=100, stall_s=6.0, silence_s=20.0))
