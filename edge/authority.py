@@ -146,6 +146,10 @@ class Authority:
             self._verdicts[key] = self.refusal(envelope, order)
         return self._verdicts[key] or self._stale(order, now)
 
+    def vouch(self, digest: str, version: int) -> None:
+        """Remember that an order was verified by this version of the root, when it was accepted."""
+        self._verdicts[digest, version] = ""
+
     def forget_all_but(self, digests: Collection[str]) -> None:
         """What is remembered of other orders than these, and under other roots, is asked for no more."""
         version = self.root.version

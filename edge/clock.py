@@ -20,12 +20,15 @@ _TIME_ERROR = 5
 """What adjtimex(2) returns while nothing keeps the clock synchronized, or nobody can tell how well."""
 
 
+_adjtimex = getattr(ctypes.PyDLL(None), "adjtimex", None)
+"""It takes a microsecond: not worth giving the interpreter away for."""
+
+
 def synchronized() -> bool:
     """Whether the kernel says that its clock is kept synchronized, by whatever daemon."""
-    adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
-    if adjtimex is None:
+    if _adjtimex is None:
         return False  # a C library without it: nobody vouches
-    state: int = adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    state: int = _adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
     return 0 <= state < _TIME_ERROR  # below 0: a sandbox refuses the question
 
 

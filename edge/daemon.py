@@ -55,7 +55,7 @@ PLAN_AGAIN_S = 5.0
 """Pause after a bug in planning, fetching or the like, before it begins anew."""
 
 
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 """How long the journal's writer or another thread may keep the interpreter from the loop that feeds the machines."""
 
 NEW_JOURNAL = (

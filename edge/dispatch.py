@@ -46,9 +46,6 @@ PLANNING_SHARE = 0.1
 PAUSE_S = 0.03
 """Between two looks at the journal: what hundreds of orders a second change is looked at together."""
 
-ROWS_AT_ONCE = 4
-"""Orders that are looked at before others in the loop have their turn: a new one costs a verification."""
-
 log = logging.getLogger("edge.dispatch")
 
 
@@ -175,9 +172,8 @@ class Dispatcher:
         now = self._clock.now()
         steps: dict[StepKey, _Allowed] = {}
         unreadable: dict[StepKey, tuple[Blocker, ...]] = {}
-        for number, row in enumerate(rows):
-            if number % ROWS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        for row in rows:
+            await asyncio.sleep(0)  # the others in the loop have their turn: a new order costs a parse, if not more
             key = StepKey(row["job_id"], row["part"], row["step"])
             try:
                 if key not in claimed:
@@ -188,9 +184,10 @@ class Dispatcher:
         for item in steps.values():
             self._want_checks(item)
         machines = [runner.view(seen.clearing.get(name)) for name, runner in self._runners.items()]
-        made = plan([item.open for item in steps.values()], machines, self._checker.results, now, seen.held)
+        open_steps = [item.open for item in steps.values()]
+        made = await asyncio.to_thread(plan, open_steps, machines, dict(self._checker.results), now, seen.held)
         self.waits = {**unreadable, **made.waits}
-        self.open = [item.open for item in steps.values()]
+        self.open = open_steps
         for key, machine in made.assignments.items():
             if self._runners[machine].offer(steps[key].assignment):
                 self.given[machine] = steps[key].open.program

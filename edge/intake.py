@@ -231,10 +231,11 @@ class Intake:
         """Judge one signed order and record the verdict."""
         free_bytes, now = self._free_bytes(), self._clock.now()
 
-        def judge(transaction: Transaction) -> Receipt:
+        def judge(transaction: Transaction) -> tuple[Receipt, int]:
+            root = self._authority.judged_by(transaction.root_in_force()).root
             snapshot = Snapshot(
                 site=self._journal.site,
-                root=self._authority.judged_by(transaction.root_in_force()).root,
+                root=root,
                 processes=self._processes,
                 free_bytes=free_bytes,
                 reserve_bytes=RESERVE_BYTES,
@@ -246,9 +247,12 @@ class Intake:
                 verdict = _park(transaction, verdict, raw, actor)
             elif not verdict.repeated:
                 _record(transaction, verdict, raw, actor, now.wall)
-            return Receipt(verdict, _job_id(transaction, verdict))
+            return Receipt(verdict, _job_id(transaction, verdict)), root.version
 
-        return await self._journal.transact(judge)
+        receipt, version = await self._journal.transact(judge)
+        if receipt.verdict.accepted and not receipt.verdict.repeated:
+            self._authority.vouch(receipt.verdict.digest, version)
+        return receipt
 
     async def file(self, path: Path, actor: str) -> Receipt:
         """Judge what is in a file: an envelope alone, or a bundle. Raises `BundleError` if it is neither."""

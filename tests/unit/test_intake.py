@@ -280,3 +280,25 @@ async def test_other_spellings_of_a_signed_order_do_not_grow_the_journal(tmp_pat
         counts = {n["reason"]: n["count"] for n in site.ask(lambda snapshot: snapshot.notices()) if "count" in n}
         assert counts == {"replayed": 19, "wrong_site": 19}
         assert (await site.journal.verify()).problems == ()
+
+
+async def test_planning_goes_by_the_verification_of_the_acceptance(tmp_path, monkeypatch) -> None:
+    async with rig(tmp_path) as site:
+        raw = signed(site)
+        receipt = await send(site, raw)
+        order, now = receipt.verdict.order, site.clock.now()
+        verified = []
+        monkeypatch.setattr("edge.authority.verify_order", lambda raw, root: verified.append(raw) or receipt.verdict)
+        assert site.authority.known_refusal(receipt.verdict.digest, raw, order, now) == ""
+        assert verified == []
+        site.authority.forget_all_but(())
+        site.authority.known_refusal(receipt.verdict.digest, raw, order, now)
+        assert verified == [raw]
+
+
+async def test_nobody_vouches_for_an_order_that_was_refused(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        raw = signed(site, site="elsewhere")
+        verdict = (await send(site, raw)).verdict
+        assert not verdict.accepted
+        assert site.authority.known_refusal(verdict.digest, b"{}", verdict.order, site.clock.now()) != ""
