@@ -92,6 +92,7 @@ class Dispatcher:
         equipment: Sequence[Equipment],
         runners: Mapping[str, Runner],
         fetching: Callable[[str], Story | None] = lambda sha256: None,
+        too_early: Callable[[], str] = str,
     ) -> None:
         self._journal = journal
         self._state_dir = state_dir
@@ -102,6 +103,7 @@ class Dispatcher:
         self._equipment = equipment
         self._runners = runners
         self._fetching = fetching
+        self._too_early = too_early
         self._orders: dict[str, JobOrder] = {}
         self._sound: set[tuple[str, int]] = set()  # jobs that run, with the version of the root that lets them
         self._wake = asyncio.Event()
@@ -188,7 +190,8 @@ class Dispatcher:
         for item in steps.values():
             self._want_checks(item)
         machines = [runner.view(seen.clearing.get(name)) for name, runner in self._runners.items()]
-        made = plan([item.open for item in steps.values()], machines, self._checker.results, now, seen.held)
+        able, too_early = [item.open for item in steps.values()], self._too_early()
+        made = plan(able, machines, self._checker.results, now, seen.held, too_early)
         self.waits = {**unreadable, **made.waits}
         self.open = [item.open for item in steps.values()]
         for key, machine in made.assignments.items():
