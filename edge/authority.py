@@ -6,7 +6,9 @@ Rules
    version comes. An older file is no way back.
 2. A newer root reaches every order that waits at once, and nothing begins that was verified by an older one: the
    journal refuses such a ``run_began``.
-3. Work that runs goes on when its signatures stop counting, and nothing of its order starts after it. Only if they need
+3. Each root is kept as a file, too (`edge.rootfolder`), before it counts. A journal that is lost or put back goes on
+   with the files that follow what it has, one by one; none is a way back, and none is believed without its signatures.
+4. Work that runs goes on when its signatures stop counting, and nothing of its order starts after it. Only if they need
    a key that is revoked as compromised it is stopped.
 """
 
@@ -18,10 +20,11 @@ import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from edge.errors import ConfigError, TrustError
+from edge.errors import ConfigError, JournalError, TrustError
 from edge.journal import Journal, KnownRoot, Transaction
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
+from edge.rootfolder import RootFolder
 from edge.trust import (
     CurrentRoot,
     JobOrder,
@@ -41,13 +44,18 @@ log = logging.getLogger("edge.authority")
 
 
 class Authority:
-    """The trust root in force. `envelope` is the root as it was signed; `file` is where it was read."""
+    """The trust root in force. `envelope` is the root as it was signed; `file` is where it was read.
+
+    `folder` is where each root is kept, None for nowhere.
+    """
 
     def __init__(self, root: TrustRoot, envelope: bytes = b"", file: Path | None = None) -> None:
         self.root = root
         self._envelope = envelope
         self._digest = payload_digest(envelope) if envelope else ""
         self._file = file
+        self.folder: RootFolder | None = None
+        self._problems: dict[int, str] = {}
         self._verdicts: dict[tuple[str, int], str] = {}
 
     @classmethod
@@ -65,24 +73,78 @@ class Authority:
     # Which root is in force
 
     async def settle(self, journal: Journal) -> None:
-        """Go by the newer of the journal's root and this one, and write this one down if it is new.
+        """Go by the newest of the journal's root, this one, and what follows in `folder`; write down what is new.
 
         Raises `ConfigError` if this one is neither older than the journal's, nor the same, nor its successor.
         """
 
-        def run(transaction: Transaction) -> KnownRoot | None:
-            known = transaction.root_in_force()
-            if known is not None and not self._is_news(in_force(known)):
-                return known
-            signers = sorted(key.name for key in self.root.verify(Role.ROOT, parse(self._envelope)))
-            transaction.record(root_accepted("site", self._envelope, self.root.version, signers))
-            return None
+        def run(transaction: Transaction) -> KnownRoot:
+            if transaction.root_in_force() is None:
+                self._take(transaction)
+            self._take_what_follows(transaction)
+            if self._is_news(in_force(_known(transaction))):
+                self._take(transaction)
+                self._take_what_follows(transaction)
+            self._complete(transaction.roots())
+            return _known(transaction)
 
-        known = await journal.transact(run)
-        if known is not None and self.adopt(known):
+        if self.adopt(await journal.transact(run)):
             log.warning(
                 "%s has an older trust root than the journal, whose version %d counts", self._file, self.root.version
             )
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the files of `folder`; empty if nothing is."""
+        return "; ".join(self._problems.values())
+
+    def keep(self, version: int, envelope: bytes) -> None:
+        """Have a root as a file before it counts. Raises `JournalError` if that fails."""
+        if self.folder is not None:
+            self.folder.keep(version, envelope)
+            self._problems.pop(version, None)
+
+    def _take(self, transaction: Transaction) -> None:
+        signers = sorted(key.name for key in self.root.verify(Role.ROOT, parse(self._envelope)))
+        transaction.record(root_accepted("site", self._envelope, self.root.version, signers))
+
+    def _take_what_follows(self, transaction: Transaction) -> None:
+        """Go on from the root in force with the files that follow it, up to the first that does not."""
+        if (folder := self.folder) is None:
+            return
+        current = in_force(_known(transaction))
+        for version in folder.versions():
+            if version <= current.root.version:
+                continue
+            raw = folder.read(version)
+            verdict = judge_root(raw, current)
+            if verdict.root is None or verdict.repeated:
+                said = f"{verdict.reason}: " if verdict.reason else ""
+                self._doubt(version, f"{folder.file(version)} is refused: {said}{verdict.detail}")
+                return
+            log.warning("version %d of the trust root was lost and comes from %s", version, folder.path)
+            transaction.record(root_accepted("site", raw, version, verdict.signers))
+            current = in_force(_known(transaction))
+
+    def _complete(self, roots: Sequence[bytes]) -> None:
+        """Have every root of the journal as a file; one that says something else is replaced."""
+        if (folder := self.folder) is None:
+            return
+        here = set(folder.versions())
+        for raw in roots:
+            version = load_root(raw).version
+            if version in here and folder.read(version) == raw:
+                continue
+            if version in here:
+                log.error("%s is not what this site went by, and is replaced", folder.file(version))
+            try:
+                self.keep(version, raw)
+            except JournalError as error:
+                self._doubt(version, str(error))
+
+    def _doubt(self, version: int, problem: str) -> None:
+        log.error("%s", problem)
+        self._problems[version] = problem
 
     def adopt(self, known: KnownRoot) -> bool:
         """Go by the root that the journal has; whether it is another one than before."""
@@ -191,6 +253,13 @@ class Authority:
         if self.root.expires_at is not None and now.passed(self.root.expires_at):
             return f"this site's trust root expired at {time_text(self.root.expires_at)}, it needs a newer one"
         return ""
+
+
+def _known(transaction: Transaction) -> KnownRoot:
+    known = transaction.root_in_force()
+    if known is None:
+        raise JournalError("the journal has no trust root")
+    return known
 
 
 def in_force(known: KnownRoot) -> CurrentRoot:

@@ -28,12 +28,14 @@ from edge.intake import Intake
 from edge.journal import Journal
 from edge.keeper import Keeper
 from edge.logs import log_bug
+from edge.lookback import Witnesses
 from edge.make_safe import record_notes
 from edge.model.event import Draft, EventKind
 from edge.model.site import SiteConfig
 from edge.nonce import NonceFile
 from edge.plugins import Equipment
 from edge.recovery import REASON, left_runs
+from edge.rootfolder import FOLDER_NAME, RootFolder
 from edge.runner import Runner
 from edge.schema import FILE_NAME
 from edge.scribe import ACTOR
@@ -43,6 +45,7 @@ from edge.steering import can_pause
 from edge.timefloor import Known
 from edge.timekeeping import TimeKeeper
 from edge.uplink.build import build
+from edge.uplink.firstword import FirstWord
 from edge.uplink.outbox import Outbox
 from edge.uplink.sitekey import open_key
 
@@ -58,10 +61,8 @@ PLAN_AGAIN_S = 5.0
 SWITCH_S = 0.0001
 """How long the journal's writer or another thread may keep the interpreter from the loop that feeds the machines."""
 
-NEW_JOURNAL = (
-    "it is new, so orders that were carried out before, if there were any, are not known here,"
-    " nor any trust root but the one that site.toml names"
-)
+NOT_WHOLE = "the journal may not be all that happened, so nobody knows what became of the run"
+"""Why a run that is open in a held journal is not asked about: it may have ended long ago."""
 
 
 RESTART = -1
@@ -123,18 +124,27 @@ async def run(
     stop.listen()
     clock = SystemClock(config.time.source)
     async with contextlib.AsyncExitStack() as stack:
+        witnesses = Witnesses(state_dir, runtime_dir, clock.boot_id)
+        stack.callback(witnesses.close)
         journal = await stack.enter_async_context(Journal.open(state_dir / FILE_NAME, config.site.id, clock.stamp))
+        journal.bind(witnesses.keep)
+        was_new = journal.last_seq == 0
+        held = await witnesses.look_back(journal, is_first_start=folders.is_first_start(state_dir))
         clock.learn(await journal.transact(lambda transaction: transaction.known_time()))
         clock.learn(Known(authority.root.issued_at))
-        await _first_of_all(journal, state_dir)
+        authority.folder = RootFolder(state_dir / FOLDER_NAME)
         await authority.settle(journal)
         clock.learn(Known(authority.root.issued_at))
         artifacts = Artifacts.open(state_dir / "artifacts")
         _empty(state_dir / "incoming")
         await record_notes(journal, state_dir)
-        left = await left_runs(journal, artifacts, authority, {item.machine.id for item in equipment})
-        await _begin(journal, clock, {run.run.run_id for run in left.values()})
+        askable = frozenset[str]() if held else {item.machine.id for item in equipment}
+        left = await left_runs(journal, artifacts, authority, askable)
+        await _begin(journal, clock, {run.run.run_id for run in left.values()}, NOT_WHOLE if held else REASON)
+        await witnesses.kept(journal)
         folders.has_begun(state_dir)
+        started_seq = journal.last_seq
+        word: FirstWord | None = None
 
         checker = Checker(lambda: dispatcher.wake())
         stack.push_async_callback(checker.close)
@@ -181,7 +191,16 @@ async def run(
             on_change=lambda: dispatcher.wake(),
         )
         dispatcher = Dispatcher(
-            journal, state_dir, artifacts, authority, checker, clock, equipment, runners, fetcher.story
+            journal,
+            state_dir,
+            artifacts,
+            authority,
+            checker,
+            clock,
+            equipment,
+            runners,
+            fetcher.story,
+            lambda: "" if word is None else word.waits_for,
         )
         storage: dict[str, Service] = {"keep files": keeper, "fetch files": fetcher}
         if config.spool is not None:
@@ -197,7 +216,9 @@ async def run(
             version(DISTRIBUTION),
             stop.begin_anew,
             lambda: authority.could_begin_with(look_at_config()),
-            lambda: [service.trouble for service in (time, *storage.values()) if service.trouble],
+            lambda: [
+                told for told in (authority.trouble, time.trouble, *(s.trouble for s in storage.values())) if told
+            ],
         )
 
         services: dict[str, Service] = {"planning": dispatcher, "time": time, **storage, "loop lag": site.lag}
@@ -206,6 +227,9 @@ async def run(
             outbox = await Outbox.open(journal, key, lambda: authority.root)
             site.uplink = build(config.uplink, config.site.id, site, intake, key, clock, outbox)
             services["uplink"] = site.uplink
+            wait_s = 0.0 if was_new or witnesses.have_watched else config.uplink.first_word_s
+            word = FirstWord(outbox, started_seq, wait_s, lambda: dispatcher.wake())
+            services["first word"] = word
         await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))
         if config.metrics is not None:
             await stack.enter_async_context(api.serve_metrics(site, config.metrics.port))
@@ -214,6 +238,7 @@ async def run(
         log.info("it listens on %s", config.site.socket)
         code = await _work(stop, services, list(runners.values()), journal)
         await journal.record([Draft(EventKind.SITE_STOPPED, ACTOR, {"restart": stop.restart})])
+        await witnesses.kept(journal)  # of a journal that was confirmed meanwhile
         if stop.restart and code == 0:
             guard.hand_over()
         elif not await journal.open_runs():
@@ -222,17 +247,10 @@ async def run(
     return RESTART if stop.restart and code == 0 else code
 
 
-async def _first_of_all(journal: Journal, state_dir: Path) -> None:
-    """A journal that is new where nobody has set up a new site: what was done before is not known here."""
-    if journal.last_seq == 0 and not folders.is_first_start(state_dir):
-        log.warning("this journal is new, and nothing begins before somebody says `edge journal confirm`")
-        await journal.record([Draft(EventKind.JOURNAL_HELD, ACTOR, {"reason": NEW_JOURNAL})])
-
-
-async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[str]) -> None:
+async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[str], why: str) -> None:
     """Write down the start, and the runs that nobody can be asked about any more."""
     left = [run for run in await journal.open_runs() if run.run_id not in recoverable]
-    body = {"outcome": "UNKNOWN", "motion": "possible", "reason": REASON, "evidence": {}}
+    body = {"outcome": "UNKNOWN", "motion": "possible", "reason": why, "evidence": {}}
     await journal.record([Draft(EventKind.SITE_STARTED, ACTOR, {"boot_id": clock.boot_id})])
     for run in left:
         ended = Draft(EventKind.RUN_ENDED, ACTOR, body, run.job_id, run.part, run.step, run.run_id, run.machine)
@@ -241,7 +259,7 @@ async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[s
         except IllegalTransitionError as error:  # one row that is damaged must not keep the site from starting
             log.error("run %s on %s cannot be ended: %s", run.run_id, run.machine, error)
         else:
-            log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, REASON)
+            log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, why)
 
 
 async def _work(stop: Stop, services: Mapping[str, Service], runners: list[Runner], journal: Journal) -> int:

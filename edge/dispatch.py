@@ -89,6 +89,7 @@ class Dispatcher:
         equipment: Sequence[Equipment],
         runners: Mapping[str, Runner],
         fetching: Callable[[str], Story | None] = lambda sha256: None,
+        too_early: Callable[[], str] = str,
     ) -> None:
         self._journal = journal
         self._state_dir = state_dir
@@ -99,6 +100,7 @@ class Dispatcher:
         self._equipment = equipment
         self._runners = runners
         self._fetching = fetching
+        self._too_early = too_early
         self._orders: dict[str, JobOrder] = {}
         self._sound: set[tuple[str, int]] = set()  # jobs that run, with the version of the root that lets them
         self._wake = asyncio.Event()
@@ -184,8 +186,8 @@ class Dispatcher:
         for item in steps.values():
             self._want_checks(item)
         machines = [runner.view(seen.clearing.get(name)) for name, runner in self._runners.items()]
-        open_steps = [item.open for item in steps.values()]
-        made = await asyncio.to_thread(plan, open_steps, machines, dict(self._checker.results), now, seen.held)
+        open_steps, checks = [item.open for item in steps.values()], dict(self._checker.results)
+        made = await asyncio.to_thread(plan, open_steps, machines, checks, now, seen.held, self._too_early())
         self.waits = {**unreadable, **made.waits}
         self.open = open_steps
         for key, machine in made.assignments.items():

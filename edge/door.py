@@ -41,6 +41,7 @@ def take_root(transaction: Transaction, raw: bytes, authority: Authority, actor:
     if verdict.repeated:
         return verdict
     if verdict.root is not None:
+        authority.keep(verdict.root.version, raw)
         transaction.record(root_accepted(actor, raw, verdict.root.version, verdict.signers))
         return verdict
     told = write_refusal(transaction, EventKind.ROOT_REFUSED, verdict, raw, actor, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -24,8 +25,18 @@ def make_state_dir(state_dir: Path) -> None:
         state_dir.chmod(STATE_DIR_MODE)
 
 
+HEAD = "journal.head"
+"""The head file (`edge.headfile`), in the state directory and in the runtime directory."""
+
 FIRST_START = "first-start"
 """A file of the state directory of a site that has never run: `edge init` makes it, the first start takes it away."""
+
+
+def set_up_anew(state_dir: Path) -> None:
+    """A person sets up a new site here: whatever ran under this name since the boot was another. Raises `OSError`."""
+    (state_dir / FIRST_START).touch()
+    with contextlib.suppress(PermissionError):  # another user's daemon: its first start will ask a person
+        (runtime_dir(state_dir) / HEAD).unlink(missing_ok=True)
 
 
 def is_first_start(state_dir: Path) -> bool:
@@ -60,15 +71,20 @@ def no_socket(path: Path) -> str:
     return unwritable(path.parent)
 
 
+def runtime_dir(state_dir: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where `make_runtime_dir` makes it."""
+    named = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0] or environment.get("XDG_RUNTIME_DIR", "")
+    digest = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()
+    return Path(named or "/dev/shm") / f"edge-{digest[:16]}"
+
+
 def make_runtime_dir(state_dir: Path, environment: Mapping[str, str] = os.environ) -> Path:
     """The site's directory that is cheap to write to and gone when the host is booted; nobody else may look in.
 
     In ``$RUNTIME_DIRECTORY`` (systemd), ``$XDG_RUNTIME_DIR`` or /dev/shm, under a name of the site's own. Raises
     `OSError` if it cannot be made, or if somebody else has made it.
     """
-    named = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0] or environment.get("XDG_RUNTIME_DIR", "")
-    digest = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()
-    directory = Path(named or "/dev/shm") / f"edge-{digest[:16]}"
+    directory = runtime_dir(state_dir, environment)
     try:
         directory.mkdir(mode=0o700)
     except FileExistsError:

@@ -27,7 +27,7 @@ from edge import chain, projection, schema
 from edge.audit import Report, audit_file
 from edge.errors import IllegalTransitionError, JournalError, Motion, StaleRevisionError
 from edge.jobstate import Requested, StepState
-from edge.model.event import Draft, Event, Stamp
+from edge.model.event import Draft, Event, EventKind, Stamp
 from edge.replay import ReplayWindow
 from edge.store import Store
 from edge.timefloor import Known
@@ -35,6 +35,22 @@ from edge.timefloor import Known
 T = TypeVar("T")
 
 log = logging.getLogger("edge.journal")
+
+COMES_AGAIN = frozenset(
+    {
+        EventKind.JOB_ACCEPTED,
+        EventKind.JOB_REFUSED,
+        EventKind.ROOT_REFUSED,
+        EventKind.TIME_REFUSED,
+        EventKind.COMMAND_REFUSED,
+        EventKind.ARTIFACT_STORED,
+        EventKind.ARTIFACT_LOST,
+        EventKind.ARTIFACT_EVICTED,
+        EventKind.MACHINE_ONLINE,
+        EventKind.MACHINE_OFFLINE,
+    }
+)
+"""What only came in or was seen: a journal without it is poorer and does nothing twice. There is a lot of it."""
 
 CHECK_AT_OPEN_BYTES = 32 * 1024 * 1024
 """A second from a slow SD card. A larger file is checked while the daemon is up already, and before anything begins."""
@@ -95,8 +111,10 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection, site: str, journal: str, stamp: Stamp) -> None:
         self.connection = connection
         self._site = site
-        self._journal = journal
+        self.journal = journal
         self._stamp = stamp
+        self.binding = False
+        """Whether an event was recorded that no copy of this journal may be without; `COMES_AGAIN` has the others."""
 
     def record(self, draft: Draft) -> Event:
         """Number, chain and apply one event.
@@ -106,7 +124,7 @@ class Transaction:
             ValueError, TypeError: its body is not JSON.
         """
         last = head(self.connection)
-        raw, _ = chain.encode(self._site, self._journal, last.seq + 1, last.hash, self._stamp, draft)
+        raw, _ = chain.encode(self._site, self.journal, last.seq + 1, last.hash, self._stamp, draft)
         event = chain.decode(raw)
         with _all_or_nothing(self.connection):
             projection.apply(self.connection, event)
@@ -114,6 +132,7 @@ class Transaction:
                 "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (event.seq, event.hash, raw, event.kind, event.job_id, event.machine, event.at_wall),
             )
+        self.binding |= event.kind not in COMES_AGAIN
         return event
 
     def verdict_of(self, digest: str) -> KnownVerdict | None:
@@ -267,6 +286,7 @@ class Journal:
         self._stamp = stamp
         self._last_seq = last_seq
         self._moved = asyncio.Event()
+        self._bound = False  # by the group that is being written; the writer's
         self._sound = asyncio.Event()
         if store.checked:
             self._sound.set()
@@ -318,11 +338,26 @@ class Journal:
         stamp = self._stamp()
 
         def run(connection: sqlite3.Connection) -> tuple[T, int]:
-            value = fn(Transaction(connection, self.site, self.ident, stamp))
+            transaction = Transaction(connection, self.site, self.ident, stamp)
+            value = fn(transaction)
+            self._bound |= transaction.binding
             return value, head(connection).seq
 
         value, _ = await self._store.write(run, then=self._advance)
         return value
+
+    def bind(self, keep: Callable[[sqlite3.Connection], None]) -> None:
+        """Call `keep` in the writer thread after each commit with a binding event, before anybody is told of it.
+
+        If it raises `JournalError`, nothing more is written until the journal is opened again.
+        """
+
+        def after_commit(connection: sqlite3.Connection) -> None:
+            bound, self._bound = self._bound, False
+            if bound:
+                keep(connection)
+
+        self._store.after_commit = after_commit
 
     async def record(self, drafts: Sequence[Draft], expected_revision: int | None = None) -> list[Event]:
         """Record `drafts` in one transaction; with `expected_revision` they are about one job.

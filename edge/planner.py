@@ -129,16 +129,18 @@ def plan(
     checks: Mapping[tuple[str, str], CheckResult],
     now: Now,
     held: str = "",
+    too_early: str = "",
 ) -> Plan:
     """Assign what can start now. `checks` is by (program, machine); a missing entry has not been checked yet.
 
     `held` says why nothing at all begins before a person has confirmed the site's journal; empty if nobody needs to.
+    `too_early` says why nothing begins yet, which passes by itself; empty if it may.
     """
     assignments: dict[StepKey, str] = {}
     waits: dict[StepKey, tuple[Blocker, ...]] = {}
     taken: dict[str, StepKey] = {}
     for step in sorted(steps, key=_urgency):
-        of_order = _order_blockers(step, now, held)
+        of_order = _order_blockers(step, now, held, too_early)
         able = [machine for machine in machines if step.process in machine.processes]
         if not able:
             of_order.append(Blocker(Code.NO_MACHINE, f"no machine here does {step.process}"))
@@ -160,11 +162,13 @@ def _urgency(step: OpenStep) -> tuple[int, bool, float, int, StepKey]:
     return -step.priority, step.due_at is None, due_s, step.accepted_seq, step.key
 
 
-def _order_blockers(step: OpenStep, now: Now, held: str) -> list[Blocker]:
+def _order_blockers(step: OpenStep, now: Now, held: str, too_early: str) -> list[Blocker]:
     cancel = f"edge job cancel {step.key.job_id}"
     found = []
     if held:
         found.append(Blocker(Code.JOURNAL, f"nothing begins yet: {held}", "edge journal confirm"))
+    if too_early:
+        found.append(Blocker(Code.JOURNAL, f"nothing begins yet: {too_early}"))
     if step.held:
         found.append(Blocker(Code.HELD, f"the job is {step.held}", f"edge job release {step.key.job_id}"))
     if step.refusal:

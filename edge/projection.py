@@ -63,6 +63,8 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             connection.execute("UPDATE machines SET online = 0, since = ? WHERE online", (event.at_wall,))
         case EventKind.JOURNAL_HELD:
             connection.execute("UPDATE standing SET held = ?", (event.body["reason"],))
+            if (floor := event.body.get("floor")) is not None:  # what another journal of this site knew
+                _raise_floor(connection, stamp_text(datetime.fromisoformat(floor)))
         case EventKind.JOURNAL_CONFIRMED:
             connection.execute("UPDATE standing SET held = NULL")
         case EventKind.TIME_ACCEPTED:
@@ -150,8 +152,11 @@ def _trusted(connection: sqlite3.Connection, event: Event) -> None:
     (signed_boot_id,) = connection.execute("SELECT signed_boot_id FROM standing").fetchone()
     if signed_boot_id == event.boot_id:
         floor = stamp_text(recorded(known_time(connection), _host(event)).floor)
-    query = "UPDATE standing SET floor = :at WHERE floor IS NULL OR floor < :at"
-    connection.execute(query, {"at": floor})
+    _raise_floor(connection, floor)
+
+
+def _raise_floor(connection: sqlite3.Connection, at: str) -> None:
+    connection.execute("UPDATE standing SET floor = :at WHERE floor IS NULL OR floor < :at", {"at": at})
 
 
 def _host(event: Event) -> Host:

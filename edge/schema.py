@@ -23,6 +23,7 @@ FORMAT = "3"
 FOLDED_ANEW = frozenset({"1", "2"})
 
 KEPT_TABLES = """
+-- format, site, journal (its id); head_kept: there has been a head file beside this journal (`edge.headfile`).
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS events (

@@ -13,7 +13,9 @@ Rules:
        too, until the file is opened (and checked) again.
     5. The queue is bounded; who writes when it is full waits.
     6. One process at a time: an exclusive lock on a file beside the database.
-    7. The file is checked when it is opened. Who cannot wait for that with a large one leaves it to `check`, beside
+    7. `after_commit` is part of the commit: nobody is told of what was written before it has returned, and what it
+       raises is a fault of the disk as in rule 4, although the database has kept the group.
+    8. The file is checked when it is opened. Who cannot wait for that with a large one leaves it to `check`, beside
        the writer.
 """
 
@@ -106,6 +108,7 @@ class Store:
         self._closing = False
         self._fault: JournalError | None = None
         self.commits = 0  # since it was opened; written by the writer alone
+        self.after_commit: Callable[[sqlite3.Connection], None] = lambda connection: None
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
         self._opened: asyncio.Future[None]
@@ -242,6 +245,7 @@ class Store:
                         raise JournalError("a write function ended the transaction") from job.error
                 connection.execute("COMMIT")
                 self.commits += 1
+                self._follow_up(connection, group)
                 return
             except (JournalError, sqlite3.Error) as error:
                 if connection.in_transaction:
@@ -253,6 +257,16 @@ class Store:
                     self._fault = fault
         for job in group:
             job.error = _again(fault)
+
+    def _follow_up(self, connection: sqlite3.Connection, group: list[_Job[Any]]) -> None:
+        """What belongs to a commit that has returned. If it fails, nobody may act on what the database has kept."""
+        try:
+            self.after_commit(connection)
+        except (JournalError, sqlite3.Error) as error:
+            self._fault = _in_words(self.path, error)
+            _log.critical("%s; nothing more is written until a restart", self._fault)
+            for job in group:
+                job.error = _again(self._fault)
 
     def _settle(self, group: list[_Job[Any]]) -> None:
         def settle() -> None:

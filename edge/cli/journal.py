@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from edge import sitefile
 from edge.audit import audit
 from edge.cli import text
+from edge.folders import HEAD
+from edge.headfile import HeadFile
+from edge.lookback import unlike
 from edge.status import FINE, UNSAFE
 from edge.views import open_readonly
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Walk the chain, fold all events again and compare; 0 if it holds, 2 if it does not."""
+    """Walk the chain, fold all events again and compare, and look for the event that the head file names.
+
+    0 if all of it holds, 2 if it does not.
+    """
     file = sitefile.read(sitefile.find(args.config))
+    witness = HeadFile(file.state_dir / HEAD)
+    witness.read()  # before the journal, which may go on meanwhile
     with open_readonly(file.state_dir) as snapshot:
         report = audit(snapshot.connection)
+        if (doubt := unlike(snapshot.connection, report.journal, witness)) is not None:
+            report = replace(report, problems=(*report.problems, str(doubt)))
     if args.json:
         text.print_json({**asdict(report), "ok": report.ok})
         return FINE if report.ok else UNSAFE

@@ -88,7 +88,7 @@ def init(args: argparse.Namespace) -> int:
         with file.open("x", encoding="utf-8") as out:
             out.write(content)
         if is_new:
-            (state_dir / folders.FIRST_START).touch()
+            folders.set_up_anew(state_dir)
     except FileExistsError as error:
         raise UsageError(f"{file} is there already; nothing was changed") from error
     except OSError as error:

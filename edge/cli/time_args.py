@@ -30,7 +30,7 @@ def add_time_commands(commands: Commands) -> None:
     submit.add_argument("file", type=Path, metavar="FILE")
 
     journal = commands.add_parser("journal", help="the site's journal").add_subparsers(metavar="WHAT", required=True)
-    command(journal, "confirm", "say that a new journal may begin: no order that it takes was done before", _confirm)
+    command(journal, "confirm", "say that a journal that is held may begin: nothing is done twice", _confirm)
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -18,7 +18,11 @@ RIGHT = "write mqtts://HOST or mqtts://HOST:PORT"
 
 
 class UplinkTable(BaseModel):
-    """``[uplink]``. Paths are relative to the file; without `ca`, the host's own authorities count."""
+    """``[uplink]``. Paths are relative to the file; without `ca`, the host's own authorities count.
+
+    `first_word_s`: how long the first start since the host was booted waits for the collector's word on the journal,
+    before it lets work begin without it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,6 +31,7 @@ class UplinkTable(BaseModel):
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    first_word_s: Annotated[float, Field(ge=0, le=86_400, examples=[30])] = 30.0
 
     @property
     def host(self) -> str:

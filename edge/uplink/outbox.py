@@ -56,6 +56,7 @@ class Outbox:
         self._window = Window(mark.acked.seq, resend_s)
         self._max_bytes = max_bytes
         self._wake = asyncio.Event()
+        self._told = asyncio.Event()  # set, and made anew, with each acknowledgement that is believed
         self._waiting_since_s: float | None = None
         self._problem = ""
         self._refused = 0
@@ -176,6 +177,13 @@ class Outbox:
             if moved:
                 self._waiting_since_s = now_s if self._window.in_flight else None
         self._wake.set()
+        told, self._told = self._told, asyncio.Event()
+        told.set()
+
+    async def until_told(self, seq: int) -> None:
+        """Until the collector has acknowledged event `seq`, or nothing is sent any more."""
+        while self._mark.acked.seq < seq and not self.stopped:
+            await self._told.wait()
 
     def connected(self) -> None:
         """A new connection: begin with the newest acknowledged event. `send` does it by itself."""

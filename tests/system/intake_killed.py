@@ -19,6 +19,7 @@ from edge.authority import Authority
 from edge.intake import Intake
 from edge.journal import Journal
 from edge.nonce import NonceFile
+from edge.rootfolder import FOLDER_NAME, RootFolder
 from edge.schema import FILE_NAME
 from edge.trust import PayloadType
 from edge.trust.signedtime import time_bytes
@@ -45,6 +46,7 @@ async def work(folder: Path) -> None:
     clock = SetClock(IN_1970, boot_id="boot")
     async with Journal.open(folder / FILE_NAME, "berlin-1", clock.stamp) as journal:
         authority = Authority.load(folder / "root.json")
+        authority.folder = RootFolder(folder / FOLDER_NAME)
         await authority.settle(journal)
         clock.learn(await journal.transact(lambda transaction: transaction.known_time()))
         site, nonce = Rig(folder, journal), NonceFile.open(folder, clock)
@@ -73,6 +75,9 @@ def old_or_new(folder: Path) -> None:
         return
     with views.open_readonly(folder) as snapshot:
         kinds = [event["kind"] for event in snapshot.events()]
+        for number, envelope in snapshot.connection.execute("SELECT version, envelope FROM roots"):
+            kept = (folder / FOLDER_NAME / f"{number}.dsse.json").read_bytes()
+            assert kept == envelope, "a root counts, and is not in its file"
         assert kinds.count("job_accepted") <= len(ORDERS)
         assert "job_accepted" not in kinds or "time_accepted" in kinds
         if "time_accepted" in kinds:

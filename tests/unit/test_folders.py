@@ -53,3 +53,21 @@ def test_a_directory_where_a_site_has_run_does_not_become_a_new_one(tmp_path: Pa
     (tmp_path / "site.toml").unlink()
     assert init(asked) == 0
     assert not folders.is_first_start(tmp_path / "state")
+
+
+def test_a_new_site_is_not_taken_for_the_one_that_was_here_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What watched over that one until it was removed goes with it."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
+    witness = make_runtime_dir(tmp_path / "state") / folders.HEAD
+    witness.touch()
+    assert init(argparse.Namespace(dir=tmp_path, site="s1", json=True)) == 0
+    assert not witness.exists()
+    folders.has_begun(tmp_path / "state")
+    witness.touch()
+    (tmp_path / "state" / "artifacts").mkdir()
+    (tmp_path / "site.toml").unlink()
+    assert init(argparse.Namespace(dir=tmp_path, site="s1", json=True)) == 0
+    assert witness.exists(), "a site has run here"

@@ -175,6 +175,14 @@ def test_nothing_begins_while_the_journal_waits_for_a_person() -> None:
     assert "it is new" in blocker.text
 
 
+def test_nothing_begins_before_the_centre_was_waited_for() -> None:
+    made = plan([STEP], [MACHINE], CHECKS, vouched(NOW), too_early="the centre has not said yet")
+    assert made.assignments == {}
+    (blocker,) = made.waits[STEP.key]
+    assert (blocker.code, blocker.command) == (Code.JOURNAL, "")
+    assert blocker.text == "nothing begins yet: the centre has not said yet"
+
+
 def test_what_needs_the_time_waits_while_nobody_vouches_for_the_clock() -> None:
     timely = replace(STEP, expires_at=NOW + timedelta(hours=1))
     made = plan([timely], [MACHINE], CHECKS, Now(NOW, NOW - timedelta(days=1), ClockTrust.UNKNOWN))

@@ -13,10 +13,11 @@ import pytest
 from edge.authority import Authority
 from edge.clock import SystemClock
 from edge.driver import At
-from edge.errors import ConfigError
+from edge.errors import ConfigError, JournalError
 from edge.journal import Journal
 from edge.planner import Code
 from edge.recovery import left_runs
+from edge.rootfolder import RootFolder
 from edge.schema import FILE_NAME
 from edge.timefloor import Source
 from edge.trust import PayloadType
@@ -198,6 +199,54 @@ async def test_a_power_cut_anywhere_in_a_root_update_leaves_the_old_or_the_new_o
             found.add((place == len(after), await settled(cut, version(1))))
             shutil.rmtree(cut)
     assert found == {(False, 1), (True, 2)}
+
+
+async def test_a_root_counts_only_once_its_file_is_there(tmp_path, monkeypatch) -> None:
+    async with rig(tmp_path) as site:
+        site.authority.folder = RootFolder(tmp_path / "roots")
+        await begin_with(site, version(1), tmp_path)
+        site.authority.folder = RootFolder(tmp_path / "roots")
+        (tmp_path / "roots").write_bytes(b"no folder")
+        with pytest.raises(JournalError, match=r"roots/2\.dsse\.json cannot be written: "):
+            await site.intake.take(version(2), "user:ada")
+        assert in_force(site) == site.authority.root.version == 1
+        (tmp_path / "roots").unlink()
+        assert (await site.intake.take(version(2), "user:ada")).accepted
+        assert in_force(site) == 2
+        assert RootFolder(tmp_path / "roots").read(2) == version(2)
+
+
+async def test_a_folder_that_cannot_be_read_starts_nothing_and_one_that_cannot_be_written_is_told(tmp_path) -> None:
+    (tmp_path / "roots").write_bytes(b"no folder")
+    authority = Authority.load(_file(tmp_path, "a", version(1)))
+    authority.folder = RootFolder(tmp_path / "roots")
+    async with rig(tmp_path) as site:
+        with pytest.raises(JournalError, match="where trust roots are kept, cannot be read: Not a directory"):
+            await authority.settle(site.journal)
+        (tmp_path / "roots").unlink()
+        (tmp_path / "roots").mkdir()
+        (tmp_path / "roots" / "1.dsse.json").mkdir()
+        for other in ("0.dsse.json", "1.json", ".2.dsse.json.ab12", "01.dsse.json", "two.dsse.json"):
+            (tmp_path / "roots" / other).write_bytes(version(2))  # no names of ours
+        await authority.settle(site.journal)
+        assert authority.root.version == 1
+        assert "roots/1.dsse.json cannot be written: " in authority.trouble
+        (tmp_path / "roots" / "1.dsse.json").rmdir()
+        authority.keep(1, version(1))
+        assert authority.trouble == ""
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+async def test_a_new_journal_goes_by_the_highest_root_that_follows_the_file(tmp_path, first) -> None:
+    folder = RootFolder(tmp_path / "roots")
+    for number in (1, 2, 3):
+        folder.keep(number, version(number))
+    authority = Authority.load(_file(tmp_path, "a", version(first)))
+    authority.folder = folder
+    async with rig(tmp_path) as site:
+        await authority.settle(site.journal)
+        assert in_force(site) == authority.root.version == 3
+        assert (await site.journal.verify()).problems == ()
 
 
 # What stands under it

@@ -347,3 +347,28 @@ async def test_a_function_that_ends_the_transaction_is_our_bug_and_latches(
         with pytest.raises(JournalError, match="ended the transaction"):
             await store.write(add(1))
     assert "until a restart" in caplog.text
+
+
+async def test_what_follows_a_commit_is_a_part_of_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody is told before it has returned; if it fails, nobody acts, and nothing more is written."""
+    path = tmp_path / "s.sqlite"
+    async with Store(path) as store:
+        await make_table(store)
+        seen: list[list[int]] = []
+        store.after_commit = lambda connection: seen.append(on_disk(path))
+        assert await store.write(add(1)) == 1
+        assert seen == [[1]]
+        busy = sqlite3.OperationalError("database is locked")
+        busy.sqlite_errorcode = sqlite3.SQLITE_BUSY  # no reason to try again: the group is kept
+
+        def fail(connection: sqlite3.Connection) -> None:
+            raise busy
+
+        store.after_commit = fail
+        with pytest.raises(JournalError, match="held by another program"):
+            await store.write(add(2))
+        store.after_commit = lambda connection: None
+        with pytest.raises(JournalError, match="held by another program"):
+            await store.write(add(3))
+        assert "until a restart" in caplog.text
+    assert on_disk(path) == [1, 2]
