@@ -132,8 +132,10 @@ async def run(
         artifacts = Artifacts.open(state_dir / "artifacts")
         _empty(state_dir / "incoming")
         await record_notes(journal, state_dir)
-        left = await left_runs(journal, artifacts, authority, {item.machine.id for item in equipment})
-        await _begin(journal, clock, {run.run.run_id for run in left.values()})
+        held = await journal.transact(lambda transaction: transaction.held())
+        machines_here = {item.machine.id for item in equipment}
+        left = {} if held else await left_runs(journal, artifacts, authority, machines_here)
+        await _begin(journal, clock, {run.run.run_id for run in left.values()}, held)
         folders.has_begun(state_dir)
 
         checker = Checker(lambda: dispatcher.wake())
@@ -229,10 +231,14 @@ async def _first_of_all(journal: Journal, state_dir: Path) -> None:
         await journal.record([Draft(EventKind.JOURNAL_HELD, ACTOR, {"reason": NEW_JOURNAL})])
 
 
-async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[str]) -> None:
-    """Write down the start, and the runs that nobody can be asked about any more."""
+async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[str], held: str) -> None:
+    """Write down the start, and the runs that nobody can be asked about any more.
+
+    `held`: why nobody goes by this journal. Then it does not know how far its open runs are either.
+    """
     left = [run for run in await journal.open_runs() if run.run_id not in recoverable]
-    body = {"outcome": "UNKNOWN", "motion": "possible", "reason": REASON, "evidence": {}}
+    reason = f"this journal is not believed: {held}" if held else REASON
+    body = {"outcome": "UNKNOWN", "motion": "possible", "reason": reason, "evidence": {}}
     await journal.record([Draft(EventKind.SITE_STARTED, ACTOR, {"boot_id": clock.boot_id})])
     for run in left:
         ended = Draft(EventKind.RUN_ENDED, ACTOR, body, run.job_id, run.part, run.step, run.run_id, run.machine)
@@ -241,7 +247,7 @@ async def _begin(journal: Journal, clock: SystemClock, recoverable: Collection[s
         except IllegalTransitionError as error:  # one row that is damaged must not keep the site from starting
             log.error("run %s on %s cannot be ended: %s", run.run_id, run.machine, error)
         else:
-            log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, REASON)
+            log.warning("run %s of job %s on %s is held: %s", run.run_id, run.job_id, run.machine, reason)
 
 
 async def _work(stop: Stop, services: Mapping[str, Service], runners: list[Runner], journal: Journal) -> int:

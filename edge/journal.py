@@ -6,8 +6,8 @@ Rules:
     2. Several drafts in one `record`, and everything in one `transact`, are one transaction.
     3. A job's revision is the seq of its newest event. Who decides from what he read passes it as
        `expected_revision`, and is refused if somebody was faster.
-    4. The writer reads the newest event from the database, not from memory: a group that was rolled back leaves no
-       trace.
+    4. The writer reads the newest event and the journal's id from the database, not from memory: a group that was
+       rolled back leaves no trace.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from edge import chain, projection, schema
+from edge import base, chain, projection, schema
 from edge.audit import Report, audit_file
 from edge.errors import IllegalTransitionError, JournalError, Motion, StaleRevisionError
 from edge.jobstate import Requested, StepState
@@ -92,10 +92,9 @@ class Standing:
 class Transaction:
     """What a function given to `Journal.transact` may do. Lives in the writer thread, for one call."""
 
-    def __init__(self, connection: sqlite3.Connection, site: str, journal: str, stamp: Stamp) -> None:
+    def __init__(self, connection: sqlite3.Connection, site: str, stamp: Stamp) -> None:
         self.connection = connection
         self._site = site
-        self._journal = journal
         self._stamp = stamp
 
     def record(self, draft: Draft) -> Event:
@@ -106,7 +105,8 @@ class Transaction:
             ValueError, TypeError: its body is not JSON.
         """
         last = head(self.connection)
-        raw, _ = chain.encode(self._site, self._journal, last.seq + 1, last.hash, self._stamp, draft)
+        journal = ident_of(self.connection)
+        raw, _ = chain.encode(self._site, journal, last.seq + 1, last.hash, self._stamp, draft)
         event = chain.decode(raw)
         with _all_or_nothing(self.connection):
             projection.apply(self.connection, event)
@@ -227,8 +227,10 @@ class Transaction:
         return _all_or_nothing(self.connection)
 
     def digest_of(self, job_id: str) -> str | None:
-        """The digest of the accepted order with this id."""
-        row = self.connection.execute("SELECT digest FROM orders WHERE job_id = ?", (job_id,)).fetchone()
+        """The digest of the accepted order with this id, be it still known here or not: an id is bound for ever."""
+        row = self.connection.execute(
+            "SELECT digest FROM verdicts WHERE job_id = ? AND kind = 'job_accepted'", (job_id,)
+        ).fetchone()
         return None if row is None else row[0]
 
     def is_stored(self, sha256: str) -> bool:
@@ -317,11 +319,11 @@ class Journal:
         """
         stamp = self._stamp()
 
-        def run(connection: sqlite3.Connection) -> tuple[T, int]:
-            value = fn(Transaction(connection, self.site, self.ident, stamp))
-            return value, head(connection).seq
+        def run(connection: sqlite3.Connection) -> tuple[T, int, str]:
+            value = fn(Transaction(connection, self.site, stamp))
+            return value, head(connection).seq, ident_of(connection)
 
-        value, _ = await self._store.write(run, then=self._advance)
+        value, _, _ = await self._store.write(run, then=self._advance)
         return value
 
     async def record(self, drafts: Sequence[Draft], expected_revision: int | None = None) -> list[Event]:
@@ -392,8 +394,8 @@ class Journal:
         """Walk the chain, fold all events again and compare. Works beside the writer, on what is durable now."""
         return await asyncio.to_thread(audit_file, self._store.path)
 
-    def _advance(self, result: tuple[object, int]) -> None:
-        _, seq = result
+    def _advance(self, result: tuple[object, int, str]) -> None:
+        _, seq, self.ident = result
         if seq > self._last_seq:
             self._last_seq = seq
             moved, self._moved = self._moved, asyncio.Event()
@@ -420,6 +422,12 @@ def head(connection: sqlite3.Connection) -> chain.Head:
     return chain.EMPTY if row is None else chain.Head(*row)
 
 
+def ident_of(connection: sqlite3.Connection) -> str:
+    """The id that the journal goes under now."""
+    (found,) = connection.execute("SELECT value FROM meta WHERE key = 'journal'").fetchone()
+    return str(found)
+
+
 def _identify(connection: sqlite3.Connection, path: Path, site: str) -> tuple[str, int]:
     """The journal's id, given when the file is made, and its newest seq."""
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
@@ -436,22 +444,33 @@ def _identify(connection: sqlite3.Connection, path: Path, site: str) -> tuple[st
         raise JournalError(f"{path} {problem}")
     if meta["site"] != site:
         raise JournalError(f"{path} is the journal of site '{meta['site']}', not of '{site}'")
-    if anew:
-        _fold_anew(connection)
-        log.info("%s had format %s; its tables are made anew from its events", path, meta["format"])
     for statement in schema.statements(schema.UPLINK_TABLES):
         connection.execute(statement)
+    if anew:
+        _fold_anew(connection, path, meta["format"])
+        log.info("%s had format %s; its tables are made anew from its events", path, meta["format"])
     return meta["journal"], head(connection).seq
 
 
-def _fold_anew(connection: sqlite3.Connection) -> None:
+def _fold_anew(connection: sqlite3.Connection, path: Path, before: str) -> None:
     """Make every folded table again, as this edge has them; what is kept stays as it is."""
+    pruned = base.read(connection).head.seq
+    if pruned and before not in schema.BASE_CHANGES:
+        raise JournalError(
+            f"{path} has format {before}, and its events up to {pruned} were pruned: this edge cannot make its tables"
+            " anew; use the version of edge that it was used with"
+        )
     checkpoints = connection.execute("SELECT run_id, value FROM checkpoints").fetchall()
     connection.execute("DELETE FROM checkpoints")  # they refer to runs
     for table in ("runs", "steps", *(name for name in schema.DERIVED if name not in ("runs", "steps"))):
         connection.execute(f"DROP TABLE IF EXISTS {table}")
     for statement in schema.statements(schema.TABLES):
         connection.execute(statement)
+    if pruned:
+        for statement in schema.statements(schema.BASE_CHANGES[before]):
+            connection.execute(statement)
+        base.make_twins(connection)
+        base.seed(connection, connection)
     for (raw,) in connection.execute("SELECT raw FROM events ORDER BY seq"):
         projection.apply(connection, chain.decode(raw))
     connection.executemany("INSERT INTO checkpoints VALUES (?, ?)", checkpoints)

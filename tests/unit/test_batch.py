@@ -39,13 +39,13 @@ def rows(*texts: str, before: Head = EMPTY) -> list[Row]:
 
 def payload(**changes: Any) -> bytes:
     """A batch of two events, with some of its fields changed."""
-    packed = batch.pack(SITE, JOURNAL, EMPTY, rows("a", "b"))
+    packed = batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), rows("a", "b"))
     return json.dumps(json.loads(packed.payloads[0]) | changes).encode()
 
 
 def test_a_batch_gives_back_the_very_bytes() -> None:
     made = rows("a", '\N{SNOWMAN} \\ " \u2028', "")
-    packed = batch.pack(SITE, JOURNAL, EMPTY, made)
+    packed = batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), made)
     assert packed.last == Head(3, made[-1].hash)
     (only,) = packed.payloads
     found, same = batch.open_batch(sign(PayloadType.BATCH, only, [SITE_KEY]), SITE, KEYS)
@@ -57,11 +57,11 @@ def test_a_batch_gives_back_the_very_bytes() -> None:
 def test_a_batch_holds_what_fits_and_reads_no_further() -> None:
     made = rows(*["x" * 400] * 10)
     taken = iter(made)
-    packed = batch.pack(SITE, JOURNAL, EMPTY, taken, max_bytes=3000)
+    packed = batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), taken, max_bytes=3000)
     assert 1 < packed.last.seq < 10
     assert len(packed.payloads[0]) <= 3000
     assert len(list(taken)) == 10 - packed.last.seq - 1, "one more was looked at, none after it"
-    few = batch.pack(SITE, JOURNAL, EMPTY, rows(*["x"] * (batch.BATCH_MAX_EVENTS + 1)), max_bytes=10**7)
+    few = batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), rows(*["x"] * (batch.BATCH_MAX_EVENTS + 1)), max_bytes=10**7)
     assert few.last.seq == batch.BATCH_MAX_EVENTS
 
 
@@ -69,7 +69,7 @@ def test_a_batch_holds_what_fits_and_reads_no_further() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=2000, max_size=3000))
 def test_an_event_larger_than_a_batch_goes_in_pieces(text: str) -> None:
     (made,) = rows(text)
-    packed = batch.pack(SITE, JOURNAL, EMPTY, [made], max_bytes=2048)
+    packed = batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), [made], max_bytes=2048)
     assert packed.last == Head(1, made.hash)
     assert all(len(piece) <= 2048 for piece in packed.payloads)
     pieces = [batch.read_batch(piece) for piece in packed.payloads]
@@ -79,7 +79,7 @@ def test_an_event_larger_than_a_batch_goes_in_pieces(text: str) -> None:
 
 def test_the_largest_order_that_a_site_takes_can_be_reported() -> None:
     (made,) = rows("A" * (256 * 1024 * 4 // 3))
-    packed = batch.pack(SITE, JOURNAL, EMPTY, [made])
+    packed = batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), [made])
     envelopes = [sign(PayloadType.BATCH, piece, [SITE_KEY]) for piece in packed.payloads]
     assert all(len(raw) < 250 * 1024 for raw in envelopes)
     assert len(packed.payloads) <= batch.MAX_PIECES // 4
@@ -87,11 +87,13 @@ def test_the_largest_order_that_a_site_takes_can_be_reported() -> None:
 
 def test_an_event_that_nobody_could_take_is_named() -> None:
     with pytest.raises(BatchError, match="event 1 has 50"):
-        batch.pack(SITE, JOURNAL, EMPTY, rows("x" * 50_000), max_bytes=1024)
+        batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), rows("x" * 50_000), max_bytes=1024)
 
 
 def test_pieces_of_two_events_do_not_make_one() -> None:
-    first, other = (batch.pack(SITE, JOURNAL, EMPTY, rows(text * 3000), max_bytes=2048).payloads for text in "ab")
+    first, other = (
+        batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), rows(text * 3000), max_bytes=2048).payloads for text in "ab"
+    )
     mixed = [batch.read_batch(raw) for raw in (*first[:-1], other[-1])]
     with pytest.raises(BatchError, match="must have"):
         batch.facts(batch.joined(mixed))
@@ -223,7 +225,7 @@ def test_the_document_holds_vectors_that_are_true() -> None:
     found = batch.read_batch(made.split("\n```")[0].encode())
     assert [fact.row.raw.decode() for fact in batch.facts(found)] == [event]
     head = Head(1, chain.digest(event.encode()))
-    assert batch.pack(found.site, found.journal, EMPTY, [Row(1, head.hash, event.encode())]).payloads == (
+    assert batch.pack(batch.Frame(found.site, found.journal, EMPTY), [Row(1, head.hash, event.encode())]).payloads == (
         made.split("\n```")[0].encode(),
     )
     assert batch.ack_payload(found.site, found.journal, head, AT).decode() == said.split("\n```")[0]

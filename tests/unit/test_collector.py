@@ -188,11 +188,13 @@ async def test_another_history_is_a_fork(tmp_path: Path) -> None:
         for seq, before in ((2, head_1), (3, batch.Head(2, "ab" * 32))):
             raw = json.dumps(other | {"seq": seq, "prev_hash": before.hash, "actor": "x"}).encode()
             made = batch.Row(seq, batch.chain.digest(raw), raw)
-            payload = batch.pack(SITE, ident, before, [made]).payloads[0]
+            payload = batch.pack(batch.Frame(SITE, ident, before), [made]).payloads[0]
             assert head(await answer(collector, sign(PayloadType.BATCH, payload, [SITE_KEY]))) == (3, False)
-        pieces = batch.pack(SITE, ident, head_1, [batch.Row(2, "cd" * 32, b"x" * 3000)], max_bytes=2048).payloads
+        pieces = batch.pack(
+            batch.Frame(SITE, ident, head_1), [batch.Row(2, "cd" * 32, b"x" * 3000)], max_bytes=2048
+        ).payloads
         await answer(collector, sign(PayloadType.BATCH, pieces[0], [SITE_KEY]))
-        whole = batch.pack(SITE, ident, EMPTY, [row]).payloads[0]
+        whole = batch.pack(batch.Frame(SITE, ident, EMPTY), [row]).payloads[0]
         assert head(await answer(collector, sign(PayloadType.BATCH, whole, [SITE_KEY]))) == (3, False)
         text, count = (await alarms_of(collector))["fork"]
         assert count == 3
@@ -204,7 +206,7 @@ async def test_a_parked_batch_that_does_not_fit_is_a_fork_and_forgotten(tmp_path
     ident, (first, second), events = await envelopes(tmp_path / "site", 1, 2)
     raw = json.dumps(json.loads(events[1][2]) | {"prev_hash": "ab" * 32}).encode()
     made = batch.Row(2, batch.chain.digest(raw), raw)
-    payload = batch.pack(SITE, ident, batch.Head(1, "ab" * 32), [made]).payloads[0]
+    payload = batch.pack(batch.Frame(SITE, ident, batch.Head(1, "ab" * 32)), [made]).payloads[0]
     async with collecting(tmp_path) as collector:
         assert head(await answer(collector, sign(PayloadType.BATCH, payload, [SITE_KEY]))) == (0, True)
         assert head(await answer(collector, first)) == (1, False)

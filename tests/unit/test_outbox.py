@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from edge.journal import Journal, Transaction
+from edge.schema import FILE_NAME
 from edge.uplink.outbox import Outbox
 from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.topics import What, topic
+from tests import second_verifier
 from tests.helpers.reporting import (
     SITE,
     acknowledgement,
@@ -147,19 +150,29 @@ async def test_the_collector_may_ask_for_what_it_had_acknowledged(tmp_path: Path
 
 
 @pytest.mark.parametrize("ahead", [True, False])
-async def test_a_journal_that_was_put_back_is_held_and_reports_no_more(tmp_path: Path, ahead: bool) -> None:
+async def test_a_journal_that_was_put_back_is_held_and_goes_on_under_a_new_id(tmp_path: Path, ahead: bool) -> None:
     async with reporting(tmp_path) as (journal, outbox):
         await journal.record([fact(), fact()])
+        before, last = journal.ident, (await events_of(journal))[-1]
         seq = 9 if ahead else 1
         for _ in range(2):
-            await outbox.take_ack(acknowledgement(journal.ident, seq, "ab" * 32), 0.0)
-        assert f"the collector has event {seq} of this journal" in outbox.behind
-        assert outbox.stopped == outbox.behind
-        assert await outbox.next(0.0) == []
-        assert outbox.behind == await journal.transact(lambda transaction: transaction.held())
+            await outbox.take_ack(acknowledgement(before, seq, "ab" * 32), 0.0)
+        held = await journal.transact(lambda transaction: transaction.held())
+        assert f"the collector has event {seq} of this journal" in held
         assert journal.last_seq == 3, "told once"
+        after = journal.ident
+        assert after != before
+        told = json.loads((await events_of(journal))[-1][2])
+        assert (told["journal"], told["kind"], told["prev_hash"]) == (after, "journal_held", last[1])
+        assert told["body"]["follows"] == {"journal": before, "seq": 2, "hash": last[1]}
+        assert not outbox.stopped
+        assert outbox.view()["refused_acks"] == 0, "what is said of the old id is no news, and no fault"
+        assert (await journal.verify()).problems == ()
+        assert second_verifier.verify(tmp_path / FILE_NAME) == (3, "")
     async with reporting(tmp_path) as (journal, outbox):
-        assert outbox.behind, "and not forgotten"
+        assert journal.ident == after, "and not forgotten"
+        (raw,) = await outbox.next(0.0)
+        assert second_verifier.verify_batch(raw) == (3, "")
 
 
 async def test_an_event_that_cannot_be_reported_is_said(tmp_path: Path) -> None:
