@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from edge import sitefile
+from edge import beginning, sitefile
 from edge.audit import audit
 from edge.cli import text
 from edge.status import FINE, UNSAFE
@@ -16,11 +16,14 @@ def verify(args: argparse.Namespace) -> int:
     """Walk the chain, fold all events again and compare; 0 if it holds, 2 if it does not."""
     file = sitefile.read(sitefile.find(args.config))
     with open_readonly(file.state_dir) as snapshot:
+        before = beginning.in_words(beginning.pruned(snapshot.connection))
         report = audit(snapshot.connection)
     if args.json:
         text.print_json({**asdict(report), "ok": report.ok})
         return FINE if report.ok else UNSAFE
     print(f"journal {report.journal} of site {report.site}: {report.events} events")
+    if before:
+        print("\n".join(text.wrap(before, "  ")))
     if report.ok:
         print(f"  the chain is whole, and every state follows from it; head {report.head.hash[:16]}…")
         return FINE

@@ -18,7 +18,10 @@ RIGHT = "write mqtts://HOST or mqtts://HOST:PORT"
 
 
 class UplinkTable(BaseModel):
-    """``[uplink]``. Paths are relative to the file; without `ca`, the host's own authorities count."""
+    """``[uplink]``. Paths are relative to the file; without `ca`, the host's own authorities count.
+
+    `keep_days`: how long the site keeps events that the collector has.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,6 +30,7 @@ class UplinkTable(BaseModel):
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    keep_days: Annotated[int, Field(ge=1, le=36_500, examples=[90])] = 90
 
     @property
     def host(self) -> str:

@@ -56,13 +56,17 @@ def at(transaction: Transaction, seq: int) -> Head | None:
 
 
 def frame(transaction: Transaction, site: str, before: Head) -> Frame:
-    """What a batch that begins after `before` says beside its events."""
+    """What a batch that begins after `before` says beside its events.
+
+    That what is before was pruned is said to a collector that has asked for it, and so has lost it.
+    """
     connection = transaction.connection
     row = connection.execute("SELECT first_seq, before FROM branches ORDER BY first_seq DESC LIMIT 1").fetchone()
     follows = None
     if row is not None and before.seq < row[0] and (last := at(transaction, row[0] - 1)) is not None:
         follows = Origin(journal=row[1], seq=last.seq, hash=last.hash)
-    begins = before.seq > 0 and before == base.read(connection).head
+    pruned = base.read(connection).head
+    begins = pruned.seq > 0 and before == pruned and read_mark(transaction).acked.seq <= pruned.seq
     return Frame(site, ident_of(connection), before, follows, begins)
 
 

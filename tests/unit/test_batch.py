@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,6 +53,52 @@ def test_a_batch_gives_back_the_very_bytes() -> None:
     assert same == only
     assert [fact.row for fact in batch.facts(found)] == made
     assert found.piece is None
+
+
+NEW = "f" * 32
+
+
+def branched(**claim: Any) -> tuple[batch.Frame, list[Row]]:
+    """Two events of `JOURNAL`, and two of the id that follows it; what the third says of that may be changed."""
+    old = rows("a", "b")
+    last = Head(2, old[-1].hash)
+    body = {"reason": "it was put back", "follows": {"journal": JOURNAL, "seq": 2, "hash": last.hash} | claim}
+    raw, digest = chain.encode(SITE, NEW, 3, last.hash, STAMP, Draft(EventKind.JOURNAL_HELD, "site", body))
+    more, more_digest = chain.encode(SITE, NEW, 4, digest, STAMP, Draft(EventKind.MACHINE_ONLINE, "r", {}))
+    follows = batch.Origin(journal=JOURNAL, seq=2, hash=last.hash)
+    return batch.Frame(SITE, NEW, EMPTY, follows), [*old, Row(3, digest, raw), Row(4, more_digest, more)]
+
+
+def test_a_batch_of_a_new_id_holds_what_the_old_one_had_not_reported() -> None:
+    frame, made = branched()
+    found = batch.read_batch(batch.pack(frame, made).payloads[0])
+    assert [fact.row for fact in batch.facts(found)] == made
+    assert (found.follows, found.begins) == (frame.follows, False)
+    later = batch.pack(batch.Frame(SITE, NEW, Head(2, made[1].hash), frame.follows), made[2:])
+    assert len(batch.facts(batch.read_batch(later.payloads[0]))) == 2
+
+
+@pytest.mark.parametrize("claim", [{"journal": "0" * 32}, {"seq": 1}, {"hash": "ab" * 32}])
+def test_an_id_that_follows_another_has_to_say_so(claim: dict[str, Any]) -> None:
+    frame, made = branched(**claim)
+    with pytest.raises(BatchError, match="event 3 of the batch does not say that it follows"):
+        batch.facts(batch.read_batch(batch.pack(frame, made).payloads[0]))
+
+
+def test_what_a_new_id_follows_is_where_it_begins() -> None:
+    frame, made = branched()
+    assert frame.follows is not None
+    late = replace(frame, follows=frame.follows.model_copy(update={"seq": 3, "hash": made[2].hash}))
+    with pytest.raises(BatchError, match="event 3 of the batch has the id that begins after event 3"):
+        batch.facts(batch.read_batch(batch.pack(late, made).payloads[0]))
+    with pytest.raises(BatchError, match="event 1 of the batch: its journal is"):
+        batch.facts(batch.read_batch(batch.pack(replace(frame, follows=None), made).payloads[0]))
+
+
+def test_a_batch_says_that_what_is_before_it_was_pruned() -> None:
+    made = rows("c", before=Head(7, "ab" * 32))
+    packed = batch.pack(batch.Frame(SITE, JOURNAL, Head(7, "ab" * 32), begins=True), made)
+    assert batch.read_batch(packed.payloads[0]).begins
 
 
 def test_a_batch_holds_what_fits_and_reads_no_further() -> None:
