@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from edge import base, chain, projection, schema
+from edge import chain, projection, schema
 from edge.audit import Report, audit_file
 from edge.errors import IllegalTransitionError, JournalError, Motion, StaleRevisionError
 from edge.jobstate import Requested, StepState
 from edge.model.event import Draft, Event, Stamp
+from edge.refold import fold_anew
 from edge.replay import ReplayWindow
 from edge.store import Store
 from edge.timefloor import Known
@@ -447,31 +448,6 @@ def _identify(connection: sqlite3.Connection, path: Path, site: str) -> tuple[st
     for statement in schema.statements(schema.UPLINK_TABLES):
         connection.execute(statement)
     if anew:
-        _fold_anew(connection, path, meta["format"])
+        fold_anew(connection, path, meta["format"])
         log.info("%s had format %s; its tables are made anew from its events", path, meta["format"])
     return meta["journal"], head(connection).seq
-
-
-def _fold_anew(connection: sqlite3.Connection, path: Path, before: str) -> None:
-    """Make every folded table again, as this edge has them; what is kept stays as it is."""
-    pruned = base.read(connection).head.seq
-    if pruned and before not in schema.BASE_CHANGES:
-        raise JournalError(
-            f"{path} has format {before}, and its events up to {pruned} were pruned: this edge cannot make its tables"
-            " anew; use the version of edge that it was used with"
-        )
-    checkpoints = connection.execute("SELECT run_id, value FROM checkpoints").fetchall()
-    connection.execute("DELETE FROM checkpoints")  # they refer to runs
-    for table in ("runs", "steps", *(name for name in schema.DERIVED if name not in ("runs", "steps"))):
-        connection.execute(f"DROP TABLE IF EXISTS {table}")
-    for statement in schema.statements(schema.TABLES):
-        connection.execute(statement)
-    if pruned:
-        for statement in schema.statements(schema.BASE_CHANGES[before]):
-            connection.execute(statement)
-        base.make_twins(connection)
-        base.seed(connection, connection)
-    for (raw,) in connection.execute("SELECT raw FROM events ORDER BY seq"):
-        projection.apply(connection, chain.decode(raw))
-    connection.executemany("INSERT INTO checkpoints VALUES (?, ?)", checkpoints)
-    connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (schema.FORMAT,))

@@ -25,7 +25,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edge import base, chain, projection, schema
 from edge.chain import Base, Head
@@ -38,7 +38,7 @@ STEP_EVENTS = 128
 STEP_BYTES = 1024 * 1024
 """Of events that go in one transaction; one of them may be larger."""
 
-ROUND_S = 3600.0
+ROUND_S = 6 * 3600.0
 SHARE = 10
 """The writer is left alone for so many times as long as a step took."""
 
@@ -47,6 +47,11 @@ SPARE_PAGES = 1024
 
 VACUUM_PAGES = 256
 """Given back in one transaction."""
+
+CACHE_KIB = 8192
+"""Of the fold, so that it needs no disk of its own on most sites."""
+
+T = TypeVar("T")
 
 log = logging.getLogger("edge.prune")
 
@@ -81,7 +86,7 @@ class Pruner:
         self.trouble = ""
 
     async def serve(self) -> None:
-        """A round every hour, until cancelled."""
+        """A round every six hours, until cancelled."""
         await self._journal.until_sound()
         while True:
             await self.attempt()
@@ -107,9 +112,9 @@ class Pruner:
             return 0
         upto = await asyncio.to_thread(last_to_go, self._path, now.wall, self._keep)
         if upto:
-            bench = await asyncio.to_thread(Bench, self._path)
+            bench = Bench(self._path)
             try:
-                while (step := await asyncio.to_thread(bench.fold, upto)) is not None:
+                while (step := await _to_its_end(lambda: bench.fold(upto))) is not None:
                     began_s, at = loop.time(), stamp_text(self._clock.now().wall)
                     try:
                         await self._journal.transact(carrying_out(step, at))
@@ -127,6 +132,16 @@ class Pruner:
             if not await self._journal.transact(_give_back):
                 return count
             await asyncio.sleep(share * (loop.time() - began_s))
+
+
+async def _to_its_end(fn: Callable[[], T]) -> T:
+    """Run `fn` in a thread; who is cancelled meanwhile waits for its end: it holds what is closed afterwards."""
+    work = asyncio.create_task(asyncio.to_thread(fn), name="fold old events")
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
 
 
 def last_to_go(path: Path, now: datetime.datetime, keep: datetime.timedelta) -> int:
@@ -157,20 +172,10 @@ class Bench:
     """The fold up to the base, in a database of its own, with the journal beside it for reading. In any one thread."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `JournalError`."""
-        with _in_words(path), contextlib.ExitStack() as stack:
-            # An empty name is a file of SQLite's own that nobody else sees. Its tables hide the journal's.
-            self._connection = sqlite3.connect("", uri=True, isolation_level=None, check_same_thread=False)
-            stack.callback(self._connection.close)
-            self._path = path
-            for pragma in ("journal_mode=OFF", "synchronous=OFF"):
-                self._connection.execute(f"PRAGMA {pragma}").fetchall()
-            self._connection.executescript(schema.FOLDED_TABLES)
-            self._connection.execute("ATTACH ? AS journal", (f"{path.absolute().as_uri()}?mode=ro",))
-            self._begins = base.read(self._connection)
-            if self._begins != chain.WHOLE:
-                base.seed(self._connection, self._connection)
-            stack.pop_all()
+        self._path = path
+        # An empty name is a file of SQLite's own that nobody else sees. Its tables hide the journal's.
+        self._connection = sqlite3.connect("", uri=True, isolation_level=None, check_same_thread=False)
+        self._begins: Base | None = None
 
     def close(self) -> None:
         """Give the database away."""
@@ -181,8 +186,9 @@ class Bench:
 
         None if there are no more. Raises `JournalError`.
         """
-        connection, before = self._connection, self._begins
+        connection = self._connection
         with _in_words(self._path):
+            before = self._begins or self._fill()
             last, room = before, STEP_BYTES
             query = "SELECT raw FROM journal.events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
             with contextlib.closing(connection.execute(query, (before.head.seq, upto, STEP_EVENTS))) as rows:
@@ -200,9 +206,20 @@ class Bench:
             if last == before:
                 return None
             forgotten = self._forget(last.head.seq)
-            changes = [self._change(table, keys) for table, keys in schema.DERIVED.items()]
+            changes = [self._change(before, table, keys) for table, keys in schema.DERIVED.items()]
             self._begins = last
         return Step(before, last, [change for change in changes if change.gone or change.new], forgotten)
+
+    def _fill(self) -> Base:
+        """Take the twins over; where they end."""
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size={-CACHE_KIB}"):
+            self._connection.execute(f"PRAGMA {pragma}").fetchall()
+        self._connection.executescript(schema.FOLDED_TABLES)
+        self._connection.execute("ATTACH ? AS journal", (f"{self._path.absolute().as_uri()}?mode=ro",))
+        found = base.read(self._connection)
+        if found != chain.WHOLE:
+            base.seed(self._connection, self._connection)
+        return found
 
     def _forget(self, upto: int) -> list[tuple[str, int]]:
         """The jobs that have ended and expired, and of which nothing newer is known. Their rows go here."""
@@ -221,9 +238,9 @@ class Bench:
             connection.executemany(f"DELETE FROM main.{table} WHERE job_id = ?", [(job_id,) for job_id, _ in found])
         return found
 
-    def _change(self, table: str, keys: str) -> Change:
+    def _change(self, before: Base, table: str, keys: str) -> Change:
         twin = f"journal.{base.PREFIX}{table}"
-        if self._begins == chain.WHOLE:
+        if before == chain.WHOLE:
             return Change(table, [], self._connection.execute(f"SELECT * FROM main.{table}").fetchall())
         query = f"SELECT {keys} FROM {twin} EXCEPT SELECT {keys} FROM main.{table}"
         gone = self._connection.execute(query).fetchall()

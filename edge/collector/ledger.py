@@ -145,8 +145,8 @@ class Ledger:
             )
             unknown = {run_id for (run_id,) in rows}
             text += (
-                f"; events {seq + 1} to {last.seq} of it happened, and the site does not know of them,"
-                f" nor of the {len(unknown)} runs that began in them"
+                f"; events {seq + 1} to {last.seq} of it happened, and the site does not know of them;"
+                f" runs that began in them: {len(unknown)}"
             )
         self.alarm(found.site, found.journal, Alarm.RESTORED, text)
         for row in self._connection.execute(

@@ -130,11 +130,11 @@ class Outbox:
 
     async def next(self, now_s: float) -> list[bytes]:
         """The envelopes to be published now; nothing if it is not their turn. What is returned counts as sent."""
-        if not self._ready(now_s):
-            return []
         if self._ident != self._journal.ident:  # it has a new id: the collector has to learn where that begins
             self._ident = self._journal.ident
             self._window.connected()
+        if not self._ready(now_s):
+            return []
         first_seq = self._window.next_seq
 
         def read(transaction: Transaction) -> Packed:

@@ -397,4 +397,4 @@ async def test_what_is_in_the_way_is_told(tmp_path: Path, journal: Journal) -> N
     await one.attempt()
     assert one.trouble == ""
     with pytest.raises(JournalError, match="cannot be read"):
-        Bench(tmp_path / "missing.sqlite")
+        Bench(tmp_path / "missing.sqlite").fold(1)

@@ -71,7 +71,7 @@ async def test_both_histories_are_kept_and_the_alarm_names_what_the_site_does_no
         text, count = alarms["restored"]
         assert count == 1
         assert f"journal {before} was put back to an older state, and goes on as this one after event 3" in text
-        assert "events 4 to 7 of it happened, and the site does not know of them, nor of the 1 runs" in text
+        assert "events 4 to 7 of it happened, and the site does not know of them; runs that began in them: 1" in text
         assert outbox.view()["backlog"] == 0
         (_, raw) = (await collector.positions())[0]
         await outbox.take_ack(raw, 1e6)
