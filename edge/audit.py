@@ -1,7 +1,8 @@
 """Whether a journal holds together: its file, its chain, and its projections. Needs no daemon.
 
 The projections are checked by folding every event again into an empty database and comparing the tables, row by row.
-What cannot be folded from events (checkpoints, counts of refusals) is not compared.
+Where older events were pruned, chain and fold begin with the base that they have left (`edge.base`). What cannot be
+folded from events (checkpoints, counts of refusals) is not compared.
 """
 
 from __future__ import annotations
@@ -13,19 +14,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge import chain, projection, schema
+from edge import base, chain, projection, schema
 from edge.errors import EdgeError, JournalError
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found. `problems` are sentences; none means that all holds together."""
+    """What was found. `problems` are sentences; none means that all holds together.
+
+    `events` are those that are here and fit; `pruned` is the newest that is not, `Head(0, …)` if all are.
+    """
 
     site: str
     journal: str
     events: int
     head: chain.Head
     problems: tuple[str, ...]
+    pruned: chain.Head = chain.EMPTY
 
     @property
     def ok(self) -> bool:
@@ -68,9 +73,15 @@ def _audit(connection: sqlite3.Connection) -> Report:
         raise JournalError(f"the journal {problem}")
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     problems = [] if found == "ok" else [f"the file is damaged: {found}"]
-    verdict = chain.verify(_rows(connection))
-    problems += [verdict.problem] if verdict.problem else _compare(connection, (meta["site"], meta["journal"]))
-    return Report(meta["site"], meta["journal"], verdict.count, verdict.head, tuple(problems))
+    begins = base.read(connection)
+    verdict = chain.verify(_rows(connection), base=begins)
+    if verdict.problem:
+        problems.append(verdict.problem)
+    elif verdict.journal not in (None, meta["journal"]):
+        problems.append(f"the events are those of journal {verdict.journal}, the file says {meta['journal']}")
+    else:
+        problems += _compare(connection, begins, meta["site"])
+    return Report(meta["site"], meta["journal"], verdict.count, verdict.head, tuple(problems), begins.head)
 
 
 def _rows(connection: sqlite3.Connection) -> Iterator[chain.Row]:
@@ -78,15 +89,17 @@ def _rows(connection: sqlite3.Connection) -> Iterator[chain.Row]:
         yield chain.Row(seq, digest, raw)
 
 
-def _compare(connection: sqlite3.Connection, origin: tuple[str, str]) -> list[str]:
+def _compare(connection: sqlite3.Connection, begins: chain.Base, site: str) -> list[str]:
     problems = []
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as again:
         again.executescript(schema.TABLES)
         again.execute("BEGIN")
+        if begins != chain.WHOLE:
+            base.seed(again, connection)
         for row in _rows(connection):
             event = chain.decode(row.raw)
-            if row.seq == 1 and (event.site, event.journal) != origin:  # the chain says that all others are like it
-                problems.append(f"the events are those of journal {event.journal} of site {event.site}")
+            if row.seq == begins.head.seq + 1 and event.site != site:  # the chain says that all others are like it
+                problems.append(f"the events are those of site {event.site}")
             kept = connection.execute(
                 "SELECT kind, job_id, machine, at_wall FROM events WHERE seq = ?", (row.seq,)
             ).fetchone()

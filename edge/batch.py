@@ -8,6 +8,9 @@ A batch is the payload of an envelope of type `batch`, signed with the site's ow
     prev_hash       the hash of the event before the first; 64 zeros before event 1
     hash            the hash of the last event
     piece           null; or {number, of}: this is piece `number` (from 1) of the one event `first_seq`
+    follows         {journal, seq, hash}: the event that the id `journal` follows (`edge.restored`); the events up to it
+                    have older ids. Only in a batch that begins with one of them, or right after
+    begins          true: the site has pruned all that is before the first event. Only where that is so
     events          the bytes of each event as a JSON string, in order; one string if this is a piece
 
 An acknowledgement is the payload of an envelope of type `ack`, signed by the role `collector` of the trust root:
@@ -29,7 +32,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -57,7 +60,7 @@ MAX_PIECES = 64
 #: Of an acknowledgement's envelope.
 ACK_MAX_BYTES = 4096
 
-_FRAME_BYTES = 512  # the other fields, with the longest names
+_FRAME_BYTES = 768  # the other fields, with the longest names
 _WIDEST = 4  # bytes of one character of an event's text in JSON in UTF-8: it has no bare control characters
 
 JournalId = Annotated[str, matching(r"[0-9a-f]{32}", "32 lower-case hexadecimal digits")]
@@ -71,6 +74,14 @@ class Piece(StrictModel):
     of: Annotated[int, Field(ge=2, le=MAX_PIECES)]
 
 
+class Origin(StrictModel):
+    """The event after which a journal got another id, and the id until then."""
+
+    journal: JournalId
+    seq: _Seq
+    hash: Sha256
+
+
 class Batch(StrictModel):
     """What a site's key has signed. Whether the events hold together is for `facts` to say."""
 
@@ -82,6 +93,8 @@ class Batch(StrictModel):
     hash: Sha256
     piece: Piece | None
     events: Annotated[tuple[str, ...], Field(strict=False, min_length=1, max_length=BATCH_MAX_EVENTS)]
+    follows: Origin | None = None
+    begins: bool = False
 
 
 class Ack(StrictModel):
@@ -116,30 +129,41 @@ class Packed:
     last: Head
 
 
-def pack(site: str, journal: str, before: Head, rows: Iterable[Row], max_bytes: int = BATCH_MAX_BYTES) -> Packed:
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a batch says beside its events. `before` is the event before its first one."""
+
+    site: str
+    journal: str
+    before: Head
+    follows: Origin | None = None
+    begins: bool = False
+
+
+def pack(frame: Frame, rows: Iterable[Row], max_bytes: int = BATCH_MAX_BYTES) -> Packed:
     """As many of `rows` as one batch holds, or the first of them in pieces; reads no more of `rows` than that.
 
-    `before` is the event before the first of `rows`, of which there is at least one.
+    There is at least one row.
 
     Raises:
         BatchError: an event is so large that it cannot be reported.
     """
     budget = max_bytes - _FRAME_BYTES
     taken: list[str] = []
-    last = before
+    last = frame.before
     for row in itertools.islice(rows, BATCH_MAX_EVENTS):
         text = row.raw.decode()
         budget -= len(_json(text)) + 1
         if budget < 0:
             if not taken:
-                return _in_pieces(site, journal, before, row, max_bytes - _FRAME_BYTES)
+                return _in_pieces(frame, row, max_bytes - _FRAME_BYTES)
             break
         taken.append(text)
         last = Head(row.seq, row.hash)
-    return Packed((_payload(site, journal, before, last, None, taken),), last)
+    return Packed((_payload(frame, last, None, taken),), last)
 
 
-def _in_pieces(site: str, journal: str, before: Head, row: Row, budget: int) -> Packed:
+def _in_pieces(frame: Frame, row: Row, budget: int) -> Packed:
     text, width = row.raw.decode(), budget // _WIDEST
     parts = [text[start : start + width] for start in range(0, len(text), width)]
     if len(parts) > MAX_PIECES:
@@ -148,28 +172,28 @@ def _in_pieces(site: str, journal: str, before: Head, row: Row, budget: int) -> 
     last = Head(row.seq, row.hash)
     return Packed(
         tuple(
-            _payload(site, journal, before, last, {"number": number, "of": len(parts)}, [part])
-            for number, part in enumerate(parts, 1)
+            _payload(frame, last, {"number": number, "of": len(parts)}, [part]) for number, part in enumerate(parts, 1)
         ),
         last,
     )
 
 
-def _payload(
-    site: str, journal: str, before: Head, last: Head, piece: dict[str, int] | None, events: Sequence[str]
-) -> bytes:
-    return _json(
-        {
-            "site": site,
-            "journal": journal,
-            "first_seq": before.seq + 1,
-            "last_seq": last.seq,
-            "prev_hash": before.hash,
-            "hash": last.hash,
-            "piece": piece,
-            "events": events,
-        }
-    )
+def _payload(frame: Frame, last: Head, piece: dict[str, int] | None, events: Sequence[str]) -> bytes:
+    document: dict[str, object] = {
+        "site": frame.site,
+        "journal": frame.journal,
+        "first_seq": frame.before.seq + 1,
+        "last_seq": last.seq,
+        "prev_hash": frame.before.hash,
+        "hash": last.hash,
+        "piece": piece,
+        "events": events,
+    }
+    if frame.follows is not None:
+        document["follows"] = frame.follows.model_dump()
+    if frame.begins:
+        document["begins"] = True
+    return _json(document)
 
 
 def _json(value: object) -> bytes:
@@ -233,6 +257,8 @@ def joined(pieces: Sequence[Batch]) -> Batch:
 def facts(batch: Batch) -> list[Fact]:
     """The events of a whole batch: each hashes, follows the one before, and is of the batch's site and journal.
 
+    Those up to `Batch.follows` have the id of another journal, and the one after it says that it follows it.
+
     Raises:
         BatchError: names the first that does not.
     """
@@ -244,12 +270,12 @@ def facts(batch: Batch) -> list[Fact]:
             fields = chain.read(raw)
         except CorruptJournalError as error:
             raise BatchError(f"event {seq} of the batch: {error}") from error
-        for key, right in (
-            ("site", batch.site),
-            ("journal", batch.journal),
-            ("seq", seq),
-            ("prev_hash", last.hash),
-        ):
+        right_values = {"site": batch.site, "journal": batch.journal, "seq": seq, "prev_hash": last.hash}
+        if batch.follows is not None:
+            _check_origin(batch.journal, batch.follows, last, fields)
+            if seq <= batch.follows.seq:
+                del right_values["journal"]
+        for key, right in right_values.items():
             if fields[key] != right:
                 raise BatchError(f"event {seq} of the batch: its {key} is {fields[key]!r:.80}, must be {right!r}")
         last = Head(seq, chain.digest(raw))
@@ -257,6 +283,15 @@ def facts(batch: Batch) -> list[Fact]:
     if last.hash != batch.hash:
         raise BatchError(f"event {last.seq} of the batch has the hash {last.hash}, must have {batch.hash}")
     return found
+
+
+def _check_origin(journal: str, origin: Origin, last: Head, fields: Mapping[str, Any]) -> None:
+    """Whether the event after `last` is on the right side of the event that `journal` follows. Raises `BatchError`."""
+    if last.seq == origin.seq:
+        if last.hash != origin.hash or not chain.follows(fields["kind"], fields["body"], origin.journal, last):
+            raise BatchError(f"event {last.seq + 1} of the batch does not say that it follows journal {origin.journal}")
+    elif last.seq < origin.seq and fields["journal"] == journal:
+        raise BatchError(f"event {last.seq + 1} of the batch has the id that begins after event {origin.seq}")
 
 
 def ack_payload(site: str, journal: str, head: Head, at: datetime, resend: bool = False) -> bytes:

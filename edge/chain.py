@@ -8,8 +8,10 @@ Rules:
        Outside `body` there are strings, integers and nulls only. Text that UTF-8 cannot express becomes "?".
     3. hash = SHA-256(`DOMAIN` + bytes), in lower-case hexadecimal. `DOMAIN` keeps it apart from every other hash.
     4. `prev_hash` is inside the bytes: one hash vouches for all events before it. The first event's is `ZERO_HASH`,
-       its number is 1, and every event of a chain names the same site and the same journal.
-    5. Hash first, then parse.
+       its number is 1, and every event of a chain names the same site and the same journal as the one before.
+    5. A journal that was put back to an older state goes on under a new id: the first event of that id is a
+       `journal_held` whose `body.follows` names the id, the number and the hash before it. Nothing else changes the id.
+    6. Hash first, then parse.
 
 A chain alone cannot show that its tail was cut off; whoever knows the newest (seq, hash) passes it as `head`.
 """
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +64,18 @@ EMPTY = Head(0, ZERO_HASH)
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """Where a chain begins here: `head` is the newest event that is not here any more, and `journal` its id."""
+
+    head: Head = EMPTY
+    journal: str | None = None
+
+
+WHOLE = Base()
+"""Of a chain that begins with event 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """An event as it is kept."""
 
@@ -74,12 +88,13 @@ class Row:
 class Verdict:
     """What a walk along the chain found. `problem` is a sentence about the first break, empty if there is none.
 
-    `head` is the last event that still fits, `count` how many do.
+    `head` is the last event that still fits, `count` how many do; `journal` is the id that it has.
     """
 
     count: int
     head: Head
     problem: str = ""
+    journal: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -154,28 +169,39 @@ def decode(raw: bytes) -> Event:
     return Event(**document, raw=raw, hash=digest(raw))
 
 
-def verify(rows: Iterable[Row], head: Head | None = None) -> Verdict:
-    """Walk a whole chain from its first event; `head` is where it must end, if that is known."""
-    last, origin = EMPTY, None
+def verify(rows: Iterable[Row], head: Head | None = None, base: Base = WHOLE) -> Verdict:
+    """Walk a chain from its first event, or from what follows `base`; `head` is where it must end, if that is known."""
+    last, site, journal = base.head, None, base.journal
+
+    def found(problem: str = "") -> Verdict:
+        return Verdict(last.seq - base.head.seq, last, problem, journal)
+
     for row in rows:
         problem = _break_at(row, last)
         if problem:
-            return Verdict(last.seq, last, problem)
+            return found(problem)
         try:
             event = decode(row.raw)
         except CorruptJournalError as error:
-            return Verdict(last.seq, last, f"event {row.seq}: {error}")
+            return found(f"event {row.seq}: {error}")
         if event.seq != row.seq:
-            return Verdict(last.seq, last, f"event {row.seq} says of itself that it is event {event.seq}")
+            return found(f"event {row.seq} says of itself that it is event {event.seq}")
         if event.prev_hash != last.hash:
-            return Verdict(last.seq, last, f"event {row.seq} does not follow event {last.seq}: it names another hash")
-        if origin not in (None, (event.site, event.journal)):
-            return Verdict(last.seq, last, f"event {row.seq} is of another journal: {event.site}/{event.journal}")
-        origin = (event.site, event.journal)
+            return found(f"event {row.seq} does not follow event {last.seq}: it names another hash")
+        is_same = site in (None, event.site) and journal in (None, event.journal)
+        if not is_same and not (site in (None, event.site) and follows(event.kind, event.body, str(journal), last)):
+            return found(f"event {row.seq} is of another journal: {event.site}/{event.journal}")
+        site, journal = event.site, event.journal
         last = Head(row.seq, row.hash)
     if head is not None and head != last:
-        return Verdict(last.seq, last, f"the chain ends with event {last.seq}, expected event {head.seq} {head.hash}")
-    return Verdict(last.seq, last)
+        return found(f"the chain ends with event {last.seq}, expected event {head.seq} {head.hash}")
+    return found()
+
+
+def follows(kind: str, body: Mapping[str, Any], journal: str, last: Head) -> bool:
+    """Whether an event begins a new id after event `last` of `journal`."""
+    said = {"journal": journal, "seq": last.seq, "hash": last.hash}
+    return kind == EventKind.JOURNAL_HELD and body.get("follows") == said
 
 
 def _break_at(row: Row, last: Head) -> str:

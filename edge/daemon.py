@@ -34,6 +34,7 @@ from edge.model.event import Draft, EventKind
 from edge.model.site import SiteConfig
 from edge.nonce import NonceFile
 from edge.plugins import Equipment
+from edge.prune import Pruner
 from edge.recovery import REASON, left_runs
 from edge.rootfolder import FOLDER_NAME, RootFolder
 from edge.runner import Runner
@@ -205,6 +206,8 @@ async def run(
         storage: dict[str, Service] = {"keep files": keeper, "fetch files": fetcher}
         if config.spool is not None:
             storage["spool"] = Spool(config.spool.dir, intake.file, clock)
+        if config.uplink is not None:
+            storage["prune"] = Pruner(journal, state_dir, clock, config.uplink.keep_days)
         site = Site(
             journal,
             state_dir,

@@ -272,6 +272,8 @@ class Intake:
             return replace(receipt, verdict=replace(receipt.verdict, detail=detail))
         if not receipt.verdict.accepted or receipt.job_id is None:
             return receipt
+        if await self._journal.transact(lambda transaction: transaction.revision(str(receipt.job_id))) is None:
+            return receipt  # it was done, and is forgotten: nobody needs its files
         order = await self._order(receipt.job_id)
         wanted = {artifact.sha256: artifact.size_bytes for artifact in order.artifacts.values()}
         return await self._take_files(path, receipt, wanted, actor)

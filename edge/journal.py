@@ -6,8 +6,8 @@ Rules:
     2. Several drafts in one `record`, and everything in one `transact`, are one transaction.
     3. A job's revision is the seq of its newest event. Who decides from what he read passes it as
        `expected_revision`, and is refused if somebody was faster.
-    4. The writer reads the newest event from the database, not from memory: a group that was rolled back leaves no
-       trace.
+    4. The writer reads the newest event and the journal's id from the database, not from memory: a group that was
+       rolled back leaves no trace.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from edge.audit import Report, audit_file
 from edge.errors import IllegalTransitionError, JournalError, Motion, StaleRevisionError
 from edge.jobstate import Requested, StepState
 from edge.model.event import Draft, Event, EventKind, Stamp
+from edge.refold import fold_anew
 from edge.replay import ReplayWindow
 from edge.store import Store
 from edge.timefloor import Known
@@ -108,10 +109,9 @@ class Standing:
 class Transaction:
     """What a function given to `Journal.transact` may do. Lives in the writer thread, for one call."""
 
-    def __init__(self, connection: sqlite3.Connection, site: str, journal: str, stamp: Stamp) -> None:
+    def __init__(self, connection: sqlite3.Connection, site: str, stamp: Stamp) -> None:
         self.connection = connection
         self._site = site
-        self.journal = journal
         self._stamp = stamp
         self.binding = False
         """Whether an event was recorded that no copy of this journal may be without; `COMES_AGAIN` has the others."""
@@ -124,7 +124,8 @@ class Transaction:
             ValueError, TypeError: its body is not JSON.
         """
         last = head(self.connection)
-        raw, _ = chain.encode(self._site, self.journal, last.seq + 1, last.hash, self._stamp, draft)
+        journal = ident_of(self.connection)
+        raw, _ = chain.encode(self._site, journal, last.seq + 1, last.hash, self._stamp, draft)
         event = chain.decode(raw)
         with _all_or_nothing(self.connection):
             projection.apply(self.connection, event)
@@ -246,8 +247,10 @@ class Transaction:
         return _all_or_nothing(self.connection)
 
     def digest_of(self, job_id: str) -> str | None:
-        """The digest of the accepted order with this id."""
-        row = self.connection.execute("SELECT digest FROM orders WHERE job_id = ?", (job_id,)).fetchone()
+        """The digest of the accepted order with this id, be it still known here or not: an id is bound for ever."""
+        row = self.connection.execute(
+            "SELECT digest FROM verdicts WHERE job_id = ? AND kind = 'job_accepted'", (job_id,)
+        ).fetchone()
         return None if row is None else row[0]
 
     def is_stored(self, sha256: str) -> bool:
@@ -337,13 +340,13 @@ class Journal:
         """
         stamp = self._stamp()
 
-        def run(connection: sqlite3.Connection) -> tuple[T, int]:
-            transaction = Transaction(connection, self.site, self.ident, stamp)
+        def run(connection: sqlite3.Connection) -> tuple[T, int, str]:
+            transaction = Transaction(connection, self.site, stamp)
             value = fn(transaction)
             self._bound |= transaction.binding
-            return value, head(connection).seq
+            return value, head(connection).seq, ident_of(connection)
 
-        value, _ = await self._store.write(run, then=self._advance)
+        value, _, _ = await self._store.write(run, then=self._advance)
         return value
 
     def bind(self, keep: Callable[[sqlite3.Connection], None]) -> None:
@@ -427,8 +430,8 @@ class Journal:
         """Walk the chain, fold all events again and compare. Works beside the writer, on what is durable now."""
         return await asyncio.to_thread(audit_file, self._store.path)
 
-    def _advance(self, result: tuple[object, int]) -> None:
-        _, seq = result
+    def _advance(self, result: tuple[object, int, str]) -> None:
+        _, seq, self.ident = result
         if seq > self._last_seq:
             self._last_seq = seq
             moved, self._moved = self._moved, asyncio.Event()
@@ -455,6 +458,12 @@ def head(connection: sqlite3.Connection) -> chain.Head:
     return chain.EMPTY if row is None else chain.Head(*row)
 
 
+def ident_of(connection: sqlite3.Connection) -> str:
+    """The id that the journal goes under now."""
+    (found,) = connection.execute("SELECT value FROM meta WHERE key = 'journal'").fetchone()
+    return str(found)
+
+
 def _identify(connection: sqlite3.Connection, path: Path, site: str) -> tuple[str, int]:
     """The journal's id, given when the file is made, and its newest seq."""
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
@@ -471,23 +480,9 @@ def _identify(connection: sqlite3.Connection, path: Path, site: str) -> tuple[st
         raise JournalError(f"{path} {problem}")
     if meta["site"] != site:
         raise JournalError(f"{path} is the journal of site '{meta['site']}', not of '{site}'")
-    if anew:
-        _fold_anew(connection)
-        log.info("%s had format %s; its tables are made anew from its events", path, meta["format"])
     for statement in schema.statements(schema.UPLINK_TABLES):
         connection.execute(statement)
+    if anew:
+        fold_anew(connection, path, meta["format"])
+        log.info("%s had format %s; its tables are made anew from its events", path, meta["format"])
     return meta["journal"], head(connection).seq
-
-
-def _fold_anew(connection: sqlite3.Connection) -> None:
-    """Make every folded table again, as this edge has them; what is kept stays as it is."""
-    checkpoints = connection.execute("SELECT run_id, value FROM checkpoints").fetchall()
-    connection.execute("DELETE FROM checkpoints")  # they refer to runs
-    for table in ("runs", "steps", *(name for name in schema.DERIVED if name not in ("runs", "steps"))):
-        connection.execute(f"DROP TABLE IF EXISTS {table}")
-    for statement in schema.statements(schema.TABLES):
-        connection.execute(statement)
-    for (raw,) in connection.execute("SELECT raw FROM events ORDER BY seq"):
-        projection.apply(connection, chain.decode(raw))
-    connection.executemany("INSERT INTO checkpoints VALUES (?, ?)", checkpoints)
-    connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (schema.FORMAT,))

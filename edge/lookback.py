@@ -7,10 +7,11 @@ Rules:
 
     1. They say so before anything follows from the event: nothing moves while the one beside the journal is behind its
        `run_began`.
-    2. A journal without the event that a witness names is an old copy, or another one. It is held: open runs are
-       UNKNOWN, and nothing begins before a person has confirmed.
+    2. A journal without the event that a witness names is an old copy, or another one. It goes on under a new id
+       (`edge.restored`) and is held: open runs are UNKNOWN, and nothing begins before a person has confirmed.
     3. While a journal is held, the witnesses stay as they are: the right file that is put back needs no confirmation.
-    4. A witness beside the journal that is missing holds it, if it ever had one. A journal of an older edge had none.
+    4. A witness beside the journal that is missing or damaged holds it, if it ever had one: nobody can tell then. A
+       journal of an older edge had none.
     5. What had certainly passed when the witness was written has passed, whatever journal is here now.
 """
 
@@ -21,11 +22,13 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge import base
 from edge.errors import JournalError
 from edge.folders import HEAD
 from edge.headfile import UNKNOWN, HeadFile, Promise
-from edge.journal import Journal, Transaction, head
+from edge.journal import Journal, Transaction, head, ident_of
 from edge.model.event import Draft, EventKind
+from edge.restored import begin_anew
 
 ACTOR = "site"
 
@@ -46,7 +49,10 @@ log = logging.getLogger("edge.journal")
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Why this journal may not be all that happened. `about` stays the same from start to start, `found` need not."""
+    """Why this journal may not be all that happened. `about` stays the same from start to start, `found` need not.
+
+    `found` is what shows that it is not; empty if nobody can tell.
+    """
 
     about: str
     found: str = ""
@@ -80,7 +86,10 @@ class Witnesses:
             held = transaction.held()
             if doubt is None or held.startswith(doubt.about):
                 return held, False
-            transaction.record(Draft(EventKind.JOURNAL_HELD, ACTOR, {"reason": str(doubt), **self._floor()}))
+            if doubt.found:
+                begin_anew(transaction, str(doubt), ACTOR, self._floor())
+            else:
+                transaction.record(Draft(EventKind.JOURNAL_HELD, ACTOR, {"reason": str(doubt), **self._floor()}))
             return str(doubt), True
 
         held, is_news = await journal.transact(look)
@@ -97,9 +106,8 @@ class Witnesses:
         floor, held = connection.execute("SELECT floor, held FROM standing").fetchone()
         if held is not None:
             return
-        (ident,) = connection.execute("SELECT value FROM meta WHERE key = 'journal'").fetchone()
         newest = head(connection)
-        promise = Promise(0, ident, newest.seq, newest.hash, self._boot_id, floor or UNKNOWN)
+        promise = Promise(0, ident_of(connection), newest.seq, newest.hash, self._boot_id, floor or UNKNOWN)
         self._beside.write(promise)
         try:
             self._of_this_boot.write(promise)
@@ -121,11 +129,11 @@ class Witnesses:
         self._of_this_boot.close()
 
     def _doubt(self, transaction: Transaction, is_first_start: bool) -> Doubt | None:
-        connection, journal = transaction.connection, transaction.journal
-        if (doubt := unlike(connection, journal, self._beside)) is not None:
+        connection = transaction.connection
+        if (doubt := unlike(connection, self._beside)) is not None:
             return doubt
         if (promise := self._of_this_boot.promise) is not None:
-            doubt = missing(connection, journal, promise, self._of_this_boot.path)
+            doubt = missing(connection, promise, self._of_this_boot.path)
         if doubt is None and head(connection).seq == 0 and not is_first_start:
             return Doubt(NEW_JOURNAL)
         return doubt
@@ -136,26 +144,38 @@ class Witnesses:
         return {"floor": max(known)} if known else {}
 
 
-def unlike(connection: sqlite3.Connection, journal: str, beside: HeadFile) -> Doubt | None:
-    """Why the journal of this id does not fit the head file beside it; None if it does, or never had one."""
+def unlike(connection: sqlite3.Connection, beside: HeadFile) -> Doubt | None:
+    """Why this journal does not fit the head file beside it; None if it does, or never had one."""
     if beside.promise is not None:
-        return missing(connection, journal, beside.promise, beside.path)
+        return missing(connection, beside.promise, beside.path)
     if beside.problem:
         return Doubt(f"{beside.path} {beside.problem}: {CANNOT_TELL}")
     return Doubt(f"{beside.path} is gone: {CANNOT_TELL}") if _was_kept(connection) else None
 
 
-def missing(connection: sqlite3.Connection, journal: str, promise: Promise, path: Path) -> Doubt | None:
-    """Why the journal of this id is not the one that has the promised event; None if it has it."""
+def missing(connection: sqlite3.Connection, promise: Promise, path: Path) -> Doubt | None:
+    """Why this journal is not the one that has the promised event; None if it has it, or had it and has pruned it."""
+    if _had(connection, promise):
+        return None
     about = f"{path} says that event {promise.seq} of journal {promise.journal[:8]} was recorded here"
-    if promise.journal != journal:
-        return Doubt(about, f", and this is journal {journal[:8]}")
-    row = connection.execute("SELECT hash FROM events WHERE seq = ?", (promise.seq,)).fetchone()
-    if row is None and promise.seq > 0:
-        return Doubt(about, f", and this file ends with event {head(connection).seq}: it is an old copy")
-    if row is not None and row[0] != promise.hash:
+    last, journal = head(connection).seq, ident_of(connection)
+    if last >= promise.seq:
         return Doubt(about, ", and this file has another event there: it went on from an old copy")
-    return None
+    if journal != promise.journal:
+        return Doubt(about, f", and this is journal {journal[:8]}")
+    return Doubt(about, f", and this file ends with event {last}: it is an old copy")
+
+
+def _had(connection: sqlite3.Connection, promise: Promise) -> bool:
+    """The hash says it, under whichever id the journal goes on; of what was pruned, the id does."""
+    pruned = base.read(connection).head
+    if 0 < promise.seq < pruned.seq:
+        ids = {ident_of(connection), *(before for (before,) in connection.execute("SELECT before FROM branches"))}
+        return promise.journal in ids
+    if promise.seq == pruned.seq:
+        return promise.hash == pruned.hash
+    row = connection.execute("SELECT hash FROM events WHERE seq = ?", (promise.seq,)).fetchone()
+    return row is not None and row[0] == promise.hash
 
 
 def _was_kept(connection: sqlite3.Connection) -> bool:

@@ -65,6 +65,9 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             connection.execute("UPDATE standing SET held = ?", (event.body["reason"],))
             if (floor := event.body.get("floor")) is not None:  # what another journal of this site knew
                 _raise_floor(connection, stamp_text(datetime.fromisoformat(floor)))
+            if (before := event.body.get("follows")) is not None:
+                row = (event.seq, event.journal, before["journal"])
+                connection.execute("INSERT INTO branches VALUES (?, ?, ?)", row)
         case EventKind.JOURNAL_CONFIRMED:
             connection.execute("UPDATE standing SET held = NULL")
         case EventKind.TIME_ACCEPTED:
@@ -118,8 +121,8 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             _machine_seen(connection, event, online=True)
         case EventKind.MACHINE_OFFLINE:
             _machine_seen(connection, event, online=False)
-        case EventKind.MAKE_SAFE:
-            pass  # what became of the run is its own event
+        case EventKind.MAKE_SAFE | EventKind.COLLECTOR_BEHIND:
+            pass  # what became of the run is its own event; what the collector has is nothing that happened here
         case _ as never:
             assert_never(never)
 
@@ -186,7 +189,7 @@ def _time_accepted(connection: sqlite3.Connection, event: Event) -> None:
 def _verdict(connection: sqlite3.Connection, event: Event, accepted: bool) -> None:
     body = event.body
     connection.execute(
-        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             body["digest"],
             body.get("payload_digest"),
@@ -195,6 +198,8 @@ def _verdict(connection: sqlite3.Connection, event: Event, accepted: bool) -> No
             body.get("detail", ""),
             event.job_id,
             event.seq,
+            event.kind,
+            event.at_wall,
         ),
     )
 
@@ -249,6 +254,7 @@ def _job_accepted(connection: sqlite3.Connection, event: Event) -> None:
         "held_by": None,
         "held_since": None,
         "held_reason": None,
+        "signers": json.dumps(event.body.get("signers", [])),
     }
     connection.execute(f"INSERT INTO orders VALUES ({', '.join(f':{column}' for column in row)})", row)
     _mark_window(connection, order["issuer"], order["series"], order["sequence"])

@@ -4,9 +4,13 @@
 without a valid signature), `checkpoints` is what a driver wants back after a restart, `uplink` how far the centre has
 the events: they are overwritten in place.
 
+`base` says which events were pruned; each `base_…` table is the folded table of that name as it was after the last of
+them (`edge.base`).
+
 When a folded table changes, `FORMAT` goes up and the old number joins `FOLDED_ANEW`: the daemon that opens such a file
-makes the folded tables anew from its events, and the kept tables that are missing. When a kept table changes, that is
-not enough.
+makes the folded tables anew from its events, and the kept tables that are missing. A file of which something was pruned
+begins with its base, and that has the old shape: `BASE_CHANGES` has to say how it gets the new one. When a kept table
+changes, all that is not enough.
 """
 
 from __future__ import annotations
@@ -17,10 +21,13 @@ from collections.abc import Iterator
 FILE_NAME = "journal.sqlite"
 
 #: Raised when a table changes its meaning; an older or newer edge then refuses the file instead of misreading it.
-FORMAT = "3"
+FORMAT = "4"
 
 #: Formats whose kept tables are those of today.
-FOLDED_ANEW = frozenset({"1", "2"})
+FOLDED_ANEW = frozenset({"1", "2", "3"})
+
+#: For each of them whose files may be pruned, the statements that give its `base_…` tables the shape of today.
+BASE_CHANGES: dict[str, str] = {}
 
 KEPT_TABLES = """
 -- format, site, journal (its id); head_kept: there has been a head file beside this journal (`edge.headfile`).
@@ -60,7 +67,7 @@ CREATE TABLE IF NOT EXISTS refusals (
 
 FOLDED_TABLES = """
 -- digest: of the envelope. The same bytes again get the same verdict again. payload_digest: of what was refused, so
--- that other spellings of its envelope are no events.
+-- that other spellings of its envelope are no events. kind, at: of the event; it may be pruned.
 CREATE TABLE verdicts (
     digest TEXT PRIMARY KEY,
     payload_digest TEXT,
@@ -68,12 +75,15 @@ CREATE TABLE verdicts (
     reason TEXT NOT NULL,
     detail TEXT NOT NULL,
     job_id TEXT,
-    seq INTEGER NOT NULL
+    seq INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    at TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX verdicts_of_job ON verdicts (job_id) WHERE kind = 'job_accepted';
 CREATE INDEX verdicts_of_payload ON verdicts (payload_digest) WHERE payload_digest IS NOT NULL;
 
 -- payload: the order as JSON text. revision: the seq of the newest event about the job. held_by: who holds the job,
--- since when and why; null while nobody does.
+-- since when and why; null while nobody does. signers: names of keys, as JSON.
 CREATE TABLE orders (
     job_id TEXT PRIMARY KEY,
     digest TEXT NOT NULL UNIQUE,
@@ -94,7 +104,8 @@ CREATE TABLE orders (
     revision INTEGER NOT NULL,
     held_by TEXT,
     held_since TEXT,
-    held_reason TEXT
+    held_reason TEXT,
+    signers TEXT NOT NULL
 ) STRICT;
 
 -- used: which sequence numbers of an issuer's series were accepted, as `edge.replay` writes it.
@@ -187,6 +198,10 @@ CREATE TABLE standing (
 ) STRICT;
 INSERT INTO standing VALUES (1, NULL, NULL, NULL, NULL, NULL, NULL);
 
+-- Ids that this journal went on under, because it was put back to an older state. first_seq: the first event of
+-- `journal`; before: the id until then.
+CREATE TABLE branches (first_seq INTEGER PRIMARY KEY, journal TEXT NOT NULL, before TEXT NOT NULL) STRICT;
+
 CREATE TABLE artifacts (
     sha256 TEXT PRIMARY KEY,
     size_bytes INTEGER NOT NULL,
@@ -196,14 +211,23 @@ CREATE TABLE artifacts (
 
 #: No fold, and younger than the format: made wherever they are missing.
 UPLINK_TABLES = """
--- One row. seq, hash: the newest event that the collector acknowledged, at: when, by its clock. behind: why this
--- journal is not the one that the collector knows; empty if it is.
+-- One row. seq, hash: the newest event that the collector acknowledged, at: when, by its clock. behind: what the
+-- collector has lost and cannot get from here any more; empty if all is well.
 CREATE TABLE IF NOT EXISTS uplink (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     seq INTEGER NOT NULL,
     hash TEXT NOT NULL,
     at TEXT,
     behind TEXT NOT NULL
+) STRICT;
+
+-- One row, or none. seq, hash, journal: of the newest event that was pruned, with all before it. at: when.
+CREATE TABLE IF NOT EXISTS base (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    seq INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    journal TEXT NOT NULL,
+    at TEXT NOT NULL
 ) STRICT;
 """
 
@@ -222,6 +246,7 @@ DERIVED = {
     "roots": "version",
     "standing": "id",
     "commands": "command_id",
+    "branches": "first_seq",
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge import metrics, status, views
+from edge.beginning import forgotten
 from edge.dispatch import Dispatcher
 from edge.errors import JournalError, UsageError
 from edge.intake import Intake
@@ -97,7 +98,8 @@ class Site:
                 " itself, and only then it can be cancelled or declined: see `edge time show`"
             )
         if found is None:
-            raise UsageError(f"there is no job {job_id} here")
+            gone = await self._ask(lambda snapshot: forgotten(snapshot.connection, job_id))
+            raise UsageError(gone or f"there is no job {job_id} here")
         return {**found, "waits": self._waits().get(job_id, [])}
 
     async def events(self, after: int, limit: int, wait_s: float, machine: str | None) -> list[views.Row]:

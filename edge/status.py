@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from edge import beginning
 from edge.jobstate import JobState
 from edge.views import Row, Snapshot
 
@@ -67,6 +68,7 @@ def document(
         "site": summary["site"],
         "journal": summary["journal"],
         "last_event": summary["last_event"],
+        "pruned": beginning.pruned(snapshot.connection),
         "daemon": daemon,
         "level": level(attention),
         "attention": attention,
@@ -84,6 +86,7 @@ def without_journal(site: str, configured: Sequence[Row]) -> dict[str, Any]:
         "site": site,
         "journal": None,
         "last_event": None,
+        "pruned": None,
         "daemon": None,
         "level": ATTENTION,
         "attention": [{"kind": "never_ran", "text": "this site has not run yet", "command": "edge run"}],

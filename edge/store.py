@@ -325,6 +325,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         for pragma in (
             f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "auto_vacuum=INCREMENTAL",  # of a new file; an older one reuses its room, and gets no smaller
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",

@@ -90,13 +90,13 @@ class Snapshot:
             return None
         order = found[0]
         envelope, payload = order.pop("envelope"), json.loads(order.pop("payload"))
-        accepted = self._rows("SELECT raw FROM events WHERE seq = ?", order["accepted_seq"])[0]
+        signers = json.loads(order.pop("signers"))
         return {
             **_with_held(order),
             **_progress(self._states_by_part("WHERE job_id = ?", job_id)[job_id]),
             "order": payload,
             "envelope_bytes": len(envelope),
-            "signers": json.loads(accepted["raw"])["body"].get("signers", []),
+            "signers": signers,
             "artifacts": [
                 {"name": name, "sha256": artifact["sha256"], "stored": self._is_stored(artifact["sha256"])}
                 for name, artifact in payload.get("artifacts", {}).items()
@@ -234,9 +234,8 @@ class Snapshot:
             command = f"edge machine clear {row['machine']}"
             found.append({"kind": "needs_clearing", "text": text, "command": command, **row})
         for row in self._rows(
-            "SELECT v.detail, e.at_wall AS since FROM verdicts v JOIN events e USING (seq)"
-            " WHERE e.kind = 'root_refused' AND v.reason = 'conflict'"
-            " AND e.seq > (SELECT max(accepted_seq) FROM roots) ORDER BY e.seq"
+            "SELECT detail, at AS since FROM verdicts WHERE kind = 'root_refused' AND reason = 'conflict'"
+            " AND seq > (SELECT max(accepted_seq) FROM roots) ORDER BY seq"
         ):
             text = f"another trust root was sent, signed by enough of your root keys: {row['detail']}"
             found.append({"kind": "root_conflict", "text": text, "command": "edge root show FILE", **row})
@@ -248,9 +247,8 @@ class Snapshot:
         found = []
         since = (now - datetime.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M")
         for row in self._rows(
-            "SELECT v.job_id, v.reason, v.detail, e.at_wall AS since, e.kind AS event"
-            " FROM verdicts v JOIN events e USING (seq)"
-            " WHERE NOT v.accepted AND e.at_wall >= ? ORDER BY seq",
+            "SELECT job_id, reason, detail, at AS since, kind AS event"
+            " FROM verdicts WHERE NOT accepted AND at >= ? ORDER BY seq",
             since,
         ):
             what = _refused(row.pop("event"), row["job_id"])

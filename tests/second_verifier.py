@@ -22,7 +22,12 @@ def verify(file: Path) -> tuple[int, str]:
     connection = sqlite3.connect(f"file:{file.absolute()}?mode=ro", uri=True)
     try:
         meta = dict(connection.execute("SELECT key, value FROM meta"))
-        expected, previous = 1, "0" * 64
+        expected, previous, journal = connection.execute("SELECT seq, hash, journal FROM base").fetchone() or (
+            0,
+            "0" * 64,
+            None,
+        )
+        first = expected = expected + 1
         for seq, kept_hash, raw in connection.execute("SELECT seq, hash, raw FROM events ORDER BY seq"):
             found_hash = hashlib.sha256(PREFIX + raw).hexdigest()
             event = json.loads(raw)
@@ -33,16 +38,28 @@ def verify(file: Path) -> tuple[int, str]:
                 (event.get("seq") != seq, "own number"),
                 (event.get("prev_hash") != previous, "previous hash"),
                 (event.get("site") != meta["site"], "site"),
-                (event.get("journal") != meta["journal"], "journal"),
+                (not _same(event, journal, expected - 1, previous), "journal"),
             ):
                 if wrong:
-                    return expected - 1, f"event {seq}: {text}"
-            expected, previous = expected + 1, found_hash
-        return expected - 1, ""
+                    return expected - first, f"event {seq}: {text}"
+            expected, previous, journal = expected + 1, found_hash, event["journal"]
+        if journal not in (None, meta["journal"]):
+            return expected - first, "the last event is of another journal"
+        return expected - first, ""
     except ValueError as error:
-        return expected - 1, f"event {expected}: {error}"
+        return expected - first, f"event {expected}: {error}"
     finally:
         connection.close()
+
+
+def _same(event: dict, journal: str | None, seq: int, digest: str) -> bool:
+    """Whether an event has the id of the one before it, or says that it begins a new one there."""
+    follows = {"journal": journal, "seq": seq, "hash": digest}
+    return (
+        event["journal"] == journal
+        or journal is None
+        or (event["kind"] == "journal_held" and event["body"].get("follows") == follows)
+    )
 
 
 def verify_batch(envelope: bytes) -> tuple[int, str]:
@@ -50,7 +67,7 @@ def verify_batch(envelope: bytes) -> tuple[int, str]:
     batch = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
     if batch["piece"] is not None:
         return 0, "a piece of an event; only all of them can be checked"
-    previous, expected = batch["prev_hash"], batch["first_seq"]
+    previous, expected, journal = batch["prev_hash"], batch["first_seq"], None
     for text in batch["events"]:
         event = json.loads(text)
         for wrong, name in (
@@ -58,10 +75,12 @@ def verify_batch(envelope: bytes) -> tuple[int, str]:
             (event.get("seq") != expected, "own number"),
             (event.get("prev_hash") != previous, "previous hash"),
             (event.get("site") != batch["site"], "site"),
-            (event.get("journal") != batch["journal"], "journal"),
+            (not _same(event, journal, expected - 1, previous), "journal"),
+            ("follows" not in batch and event.get("journal") != batch["journal"], "journal"),
         ):
             if wrong:
                 return expected - batch["first_seq"], f"event {expected}: {name}"
+        journal = event["journal"]
         previous, expected = hashlib.sha256(PREFIX + text.encode()).hexdigest(), expected + 1
     if (expected - 1, previous) != (batch["last_seq"], batch["hash"]):
         return expected - batch["first_seq"], "the last event is not the one that the batch names"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from edge import sitefile
+from edge import beginning, sitefile
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import NotRunningError
@@ -28,7 +28,10 @@ def events(args: argparse.Namespace) -> int:
     file = sitefile.read(sitefile.find(args.config))
     with open_readonly(file.state_dir) as snapshot:
         found = snapshot.last_events(max(0, args.last), args.machine)
+        before = beginning.in_words(beginning.pruned(snapshot.connection)) if len(found) < args.last else ""
         newest = (snapshot.summary()["last_event"] or {"seq": 0})["seq"]
+    if before and not args.json:
+        print("\n".join(text.wrap(before, "")))
     _show(found, as_json=args.json)
     while args.follow:
         more = _more(file, newest, args.machine)

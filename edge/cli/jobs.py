@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from edge import sitefile
+from edge.beginning import forgotten
 from edge.cli import text
 from edge.cli.client import call
 from edge.cli.events import line as event_line
@@ -223,6 +224,8 @@ def _full_id(snapshot: Snapshot, wanted: str) -> str:
     if len(upper) < SHORTEST_ID:
         raise UsageError(f"{wanted!r} is too short for a job's id; give at least {SHORTEST_ID} characters")
     found = [job_id for job_id in ids if job_id.startswith(upper) or job_id.endswith(upper)]
+    if not found and (gone := forgotten(snapshot.connection, upper)):
+        raise UsageError(gone)
     if len(found) != 1:
         problem = "no job's id begins or ends with" if not found else f"{len(found)} jobs' ids begin or end with"
         raise UsageError(f"{problem} {wanted!r}; `edge jobs --all` lists them")

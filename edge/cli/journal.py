@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 
-from edge import sitefile
+from edge import beginning, sitefile
 from edge.audit import audit
 from edge.cli import text
 from edge.folders import HEAD
@@ -24,13 +24,16 @@ def verify(args: argparse.Namespace) -> int:
     witness = HeadFile(file.state_dir / HEAD)
     witness.read()  # before the journal, which may go on meanwhile
     with open_readonly(file.state_dir) as snapshot:
+        before = beginning.in_words(beginning.pruned(snapshot.connection))
         report = audit(snapshot.connection)
-        if (doubt := unlike(snapshot.connection, report.journal, witness)) is not None:
+        if (doubt := unlike(snapshot.connection, witness)) is not None:
             report = replace(report, problems=(*report.problems, str(doubt)))
     if args.json:
         text.print_json({**asdict(report), "ok": report.ok})
         return FINE if report.ok else UNSAFE
     print(f"journal {report.journal} of site {report.site}: {report.events} events")
+    if before:
+        print("\n".join(text.wrap(before, "  ")))
     if report.ok:
         print(f"  the chain is whole, and every state follows from it; head {report.head.hash[:16]}…")
         return FINE

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge import sitefile
+from edge.beginning import in_words
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import NoJournalError, NotRunningError
@@ -89,6 +90,7 @@ def screen(found: Mapping[str, Any]) -> list[str]:
         source = "; this is what its journal says" if found["journal"] else ""
         lines += text.wrap(f"{found['daemon_missing']}{source}.", "")
     lines += _uplink_lines(found["uplink"])
+    lines += text.wrap(f"journal: {in_words(found['pruned'])}", "", "  ") if found["pruned"] else []
     if found["attention"]:
         lines += ["", text.colour("NEEDS A HAND", "bold")]
         for item in found["attention"]:

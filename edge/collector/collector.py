@@ -170,5 +170,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         found = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
     except sqlite3.OperationalError:
         raise JournalError(f"{path} is a database, but not a collector's") from None
-    if found != (schema.FORMAT,):
+    if found is not None and (changes := schema.CHANGES.get(found[0])) is not None:
+        for statement in changes.split(";\n"):
+            connection.execute(statement)
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (schema.FORMAT,))
+    elif found != (schema.FORMAT,):
         raise JournalError(f"{path} has format {found and found[0]}; this edge reads format {schema.FORMAT}")

@@ -7,7 +7,10 @@ Rules:
     2. What is here already is a repeat, if it has the same hash. Another hash is a fork: refused and alarmed.
     3. What comes before its turn is parked, at most `PARKED_MAX_BYTES` a site; what is nearest to its turn stays.
     4. The answer to a batch is the newest event that is here, whatever the batch was.
-    5. An alarm is kept once for each site, journal and kind, and counted: nobody can fill the disk with alarms.
+    5. A journal that was put back to an older state goes on under a new id: the batch that begins it hangs on an event
+       of the old one that is here. What both have is kept once; what only the old one has stays, for it happened.
+    6. A site that has pruned what is missing here says so (`Batch.begins`): the rest is taken, and the gap kept.
+    7. An alarm is kept once for each site, journal and kind, and counted: nobody can fill the disk with alarms.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge import batch
+from edge import batch, chain
 from edge.batch import Batch, Fact
 from edge.chain import EMPTY, Head
 from edge.errors import BatchError
@@ -33,6 +36,8 @@ class Alarm(enum.StrEnum):
     BROKEN = "broken"  # signed by the site, and its events do not hold together
     FORK = "fork"  # signed by the site, and another history than the one that is here
     NEW_JOURNAL = "new_journal"  # a site that is known begins another journal: a person has to know why
+    RESTORED = "restored"  # a site's journal was put back: what is here and not there happened, and it does not know
+    LOST = "lost"  # events were lost here after they had been acknowledged, and the site has pruned them
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,9 @@ class Ledger:
 
     def take(self, found: Batch, payload: bytes) -> Answer | None:
         """A batch that its site has signed; None if there is nothing to say yet."""
-        head = self._head(found.site, found.journal)
+        head = self._head(found.site, found.journal) or self._begin(found)
+        if found.begins and found.first_seq > head.seq + 1:
+            head = self._skip(found, head)
         answer = self._piece(found, payload, head) if found.piece else self._whole(found, payload, head)
         if answer is not None and answer.head.seq > head.seq:
             head = self._unpark(found.site, found.journal, answer.head)
@@ -73,11 +80,106 @@ class Ledger:
         rows = self._connection.execute("SELECT site, journal, seq, hash, max(number) FROM journals GROUP BY site")
         return [(site, journal, Head(seq, digest)) for site, journal, seq, digest, _ in rows]
 
-    def _head(self, site: str, journal: str) -> Head:
+    def _head(self, site: str, journal: str) -> Head | None:
         row = self._connection.execute(
             "SELECT seq, hash FROM journals WHERE (site, journal) = (?, ?)", (site, journal)
         ).fetchone()
-        return EMPTY if row is None else Head(*row)
+        return None if row is None else Head(*row)
+
+    def _set_head(self, found: Batch, head: Head) -> None:
+        """The newest event of this journal that is here; the journal is new if it was not here."""
+        self._connection.execute(
+            "INSERT INTO journals (site, journal, seq, hash, first_at, applied_at) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET seq = excluded.seq, hash = excluded.hash, applied_at = excluded.applied_at",
+            (found.site, found.journal, head.seq, head.hash, self._now, self._now),
+        )
+
+    # Journals that do not begin with event 1
+
+    def _begin(self, found: Batch) -> Head:
+        """A journal that is not here: it may go on from one that is."""
+        if found.follows is None:
+            return EMPTY
+        before = Head(found.first_seq - 1, found.prev_hash)
+        first = found.hash if found.piece else chain.digest(found.events[0].encode())
+        for (journal,) in self._connection.execute(
+            "SELECT journal FROM journals WHERE site = ? ORDER BY number DESC", (found.site,)
+        ).fetchall():
+            known = (self._hash(found.site, journal, before.seq), self._hash(found.site, journal, found.first_seq))
+            if (before.seq > 0 and known[0] == before.hash) or known[1] == first:
+                self._set_head(found, before)
+                self._connection.execute(
+                    "UPDATE journals SET after_journal = ?, after_seq = ? WHERE (site, journal) = (?, ?)",
+                    (journal, before.seq, found.site, found.journal),
+                )
+                return before
+        return EMPTY
+
+    def _shared(self, found: Batch, new: Sequence[Fact], head: Head) -> int:
+        """How many of the next events are here already, as events of the journal that this one goes on from."""
+        after = self._after(found.site, found.journal)
+        if after is None or after[1] != head.seq:
+            return 0
+        count = 0
+        for fact in new:
+            if self._hash(found.site, after[0], fact.row.seq) != fact.row.hash:
+                self._restored(found, after[0], head.seq + count)
+                break
+            count += 1
+        self._connection.execute(
+            "UPDATE journals SET after_seq = ? WHERE (site, journal) = (?, ?)",
+            (head.seq + count, found.site, found.journal),
+        )
+        return count
+
+    def _restored(self, found: Batch, before: str, seq: int) -> None:
+        """The first event that is of the new id alone comes after `seq`."""
+        last = self._head(found.site, before) or EMPTY
+        text = f"journal {before} was put back to an older state, and goes on as this one after event {seq}"
+        unknown: set[str] = set()
+        if last.seq > seq:
+            rows = self._connection.execute(
+                "SELECT json_extract(CAST(raw AS TEXT), '$.run_id') FROM events"
+                " WHERE (site, journal, kind) = (?, ?, 'run_began') AND seq > ?",
+                (found.site, before, seq),
+            )
+            unknown = {run_id for (run_id,) in rows}
+            text += (
+                f"; events {seq + 1} to {last.seq} of it happened, and the site does not know of them;"
+                f" runs that began in them: {len(unknown)}"
+            )
+        self.alarm(found.site, found.journal, Alarm.RESTORED, text)
+        for row in self._connection.execute(
+            "SELECT run_id, job_id, machine, began_at, state FROM runs WHERE (site, journal) = (?, ?)",
+            (found.site, before),
+        ).fetchall():
+            if row[0] not in unknown:
+                self._connection.execute(
+                    "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", (found.site, found.journal, *row)
+                )
+
+    def _after(self, site: str, journal: str) -> tuple[str, int] | None:
+        """The journal that this one goes on from, and the newest event that both have."""
+        row = self._connection.execute(
+            "SELECT after_journal, after_seq FROM journals WHERE (site, journal) = (?, ?)", (site, journal)
+        ).fetchone()
+        return None if row is None or row[0] is None else (row[0], row[1])
+
+    def _skip(self, found: Batch, head: Head) -> Head:
+        """What is missing here, the site does not have any more either: go on after it."""
+        gap = (head.seq + 1, found.first_seq - 1)
+        text = (
+            f"events {gap[0]} to {gap[1]} were lost here, and the site has pruned them since they were acknowledged;"
+            " what follows is taken. A backup of this database may have them"
+        )
+        self.alarm(found.site, found.journal, Alarm.LOST, text)
+        row = (found.site, found.journal, *gap, self._now)
+        self._connection.execute("INSERT OR REPLACE INTO gaps VALUES (?, ?, ?, ?, ?)", row)
+        head = Head(found.first_seq - 1, found.prev_hash)
+        self._set_head(found, head)
+        return head
+
+    # Batches and pieces
 
     def _whole(self, found: Batch, payload: bytes, head: Head) -> Answer:
         try:
@@ -93,13 +195,21 @@ class Ledger:
     def _apply(self, found: Batch, facts: Sequence[Fact], head: Head) -> Head:
         """Apply what is new of a batch that begins at or before the next event."""
         for before in (Head(found.first_seq - 1, found.prev_hash), *(Head(f.row.seq, f.row.hash) for f in facts)):
-            if before.seq <= head.seq and (here := self._hash(found, before.seq)) != before.hash:
+            if before.seq > head.seq:
+                break
+            here = head.hash if before.seq == head.seq else self._hash(found.site, found.journal, before.seq)
+            if here not in (before.hash, None):  # None: it is in a gap
                 text = f"event {before.seq} is here with the hash {here}, and came again with {before.hash}"
                 self.alarm(found.site, found.journal, Alarm.FORK, text)
                 return head
         new = [fact for fact in facts if fact.row.seq > head.seq]
         if not new:
             return head
+        is_new = head == EMPTY and self._after(found.site, found.journal) is None
+        if is_new and (before_it := self._newest_journal(found)) is not None:
+            text = f"a new journal begins, after journal {before_it}: the site was set up again, or its disk is lost"
+            self.alarm(found.site, found.journal, Alarm.NEW_JOURNAL, text)
+        new = new[self._shared(found, new, head) :]
         self._connection.executemany(
             "INSERT INTO events (site, journal, seq, hash, kind, job_id, machine, at_wall, raw)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -107,34 +217,32 @@ class Ledger:
         )
         for fact in new:
             self._fold(found.site, found.journal, fact)
-        if head == EMPTY and (before_it := self._newest_journal(found.site)) is not None:
-            text = f"a new journal begins, after journal {before_it}: the site was set up again, or its disk is lost"
-            self.alarm(found.site, found.journal, Alarm.NEW_JOURNAL, text)
         head = Head(found.last_seq, found.hash)
-        self._connection.execute(
-            "INSERT INTO journals (site, journal, seq, hash, first_at, applied_at) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET seq = excluded.seq, hash = excluded.hash, applied_at = excluded.applied_at",
-            (found.site, found.journal, head.seq, head.hash, self._now, self._now),
-        )
+        self._set_head(found, head)
         return head
 
-    def _newest_journal(self, site: str) -> str | None:
+    def _newest_journal(self, found: Batch) -> str | None:
+        """The site's newest journal but this one."""
         row = self._connection.execute(
-            "SELECT journal FROM journals WHERE site = ? ORDER BY number DESC LIMIT 1", (site,)
+            "SELECT journal FROM journals WHERE site = ? AND journal != ? ORDER BY number DESC LIMIT 1",
+            (found.site, found.journal),
         ).fetchone()
         return None if row is None else str(row[0])
 
-    def _hash(self, found: Batch, seq: int) -> str | None:
+    def _hash(self, site: str, journal: str, seq: int) -> str | None:
+        """The hash of an event of a journal, also of one that it has from the journal that it goes on from."""
         if seq == 0:
             return EMPTY.hash
+        while (after := self._after(site, journal)) is not None and seq <= after[1]:
+            journal = after[0]
         row = self._connection.execute(
-            "SELECT hash FROM events WHERE (site, journal, seq) = (?, ?, ?)", (found.site, found.journal, seq)
+            "SELECT hash FROM events WHERE (site, journal, seq) = (?, ?, ?)", (site, journal, seq)
         ).fetchone()
         return None if row is None else str(row[0])
 
     def _piece(self, found: Batch, payload: bytes, head: Head) -> Answer | None:
         if found.first_seq <= head.seq:
-            if (here := self._hash(found, found.first_seq)) != found.hash:
+            if (here := self._hash(found.site, found.journal, found.first_seq)) not in (found.hash, None):
                 text = f"event {found.first_seq} is here with the hash {here}, and came again with {found.hash}"
                 self.alarm(found.site, found.journal, Alarm.FORK, text)
             return Answer(found.journal, head)
@@ -215,8 +323,9 @@ class Ledger:
                 )
             case "run_ended" if fields["body"].get("outcome") == "UNKNOWN":
                 self._connection.execute(
-                    "UPDATE runs SET state = 'unknown' WHERE (site, journal, run_id) = (?, ?, ?)",
-                    (site, journal, run_id or ""),
+                    "INSERT INTO runs VALUES (?, ?, ?, ?, ?, NULL, 'unknown')"
+                    " ON CONFLICT DO UPDATE SET state = 'unknown'",
+                    (site, journal, run_id or "", fields["job_id"], fields["machine"]),
                 )
             case "run_ended" | "run_resolved":
                 self._connection.execute(

@@ -10,13 +10,14 @@ from __future__ import annotations
 FILE_NAME = "collector.sqlite"
 
 #: Raised when a table changes its meaning.
-FORMAT = "1"
+FORMAT = "2"
 
-TABLES = """
+FIRST_TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
 -- One row for each journal that a site has had; the newest of a site has the highest number. seq, hash: the newest
--- event that is here. applied_at: when it came, RFC 3339 in UTC.
+-- event that is here. applied_at: when it came, RFC 3339 in UTC. after_journal, after_seq: the site was put back to an
+-- older state and goes on under this id: events up to after_seq are those of after_journal. Null for any other.
 CREATE TABLE journals (
     number INTEGER PRIMARY KEY,
     site TEXT NOT NULL,
@@ -25,6 +26,8 @@ CREATE TABLE journals (
     hash TEXT NOT NULL,
     first_at TEXT NOT NULL,
     applied_at TEXT NOT NULL,
+    after_journal TEXT,
+    after_seq INTEGER,
     UNIQUE (site, journal)
 ) STRICT;
 
@@ -88,3 +91,26 @@ CREATE TABLE alarms (
     PRIMARY KEY (site, journal, kind)
 ) STRICT, WITHOUT ROWID;
 """
+
+GAPS = """
+-- Events that were lost here after they had been acknowledged, and that the site has pruned since.
+CREATE TABLE gaps (
+    site TEXT NOT NULL,
+    journal TEXT NOT NULL,
+    first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    at TEXT NOT NULL,
+    PRIMARY KEY (site, journal, first_seq)
+) STRICT, WITHOUT ROWID;
+"""
+
+TABLES = FIRST_TABLES + GAPS
+
+#: What brings a database of an older format up to date.
+CHANGES = {
+    "1": """
+ALTER TABLE journals ADD COLUMN after_journal TEXT;
+ALTER TABLE journals ADD COLUMN after_seq INTEGER;
+"""
+    + GAPS
+}

@@ -88,6 +88,10 @@ def _site(connection: sqlite3.Connection, site: str) -> dict[str, Any]:
         "state_at": told[0]["state_at"] if told else None,
         "backlog": _backlog(state, newest),
         "parked": parked,
+        "lost": [
+            [row["first_seq"], row["last_seq"]]
+            for row in _rows(connection, "SELECT * FROM gaps WHERE site = ? ORDER BY at, first_seq", site)
+        ],
         "running": runs.get("running", 0),
         "unknown": runs.get("unknown", 0),
         "capacity": _capacity(state),
@@ -122,6 +126,7 @@ def _attention(found: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
         words.append("is offline")
     if found["unknown"]:
         words.append(f"{found['unknown']} of its runs ended in doubt")
+    words += [f"events {first} to {last} are lost here, and pruned there" for first, last in found["lost"]]
     if found["parked"]:
         words.append("events are missing; they were asked for")
     told = state.get("attention")

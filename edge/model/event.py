@@ -23,6 +23,7 @@ class EventKind(enum.StrEnum):
     SITE_STOPPED = "site_stopped"
     JOURNAL_HELD = "journal_held"
     JOURNAL_CONFIRMED = "journal_confirmed"
+    COLLECTOR_BEHIND = "collector_behind"
     TIME_ACCEPTED = "time_accepted"
     TIME_REFUSED = "time_refused"
     JOB_ACCEPTED = "job_accepted"

@@ -22,6 +22,7 @@ class UplinkTable(BaseModel):
 
     `first_word_s`: how long the first start since the host was booted waits for the collector's word on the journal,
     before it lets work begin without it.
+    `keep_days`: how long the site keeps events that the collector has.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +33,7 @@ class UplinkTable(BaseModel):
     certificate: Path | None = None
     key: Path | None = None
     first_word_s: Annotated[float, Field(ge=0, le=86_400, examples=[30])] = 30.0
+    keep_days: Annotated[int, Field(ge=1, le=36_500, examples=[90])] = 90
 
     @property
     def host(self) -> str:

@@ -5,9 +5,12 @@ Rules:
     1. Only the collector's signed acknowledgement counts, and it is durable here before anything follows from it.
     2. Nothing waits in memory but the one batch that is being handed over: whatever has to be sent again is read again.
     3. An acknowledgement of what this journal does not have, or has otherwise, means that the journal was put back, or
-       that two of them go under one id. Then nothing is sent any more, and no order begins (`journal_held`, in the
-       transaction that learns of it) before a person has confirmed.
-    4. What does not verify changes nothing. It is counted, and its reason is kept.
+       that two of them go under one id. Then it goes on under a new id (`edge.restored`), in the transaction that
+       learns of it: no order begins before a person has confirmed, and what follows the newest acknowledged event is
+       reported under the new id. What is acknowledged of an older id is no news.
+    4. A collector that has lost what it acknowledged, and what was pruned here since, gets what is here, with the word
+       that the rest is gone (`Batch.begins`). Both sides tell their people.
+    5. What does not verify changes nothing. It is counted, and its reason is kept.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge import batch
+from edge import base, batch
 from edge.batch import Ack, Packed
+from edge.chain import Head
 from edge.errors import BatchError
-from edge.journal import Journal, Transaction
+from edge.journal import Journal, Transaction, ident_of
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
+from edge.restored import begin_anew
 from edge.trust.envelope import PayloadType, sign
 from edge.trust.root import TrustRoot
 from edge.uplink import tail
@@ -53,6 +58,7 @@ class Outbox:
         self._key = key
         self._root = root
         self._mark = mark
+        self._ident = journal.ident
         self._window = Window(mark.acked.seq, resend_s)
         self._max_bytes = max_bytes
         self._wake = asyncio.Event()
@@ -91,18 +97,14 @@ class Outbox:
         }
 
     @property
-    def behind(self) -> str:
-        """Why this journal is not the one that the collector knows; empty if it is."""
-        return self._mark.behind
-
-    @property
     def stopped(self) -> str:
         """Why nothing is sent any more, until a person has done something; empty if all is well."""
-        return self._mark.behind or self._problem
+        return self._problem
 
     def attention(self) -> list[str]:
         """What keeps events from being reported, in sentences."""
-        return [f"nothing is reported any more: {self.stopped}"] if self.stopped else []
+        found = [f"nothing is reported any more: {self.stopped}"] if self.stopped else []
+        return [*found, self._mark.behind] if self._mark.behind else found
 
     def waiting_s(self, now_s: float) -> float:
         """How long what was sent waits for an acknowledgement of anything; 0 if nothing waits."""
@@ -129,16 +131,20 @@ class Outbox:
 
     async def next(self, now_s: float) -> list[bytes]:
         """The envelopes to be published now; nothing if it is not their turn. What is returned counts as sent."""
+        if self._ident != self._journal.ident:  # it has a new id: the collector has to learn where that begins
+            self._ident = self._journal.ident
+            self._window.connected()
         if not self._ready(now_s):
             return []
         first_seq = self._window.next_seq
 
         def read(transaction: Transaction) -> Packed:
-            before = tail.at(transaction, first_seq - 1)
+            first = max(first_seq, base.read(transaction.connection).head.seq + 1)
+            before = tail.at(transaction, first - 1)
             if before is None:
-                raise BatchError(f"event {first_seq - 1} is not in the journal, so event {first_seq} cannot be sent")
-            rows = tail.rows(transaction, first_seq)
-            return batch.pack(self._journal.site, self._journal.ident, before, rows, self._max_bytes)
+                raise BatchError(f"event {first - 1} is not in the journal, so event {first} cannot be sent")
+            rows = tail.rows(transaction, first)
+            return batch.pack(tail.frame(transaction, self._journal.site, before), rows, self._max_bytes)
 
         try:
             packed = await self._journal.transact(read)
@@ -157,25 +163,27 @@ class Outbox:
         """What came as an acknowledgement. What it says is durable on return; what cannot be believed is counted."""
         try:
             ack = batch.open_ack(raw, self._root())
-            if (ack.site, ack.journal) != (self._journal.site, self._journal.ident):
-                raise BatchError(f"the acknowledgement is of journal {ack.journal} of site {ack.site}")
+            if ack.site != self._journal.site:
+                raise BatchError(f"the acknowledgement is of site {ack.site}")
+            found = await self._journal.transact(lambda transaction: _judge(transaction, ack))
         except BatchError as error:
             self._refused += 1
             self._refusal = str(error)
             log.warning("an acknowledgement is not believed: %s", error)
             return
-        found = await self._journal.transact(lambda transaction: _judge(transaction, ack))
+        if found is None:
+            self._wake.set()
+            return
         if found.behind and not self._mark.behind:
             log.error("%s", found.behind)
         moved = found.acked.seq > self._mark.acked.seq
         self._mark = found
-        if not found.behind:
-            if ack.resend:
-                self._window.asked(found.acked.seq, now_s)
-            else:
-                self._window.acknowledged(found.acked.seq)
-            if moved:
-                self._waiting_since_s = now_s if self._window.in_flight else None
+        if ack.resend:
+            self._window.asked(found.acked.seq, now_s)
+        else:
+            self._window.acknowledged(found.acked.seq)
+        if moved:
+            self._waiting_since_s = now_s if self._window.in_flight else None
         self._wake.set()
         told, self._told = self._told, asyncio.Event()
         told.set()
@@ -206,24 +214,52 @@ class Outbox:
             log.info("what was sent, and is not acknowledged, is sent again")
 
 
-def _judge(transaction: Transaction, ack: Ack) -> Mark:
-    """What is known after `ack`, durably."""
-    known = tail.read_mark(transaction)
-    if known.behind:
-        return known
-    ours = tail.at(transaction, ack.seq)
-    if ours != ack.head:
-        last = tail.newest(transaction)
-        here = f"this journal ends with event {last.seq}" if ours is None else "this journal has another one there"
-        behind = (
-            f"the collector has event {ack.seq} of this journal, and {here}: the journal was put back to an older"
-            " state, or copied; what was done since is not known here"
-        )
-        mark = Mark(known.acked, known.at, behind)
-        transaction.record(Draft(EventKind.JOURNAL_HELD, ACTOR, {"reason": behind}))
+def _judge(transaction: Transaction, ack: Ack) -> Mark | None:
+    """What is known after `ack`, durably; None if it says nothing about how this journal is reported.
+
+    Raises:
+        BatchError: it is of a journal that this one never was.
+    """
+    if ack.journal != ident_of(transaction.connection):
+        if tail.was_called(transaction, ack.journal):
+            return None
+        raise BatchError(f"the acknowledgement is of journal {ack.journal}")
+    known, pruned = tail.read_mark(transaction), base.read(transaction.connection).head
+    if ack.seq < pruned.seq:
+        if not ack.resend:
+            return known
+        mark = _lost(transaction, known, ack.seq, pruned)
+    elif tail.at(transaction, ack.seq) != ack.head:
+        _put_back(transaction, ack)
+        return None
     elif ack.seq > known.acked.seq or (ack.resend and ack.seq < known.acked.seq):
         mark = Mark(ack.head, time_text(ack.at))
     else:
         return known
     tail.write_mark(transaction, mark)
+    return mark
+
+
+def _put_back(transaction: Transaction, ack: Ack) -> None:
+    """The collector knows of this journal what is not known here."""
+    last = tail.newest(transaction)
+    here = f"this journal ends with event {last.seq}" if ack.seq > last.seq else "this journal has another one there"
+    reason = (
+        f"the collector has event {ack.seq} of this journal, and {here}: the journal was put back to an older"
+        " state, or copied; what was done since is not known here"
+    )
+    log.error("%s", reason)
+    begin_anew(transaction, reason, ACTOR)
+
+
+def _lost(transaction: Transaction, known: Mark, has: int, pruned: Head) -> Mark:
+    """The collector asks for what it had acknowledged, and what was pruned since: it begins again after that."""
+    mark = Mark(pruned, known.at, known.behind)
+    if not known.behind:
+        reason = (
+            f"the collector has lost what it had acknowledged, and asks for events {has + 1} to {pruned.seq}: they were"
+            " pruned here and cannot be sent again; a backup of the collector may have them"
+        )
+        transaction.record(Draft(EventKind.COLLECTOR_BEHIND, ACTOR, {"reason": reason, "seq": has}))
+        mark = Mark(pruned, known.at, reason)
     return mark

@@ -9,16 +9,18 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edge import base
+from edge.batch import Frame, Origin
 from edge.chain import EMPTY, Head, Row
 from edge.errors import BatchError
-from edge.journal import Transaction, head
+from edge.journal import Transaction, head, ident_of
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
     """What the collector has acknowledged, and when by its clock.
 
-    `behind` says why this journal is not the one that the collector knows; empty if it is.
+    `behind` says what the collector has lost and cannot get from here any more; empty if all is well.
     """
 
     acked: Head = EMPTY
@@ -44,11 +46,33 @@ def newest(transaction: Transaction) -> Head:
 
 
 def at(transaction: Transaction, seq: int) -> Head | None:
-    """The event with this number; `EMPTY` for 0, None if there is none."""
+    """The event with this number, be it the newest that was pruned; `EMPTY` for 0, None if there is none."""
     if seq == 0:
         return EMPTY
+    if seq == (pruned := base.read(transaction.connection).head).seq:
+        return pruned
     row = transaction.connection.execute("SELECT seq, hash FROM events WHERE seq = ?", (seq,)).fetchone()
     return None if row is None else Head(*row)
+
+
+def frame(transaction: Transaction, site: str, before: Head) -> Frame:
+    """What a batch that begins after `before` says beside its events.
+
+    That what is before was pruned is said to a collector that has asked for it, and so has lost it.
+    """
+    connection = transaction.connection
+    row = connection.execute("SELECT first_seq, before FROM branches ORDER BY first_seq DESC LIMIT 1").fetchone()
+    follows = None
+    if row is not None and before.seq < row[0] and (last := at(transaction, row[0] - 1)) is not None:
+        follows = Origin(journal=row[1], seq=last.seq, hash=last.hash)
+    pruned = base.read(connection).head
+    begins = pruned.seq > 0 and before == pruned and read_mark(transaction).acked.seq <= pruned.seq
+    return Frame(site, ident_of(connection), before, follows, begins)
+
+
+def was_called(transaction: Transaction, ident: str) -> bool:
+    """Whether this journal went under this id before it was put back to an older state."""
+    return bool(transaction.connection.execute("SELECT 1 FROM branches WHERE before = ?", (ident,)).fetchone())
 
 
 def rows(transaction: Transaction, first_seq: int) -> Iterator[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from edge.model.event import Draft, EventKind
 from edge.schema import FILE_NAME
 from edge.trust import PayloadType, TrustRoot, public_bytes, sign
 from edge.uplink.outbox import Outbox
+from edge.uplink.topics import What, topic
 from tests.helpers.trust import keyid, private_key, root_document
 from tests.journal_kit import SITE, ticking
 
@@ -71,6 +73,33 @@ async def copy_of(collector: Collector, journal: str) -> list[tuple[int, str, by
             "SELECT seq, hash, raw FROM events WHERE journal = ? ORDER BY number", (journal,)
         ).fetchall()
     )
+
+
+async def chain_of(collector: Collector, journal: str) -> list[tuple[int, str, bytes]]:
+    """The same, with what the journal has from those that it went on from."""
+
+    def read(connection: sqlite3.Connection) -> list[tuple[int, str, bytes]]:
+        found: list[tuple[int, str, bytes]] = []
+        ident, last_seq = journal, 2**62
+        while ident is not None:
+            query = "SELECT seq, hash, raw FROM events WHERE journal = ? AND seq <= ? ORDER BY seq DESC"
+            found += connection.execute(query, (ident, last_seq)).fetchall()
+            query = "SELECT after_journal, after_seq FROM journals WHERE journal = ?"
+            ident, after_seq = connection.execute(query, (ident,)).fetchone() or (None, None)
+            last_seq = min(last_seq, after_seq or 0)
+        return found[::-1]
+
+    return await collector.store.write(read)
+
+
+async def exchange(outbox: Outbox, collector: Collector, now_s: float = 0.0) -> None:
+    """Everything that the site has to say, and the answers."""
+    while envelopes := await outbox.next(now_s):
+        for raw in envelopes:
+            answer = await collector.take(topic(SITE, What.OUT), raw)
+            if answer is not None:
+                await outbox.take_ack(answer[1], now_s)
+        now_s += 1000.0
 
 
 async def alarms_of(collector: Collector) -> dict[str, tuple[str, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,13 +40,13 @@ def rows(*texts: str, before: Head = EMPTY) -> list[Row]:
 
 def payload(**changes: Any) -> bytes:
     """A batch of two events, with some of its fields changed."""
-    packed = batch.pack(SITE, JOURNAL, EMPTY, rows("a", "b"))
+    packed = batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), rows("a", "b"))
     return json.dumps(json.loads(packed.payloads[0]) | changes).encode()
 
 
 def test_a_batch_gives_back_the_very_bytes() -> None:
     made = rows("a", '\N{SNOWMAN} \\ " \u2028', "")
-    packed = batch.pack(SITE, JOURNAL, EMPTY, made)
+    packed = batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), made)
     assert packed.last == Head(3, made[-1].hash)
     (only,) = packed.payloads
     found, same = batch.open_batch(sign(PayloadType.BATCH, only, [SITE_KEY]), SITE, KEYS)
@@ -54,14 +55,60 @@ def test_a_batch_gives_back_the_very_bytes() -> None:
     assert found.piece is None
 
 
+NEW = "f" * 32
+
+
+def branched(**claim: Any) -> tuple[batch.Frame, list[Row]]:
+    """Two events of `JOURNAL`, and two of the id that follows it; what the third says of that may be changed."""
+    old = rows("a", "b")
+    last = Head(2, old[-1].hash)
+    body = {"reason": "it was put back", "follows": {"journal": JOURNAL, "seq": 2, "hash": last.hash} | claim}
+    raw, digest = chain.encode(SITE, NEW, 3, last.hash, STAMP, Draft(EventKind.JOURNAL_HELD, "site", body))
+    more, more_digest = chain.encode(SITE, NEW, 4, digest, STAMP, Draft(EventKind.MACHINE_ONLINE, "r", {}))
+    follows = batch.Origin(journal=JOURNAL, seq=2, hash=last.hash)
+    return batch.Frame(SITE, NEW, EMPTY, follows), [*old, Row(3, digest, raw), Row(4, more_digest, more)]
+
+
+def test_a_batch_of_a_new_id_holds_what_the_old_one_had_not_reported() -> None:
+    frame, made = branched()
+    found = batch.read_batch(batch.pack(frame, made).payloads[0])
+    assert [fact.row for fact in batch.facts(found)] == made
+    assert (found.follows, found.begins) == (frame.follows, False)
+    later = batch.pack(batch.Frame(SITE, NEW, Head(2, made[1].hash), frame.follows), made[2:])
+    assert len(batch.facts(batch.read_batch(later.payloads[0]))) == 2
+
+
+@pytest.mark.parametrize("claim", [{"journal": "0" * 32}, {"seq": 1}, {"hash": "ab" * 32}])
+def test_an_id_that_follows_another_has_to_say_so(claim: dict[str, Any]) -> None:
+    frame, made = branched(**claim)
+    with pytest.raises(BatchError, match="event 3 of the batch does not say that it follows"):
+        batch.facts(batch.read_batch(batch.pack(frame, made).payloads[0]))
+
+
+def test_what_a_new_id_follows_is_where_it_begins() -> None:
+    frame, made = branched()
+    assert frame.follows is not None
+    late = replace(frame, follows=frame.follows.model_copy(update={"seq": 3, "hash": made[2].hash}))
+    with pytest.raises(BatchError, match="event 3 of the batch has the id that begins after event 3"):
+        batch.facts(batch.read_batch(batch.pack(late, made).payloads[0]))
+    with pytest.raises(BatchError, match="event 1 of the batch: its journal is"):
+        batch.facts(batch.read_batch(batch.pack(replace(frame, follows=None), made).payloads[0]))
+
+
+def test_a_batch_says_that_what_is_before_it_was_pruned() -> None:
+    made = rows("c", before=Head(7, "ab" * 32))
+    packed = batch.pack(batch.Frame(SITE, JOURNAL, Head(7, "ab" * 32), begins=True), made)
+    assert batch.read_batch(packed.payloads[0]).begins
+
+
 def test_a_batch_holds_what_fits_and_reads_no_further() -> None:
     made = rows(*["x" * 400] * 10)
     taken = iter(made)
-    packed = batch.pack(SITE, JOURNAL, EMPTY, taken, max_bytes=3000)
+    packed = batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), taken, max_bytes=3000)
     assert 1 < packed.last.seq < 10
     assert len(packed.payloads[0]) <= 3000
     assert len(list(taken)) == 10 - packed.last.seq - 1, "one more was looked at, none after it"
-    few = batch.pack(SITE, JOURNAL, EMPTY, rows(*["x"] * (batch.BATCH_MAX_EVENTS + 1)), max_bytes=10**7)
+    few = batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), rows(*["x"] * (batch.BATCH_MAX_EVENTS + 1)), max_bytes=10**7)
     assert few.last.seq == batch.BATCH_MAX_EVENTS
 
 
@@ -69,7 +116,7 @@ def test_a_batch_holds_what_fits_and_reads_no_further() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=2000, max_size=3000))
 def test_an_event_larger_than_a_batch_goes_in_pieces(text: str) -> None:
     (made,) = rows(text)
-    packed = batch.pack(SITE, JOURNAL, EMPTY, [made], max_bytes=2048)
+    packed = batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), [made], max_bytes=2048)
     assert packed.last == Head(1, made.hash)
     assert all(len(piece) <= 2048 for piece in packed.payloads)
     pieces = [batch.read_batch(piece) for piece in packed.payloads]
@@ -79,7 +126,7 @@ def test_an_event_larger_than_a_batch_goes_in_pieces(text: str) -> None:
 
 def test_the_largest_order_that_a_site_takes_can_be_reported() -> None:
     (made,) = rows("A" * (256 * 1024 * 4 // 3))
-    packed = batch.pack(SITE, JOURNAL, EMPTY, [made])
+    packed = batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), [made])
     envelopes = [sign(PayloadType.BATCH, piece, [SITE_KEY]) for piece in packed.payloads]
     assert all(len(raw) < 250 * 1024 for raw in envelopes)
     assert len(packed.payloads) <= batch.MAX_PIECES // 4
@@ -87,11 +134,13 @@ def test_the_largest_order_that_a_site_takes_can_be_reported() -> None:
 
 def test_an_event_that_nobody_could_take_is_named() -> None:
     with pytest.raises(BatchError, match="event 1 has 50"):
-        batch.pack(SITE, JOURNAL, EMPTY, rows("x" * 50_000), max_bytes=1024)
+        batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), rows("x" * 50_000), max_bytes=1024)
 
 
 def test_pieces_of_two_events_do_not_make_one() -> None:
-    first, other = (batch.pack(SITE, JOURNAL, EMPTY, rows(text * 3000), max_bytes=2048).payloads for text in "ab")
+    first, other = (
+        batch.pack(batch.Frame(SITE, JOURNAL, EMPTY), rows(text * 3000), max_bytes=2048).payloads for text in "ab"
+    )
     mixed = [batch.read_batch(raw) for raw in (*first[:-1], other[-1])]
     with pytest.raises(BatchError, match="must have"):
         batch.facts(batch.joined(mixed))
@@ -223,7 +272,7 @@ def test_the_document_holds_vectors_that_are_true() -> None:
     found = batch.read_batch(made.split("\n```")[0].encode())
     assert [fact.row.raw.decode() for fact in batch.facts(found)] == [event]
     head = Head(1, chain.digest(event.encode()))
-    assert batch.pack(found.site, found.journal, EMPTY, [Row(1, head.hash, event.encode())]).payloads == (
+    assert batch.pack(batch.Frame(found.site, found.journal, EMPTY), [Row(1, head.hash, event.encode())]).payloads == (
         made.split("\n```")[0].encode(),
     )
     assert batch.ack_payload(found.site, found.journal, head, AT).decode() == said.split("\n```")[0]

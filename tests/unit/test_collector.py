@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from edge.chain import EMPTY
 from edge.collector import ledger, views
 from edge.collector.collector import Collector
 from edge.collector.ndjson import hand_on
+from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
 from edge.errors import JournalError
 from edge.trust import PayloadType, sign
 from edge.trust.envelope import parse
@@ -31,6 +33,7 @@ from tests.helpers.reporting import (
     collecting,
     copy_of,
     events_of,
+    exchange,
     fact,
     reporting,
 )
@@ -188,11 +191,13 @@ async def test_another_history_is_a_fork(tmp_path: Path) -> None:
         for seq, before in ((2, head_1), (3, batch.Head(2, "ab" * 32))):
             raw = json.dumps(other | {"seq": seq, "prev_hash": before.hash, "actor": "x"}).encode()
             made = batch.Row(seq, batch.chain.digest(raw), raw)
-            payload = batch.pack(SITE, ident, before, [made]).payloads[0]
+            payload = batch.pack(batch.Frame(SITE, ident, before), [made]).payloads[0]
             assert head(await answer(collector, sign(PayloadType.BATCH, payload, [SITE_KEY]))) == (3, False)
-        pieces = batch.pack(SITE, ident, head_1, [batch.Row(2, "cd" * 32, b"x" * 3000)], max_bytes=2048).payloads
+        pieces = batch.pack(
+            batch.Frame(SITE, ident, head_1), [batch.Row(2, "cd" * 32, b"x" * 3000)], max_bytes=2048
+        ).payloads
         await answer(collector, sign(PayloadType.BATCH, pieces[0], [SITE_KEY]))
-        whole = batch.pack(SITE, ident, EMPTY, [row]).payloads[0]
+        whole = batch.pack(batch.Frame(SITE, ident, EMPTY), [row]).payloads[0]
         assert head(await answer(collector, sign(PayloadType.BATCH, whole, [SITE_KEY]))) == (3, False)
         text, count = (await alarms_of(collector))["fork"]
         assert count == 3
@@ -204,7 +209,7 @@ async def test_a_parked_batch_that_does_not_fit_is_a_fork_and_forgotten(tmp_path
     ident, (first, second), events = await envelopes(tmp_path / "site", 1, 2)
     raw = json.dumps(json.loads(events[1][2]) | {"prev_hash": "ab" * 32}).encode()
     made = batch.Row(2, batch.chain.digest(raw), raw)
-    payload = batch.pack(SITE, ident, batch.Head(1, "ab" * 32), [made]).payloads[0]
+    payload = batch.pack(batch.Frame(SITE, ident, batch.Head(1, "ab" * 32)), [made]).payloads[0]
     async with collecting(tmp_path) as collector:
         assert head(await answer(collector, sign(PayloadType.BATCH, payload, [SITE_KEY]))) == (0, True)
         assert head(await answer(collector, first)) == (1, False)
@@ -376,3 +381,20 @@ async def test_events_are_handed_on_and_after_a_crash_from_where_it_was(tmp_path
     assert [(one["number"], one["site"], one["journal"], one["seq"], one["hash"]) for one in found] == [
         (seq, SITE, ident, seq, digest) for seq, digest, _ in events
     ]
+
+
+async def test_a_database_of_the_first_format_is_brought_up_to_date(tmp_path: Path) -> None:
+    async with reporting(tmp_path) as (journal, outbox):
+        async with collecting(tmp_path) as collector:
+            await journal.record([fact(), fact()])
+            await exchange(outbox, collector)
+        with contextlib.closing(sqlite3.connect(tmp_path / COLLECTOR_FILE)) as connection:
+            connection.execute("DROP TABLE gaps")
+            for column in ("after_journal", "after_seq"):
+                connection.execute(f"ALTER TABLE journals DROP COLUMN {column}")
+            connection.execute("UPDATE meta SET value = '1' WHERE key = 'format'")
+            connection.commit()
+        async with collecting(tmp_path) as collector:
+            await journal.record([fact()])
+            await exchange(outbox, collector, 1000.0)
+            assert await copy_of(collector, journal.ident) == await events_of(journal)

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from edge import chain
+from edge import base, chain
+from edge.chain import Base, Head
 from edge.errors import IllegalTransitionError, JournalError
 from edge.folders import HEAD
-from edge.headfile import HeadFile
+from edge.headfile import HeadFile, Promise
 from edge.journal import Journal, Transaction
-from edge.lookback import Witnesses
+from edge.lookback import Witnesses, missing
 from edge.model.event import Draft, EventKind
+from edge.restored import begin_anew
 from edge.schema import FILE_NAME
 from tests.journal_kit import SITE, accepted, began, cancelled, ended, foreign, hold, online, order, refused, ticking
 
@@ -97,6 +99,7 @@ async def test_a_site_that_stops_and_starts_is_not_held(site: Site) -> None:
 async def test_an_old_copy_is_held_and_says_what_is_missing(site: Site, tmp_path: Path) -> None:
     async with site.running(first=True) as journal:
         await journal.record([accepted()])
+        before, idents = journal.ident, set()
     old = site.copy(tmp_path / "old")
     async with site.running() as journal:
         await begin(journal)
@@ -106,13 +109,15 @@ async def test_an_old_copy_is_held_and_says_what_is_missing(site: Site, tmp_path
     site.put_back(old)
     for _ in range(2):
         async with site.running() as journal:
-            assert f"says that event {promised} of journal {journal.ident[:8]} was recorded here" in site.held
+            idents.add(journal.ident)
+            assert f"says that event {promised} of journal {before[:8]} was recorded here" in site.held
             assert "and this file ends with event 3: it is an old copy" in site.held
             assert "may have been carried out" in site.held
             with pytest.raises(IllegalTransitionError, match="nothing begins before somebody confirms"):
                 await begin(journal, run_id="again")
             assert (await journal.transact(kinds)).count("journal_held") == 1
             assert site.promised() == promised, "the right journal can still come back"
+    assert len(idents - {before}) == 1, "it goes on under one new id"
     held = site.copy(tmp_path / "held")
     site.put_back(good)
     async with site.running():
@@ -126,6 +131,52 @@ async def test_an_old_copy_is_held_and_says_what_is_missing(site: Site, tmp_path
         await journal.record([ended("again", "SUCCEEDED")])
     async with site.running():
         assert site.held == ""
+
+
+async def test_what_the_collector_found_out_is_not_found_again(site: Site) -> None:
+    """The head file names an event of the old id, which the journal still has under the new one."""
+    async with site.running(first=True) as journal:
+        await journal.record([accepted()])
+        await journal.transact(lambda transaction: begin_anew(transaction, "the collector has more", "site"))
+        ident = journal.ident
+    for _ in range(2):
+        async with site.running() as journal:
+            assert (site.held, journal.ident) == ("the collector has more", ident)
+            assert (await journal.transact(kinds)).count("journal_held") == 1
+    async with site.running() as journal:
+        await journal.record([CONFIRMED])
+    async with site.running() as journal:
+        assert (site.held, journal.ident) == ("", ident)
+
+
+@pytest.mark.parametrize(
+    ("pruned", "hash_of", "id_of", "had"),
+    [
+        pytest.param(9, "a", "now", True, id="pruned long ago, of this id"),
+        pytest.param(9, "a", "before", True, id="pruned long ago, of an id that it had"),
+        pytest.param(9, "a", "other", False, id="pruned long ago, of another journal"),
+        pytest.param(5, "base", "now", True, id="the newest that was pruned"),
+        pytest.param(5, "a", "now", False, id="another than the newest that was pruned"),
+    ],
+)
+async def test_an_event_that_was_pruned_is_not_missed(
+    site: Site, pruned: int, hash_of: str, id_of: str, had: bool
+) -> None:
+    async with site.running(first=True) as journal:
+        ids = {"now": journal.ident, "before": "b" * 32, "other": "c" * 32}
+        hashes = {"a": "a" * 64, "base": "d" * 64}
+        promise = Promise(1, ids[id_of], 5, hashes[hash_of], "boot-1")
+
+        def look(transaction: Transaction) -> bool:
+            connection = transaction.connection
+            base.write(connection, Base(Head(pruned, hashes["base"]), journal.ident), "2026-11-22T00:00:00Z")
+            connection.execute("INSERT INTO branches VALUES (3, ?, ?)", (journal.ident, ids["before"]))
+            connection.execute("DELETE FROM events WHERE seq <= 5")
+            doubt = missing(connection, promise, Path("journal.head"))
+            connection.execute("DELETE FROM base")
+            return doubt is None
+
+        assert await journal.transact(look) == had
 
 
 async def test_a_copy_that_went_on_is_another_history(site: Site, tmp_path: Path) -> None:

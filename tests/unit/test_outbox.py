@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import sqlite3
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from edge.collector import views as collector_views
+from edge.collector.collector import Collector
+from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
 from edge.journal import Journal, Transaction
+from edge.prune import Pruner
+from edge.schema import FILE_NAME
 from edge.uplink.outbox import Outbox
 from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.topics import What, topic
+from tests import second_verifier
+from tests.helpers.clock import SetClock
 from tests.helpers.reporting import (
     SITE,
     acknowledgement,
+    alarms_of,
     collecting,
+    copy_database,
     copy_of,
     events_of,
+    exchange,
     fact,
     reporting,
 )
@@ -147,19 +160,29 @@ async def test_the_collector_may_ask_for_what_it_had_acknowledged(tmp_path: Path
 
 
 @pytest.mark.parametrize("ahead", [True, False])
-async def test_a_journal_that_was_put_back_is_held_and_reports_no_more(tmp_path: Path, ahead: bool) -> None:
+async def test_a_journal_that_was_put_back_is_held_and_goes_on_under_a_new_id(tmp_path: Path, ahead: bool) -> None:
     async with reporting(tmp_path) as (journal, outbox):
         await journal.record([fact(), fact()])
+        before, last = journal.ident, (await events_of(journal))[-1]
         seq = 9 if ahead else 1
         for _ in range(2):
-            await outbox.take_ack(acknowledgement(journal.ident, seq, "ab" * 32), 0.0)
-        assert f"the collector has event {seq} of this journal" in outbox.behind
-        assert outbox.stopped == outbox.behind
-        assert await outbox.next(0.0) == []
-        assert outbox.behind == await journal.transact(lambda transaction: transaction.held())
+            await outbox.take_ack(acknowledgement(before, seq, "ab" * 32), 0.0)
+        held = await journal.transact(lambda transaction: transaction.held())
+        assert f"the collector has event {seq} of this journal" in held
         assert journal.last_seq == 3, "told once"
+        after = journal.ident
+        assert after != before
+        told = json.loads((await events_of(journal))[-1][2])
+        assert (told["journal"], told["kind"], told["prev_hash"]) == (after, "journal_held", last[1])
+        assert told["body"]["follows"] == {"journal": before, "seq": 2, "hash": last[1]}
+        assert not outbox.stopped
+        assert outbox.view()["refused_acks"] == 0, "what is said of the old id is no news, and no fault"
+        assert (await journal.verify()).problems == ()
+        assert second_verifier.verify(tmp_path / FILE_NAME) == (3, "")
     async with reporting(tmp_path) as (journal, outbox):
-        assert outbox.behind, "and not forgotten"
+        assert journal.ident == after, "and not forgotten"
+        (raw,) = await outbox.next(0.0)
+        assert second_verifier.verify_batch(raw) == (3, "")
 
 
 async def test_an_event_that_cannot_be_reported_is_said(tmp_path: Path) -> None:
@@ -193,3 +216,77 @@ async def test_a_gap_in_the_journal_is_said(tmp_path: Path) -> None:
         outbox.connected()
         assert await outbox.next(0.0) == []
         assert "event 1 is not in the journal" in outbox.stopped
+
+
+# What was pruned
+
+
+async def pruned(folder: Path, collector: Collector, backup: int, journal: Journal, outbox: Outbox) -> None:
+    """The collector has all and is copied after `backup` events; then what it has is pruned but for the newest."""
+    await journal.record([fact(str(number)) for number in range(backup)])
+    await exchange(outbox, collector)
+    copy_database(folder / COLLECTOR_FILE, folder / "backup")
+    await journal.record([fact(str(number)) for number in range(10)])
+    await exchange(outbox, collector)
+    clock = SetClock(datetime(2027, 6, 1, tzinfo=UTC), synchronized=True)
+    assert await Pruner(journal, folder, clock, keep_days=90).prune(0) == backup + 9
+
+
+async def test_after_pruning_a_connection_begins_as_before(tmp_path: Path) -> None:
+    async with collecting(tmp_path) as collector:
+        async with reporting(tmp_path) as (journal, outbox):
+            await pruned(tmp_path, collector, 4, journal, outbox)
+        async with reporting(tmp_path) as (journal, outbox):
+            (again,) = await outbox.next(0.0)
+            assert second_verifier.verify_batch(again) == (1, "")
+            await journal.record([fact()])
+            await exchange(outbox, collector, 1000.0)
+            assert len(await copy_of(collector, journal.ident)) == 15
+            assert outbox.view()["backlog"] == 0
+        assert await alarms_of(collector) == {}
+
+
+@pytest.mark.parametrize("backup", [4, 0])
+async def test_a_collector_that_lost_what_was_pruned_gets_the_rest_and_both_sides_say_so(
+    tmp_path: Path, backup: int
+) -> None:
+    """Put back to a backup, or begun anew on an empty disk."""
+    async with reporting(tmp_path) as (journal, outbox):
+        async with collecting(tmp_path) as collector:
+            await pruned(tmp_path, collector, backup or 4, journal, outbox)
+        for file in tmp_path.glob(f"{COLLECTOR_FILE}*"):
+            file.unlink()
+        if backup:
+            for file in (tmp_path / "backup").iterdir():
+                (tmp_path / file.name).write_bytes(file.read_bytes())
+        async with collecting(tmp_path) as collector:
+            outbox.connected()
+            for _, raw in await collector.positions():
+                await outbox.take_ack(raw, 0.0)
+            if not outbox.attention():  # an empty collector asks when it sees that something is missing
+                for raw in await outbox.next(0.0):
+                    answer = await collector.take(topic(SITE, What.OUT), raw)
+                    assert answer is not None
+                    await outbox.take_ack(answer[1], 0.0)
+            told = outbox.attention()
+            assert f"asks for events {backup + 1} to 13" in told[0]
+            assert "pruned here and cannot be sent again" in told[0]
+            assert not outbox.stopped
+            await journal.record([fact()])
+            await exchange(outbox, collector, 1000.0)
+            have = await copy_of(collector, journal.ident)
+            assert have == (await events_of(journal) if not backup else [*have[:backup], *await events_of(journal)])
+            text, count = (await alarms_of(collector))["lost"]
+            assert f"events {backup + 1} to 13 were lost here, and the site has pruned them" in text
+            assert count == 1
+            assert set(await alarms_of(collector)) == {"lost"}
+            assert outbox.attention() == [], "the collector goes on, and keeps its alarm"
+            assert outbox.view()["backlog"] == 0
+            events = [json.loads(raw) for _, _, raw in await events_of(journal)]
+            (kept,) = [event["body"] for event in events if event["kind"] == "collector_behind"]
+            assert kept["seq"] == backup
+            with contextlib.closing(sqlite3.connect(collector.store.path, isolation_level=None)) as connection:
+                (site,) = collector_views.document(connection, [SITE])["sites"]
+            assert site["lost"] == [[backup + 1, 13]]
+            assert f"events {backup + 1} to 13 are lost here" in site["attention"][0]
+        assert (await journal.verify()).problems == ()
