@@ -13,7 +13,7 @@ from datetime import datetime
 
 from edge.actions import Action, actions
 from edge.authority import Authority, root_accepted
-from edge.errors import JournalError, Motion, UsageError
+from edge.errors import JournalError, UsageError
 from edge.journal import Transaction
 from edge.model.command import Command, Verb
 from edge.model.event import Draft, EventKind, stamp_text
@@ -121,10 +121,10 @@ class _Ledger:
         revision = self._transaction.revision(job_id)
         if revision is None:
             return None
-        runs = self._transaction.runs_of(job_id)
         processes = parse_order(self._transaction.payload_of(job_id)).processes
-        moved = any(motion != Motion.NONE for motion in runs.values())
-        return JobStanding(revision, processes, frozenset(runs), moved)
+        return JobStanding(
+            revision, processes, self._transaction.runs_of(job_id), self._transaction.has_moved(job_id)
+        )
 
     def clearing(self, machine: str) -> str | None:
         return self._transaction.needs_clearing(machine)

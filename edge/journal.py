@@ -204,13 +204,15 @@ class Transaction:
         """Whether a command with this id was accepted."""
         return bool(self.connection.execute("SELECT 1 FROM commands WHERE command_id = ?", (command_id,)).fetchone())
 
-    def runs_of(self, job_id: str) -> dict[str, Motion | None]:
-        """The newest run of each step of a job, and whether anything can have moved: None while it goes on."""
-        return dict(
-            self.connection.execute(
-                "SELECT r.run_id, r.motion FROM steps s JOIN runs r USING (run_id) WHERE s.job_id = ?", (job_id,)
-            ).fetchall()
-        )
+    def runs_of(self, job_id: str) -> frozenset[str]:
+        """The newest run of each step of a job that has had one."""
+        query = "SELECT run_id FROM steps WHERE job_id = ? AND run_id IS NOT NULL"
+        return frozenset(run_id for (run_id,) in self.connection.execute(query, (job_id,)))
+
+    def has_moved(self, job_id: str) -> bool:
+        """Whether anything can have moved in any run of a job, also in one that a later attempt has followed."""
+        query = "SELECT 1 FROM runs WHERE job_id = ? AND motion IS NOT ?"
+        return bool(self.connection.execute(query, (job_id, Motion.NONE)).fetchone())
 
     def needs_clearing(self, machine: str) -> str | None:
         """The run, or the token of foreign work, that may have left something on the machine."""

@@ -82,7 +82,11 @@ class CommandVerdict:
 
 @dataclass(frozen=True, slots=True)
 class JobStanding:
-    """What a site knows of a job: `runs` are the newest runs of its steps, `moved` says that one can have moved."""
+    """What a site knows of a job.
+
+    `runs` are the newest runs of its steps; `moved` says that something can have moved in any of its runs, also in an
+    earlier attempt.
+    """
 
     revision: int
     processes: frozenset[str]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from edge import decisions
 from edge.actions import actions
 from edge.door import Remote
-from edge.driver import NotConfirmedError, Outcome, Run
+from edge.driver import MachineError, Motion, NotConfirmedError, Outcome, Run
 from edge.intake import Intake
+from edge.jobstate import Resolution
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.steering import can_pause
@@ -172,6 +175,29 @@ async def test_a_run_in_doubt_is_resolved_from_the_centre(tmp_path, verb, state)
         assert (await steer(site, verb, job_id, **bound)).accepted
         (event,) = site.events("run_resolved")
         assert (event["actor"], event["run_id"], site.step(job_id)["state"]) == (f"key:{OPERATOR}", run_id, state)
+
+
+async def test_an_earlier_attempt_that_can_have_moved_counts_though_the_newest_did_not(tmp_path) -> None:
+    async with working_rig(tmp_path) as site:
+        let_in(site)
+
+        async def jammed(run: Run) -> Outcome:
+            raise MachineError("jammed", Motion.NONE if run.attempt == 2 else Motion.POSSIBLE)
+
+        site.script.execute = jammed
+        assignment = await site.assignment(steps=[step_document(max_attempts=3)])
+        job_id = assignment.key.job_id
+        await site.offer(assignment)
+        await site.ended()
+        found = site.ask(lambda snapshot: snapshot.job(job_id))
+        asked = decisions.resolve(found, Resolution.RETRY, "user:ada", "")
+        await site.journal.record(asked)
+        (run_id,) = site.ask(lambda snapshot: snapshot.clearing()).values()
+        await site.journal.record([Draft(EventKind.MACHINE_CLEARED, "user:ada", {"run_id": run_id}, machine="prn-1")])
+        (row,) = site.ask(lambda snapshot: snapshot.startable())
+        await site.offer(replace(assignment, attempt=2, revision=row["revision"]))
+        assert (await site.ended(2))["motion"] == "none"
+        assert (await steer(site, "retry", job_id)).reason == "not_allowed"
 
 
 async def test_a_retry_beyond_what_the_order_allows_is_refused_and_leaves_nothing_behind(tmp_path) -> None:
