@@ -122,9 +122,7 @@ class _Ledger:
         if revision is None:
             return None
         processes = parse_order(self._transaction.payload_of(job_id)).processes
-        return JobStanding(
-            revision, processes, self._transaction.runs_of(job_id), self._transaction.has_moved(job_id)
-        )
+        return JobStanding(revision, processes, self._transaction.runs_of(job_id), self._transaction.has_moved(job_id))
 
     def clearing(self, machine: str) -> str | None:
         return self._transaction.needs_clearing(machine)

@@ -27,6 +27,7 @@ from edge import chain, projection, schema
 from edge.audit import Report, audit_file
 from edge.errors import IllegalTransitionError, JournalError, Motion, StaleRevisionError
 from edge.jobstate import Requested, StepState
+from edge.maintenance import Maintenance
 from edge.model.event import Draft, Event, Stamp
 from edge.replay import ReplayWindow
 from edge.store import Store
@@ -218,6 +219,10 @@ class Transaction:
         """The run, or the token of foreign work, that may have left something on the machine."""
         row = self.connection.execute("SELECT needs_clearing FROM machines WHERE machine = ?", (machine,)).fetchone()
         return None if row is None else row[0]
+
+    def maintenance(self, machine: str) -> Maintenance | None:
+        """Who took the machine out of service; None while it is in service."""
+        return projection.maintenance(self.connection, machine)
 
     def knows_foreign_work(self, machine: str, token: str) -> bool:
         """Whether this piece of work was written down."""

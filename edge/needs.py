@@ -39,6 +39,8 @@ _ENDS_NO_ORDER = frozenset(
         EventKind.RUN_RESUMED,
         EventKind.FOREIGN_WORK,
         EventKind.MACHINE_CLEARED,
+        EventKind.MAINTENANCE_BEGAN,
+        EventKind.MAINTENANCE_ENDED,
         EventKind.MACHINE_ONLINE,
         EventKind.MACHINE_OFFLINE,
     }

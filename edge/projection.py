@@ -8,6 +8,7 @@ Rules:
     3. A machine needs clearing from the moment a run begins, in the transaction that records the beginning, until the
        run is known to have put nothing on it or somebody clears that very run. The same holds for work that was not
        ours, from when it is told of; the newest of both counts.
+    4. Nothing begins on a machine that is out of service, until a person says that it is in service again.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from edge.jobstate import (
     requested_after,
     resolution,
 )
+from edge.maintenance import Maintenance
 from edge.model.event import ClockTrust, Event, EventKind, stamp_text
 from edge.replay import ReplayWindow
 from edge.timefloor import BEGINNING, Host, Known, SignedTime, answered, recorded
@@ -116,6 +118,10 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             _machine_seen(connection, event, online=True)
         case EventKind.MACHINE_OFFLINE:
             _machine_seen(connection, event, online=False)
+        case EventKind.MAINTENANCE_BEGAN:
+            _maintenance_began(connection, event)
+        case EventKind.MAINTENANCE_ENDED:
+            _maintenance_ended(connection, event)
         case EventKind.MAKE_SAFE:
             pass  # what became of the run is its own event
         case _ as never:
@@ -351,6 +357,8 @@ def _run_began(connection: sqlite3.Connection, event: Event) -> None:
     found = connection.execute("SELECT needs_clearing FROM machines WHERE machine = ?", (event.machine,)).fetchone()
     if found is not None and found[0] is not None:
         raise IllegalTransitionError(f"{event.machine} needs clearing by {found[0]} before another run begins")
+    if (out := maintenance(connection, event.machine)) is not None:
+        raise IllegalTransitionError(f"{event.machine} is {out.in_words}: nothing begins on it")
     _move(connection, event, step["part"], step["step"], Fact.RUN_BEGAN, None)
     connection.execute(
         "UPDATE steps SET attempt = ?, machine = ?, run_id = ? WHERE (job_id, part, step) = (?, ?, ?)",
@@ -507,7 +515,8 @@ def _name(event: Event) -> str:
 
 def _needs_clearing(connection: sqlite3.Connection, event: Event, by: str | None) -> None:
     connection.execute(
-        "INSERT INTO machines VALUES (?, ?, 0, ?) ON CONFLICT DO UPDATE SET needs_clearing = excluded.needs_clearing",
+        "INSERT INTO machines (machine, needs_clearing, online, since) VALUES (?, ?, 0, ?)"
+        " ON CONFLICT DO UPDATE SET needs_clearing = excluded.needs_clearing",
         (event.machine, by, event.at_wall),
     )
 
@@ -535,9 +544,44 @@ def _machine_cleared(connection: sqlite3.Connection, event: Event) -> None:
 
 def _machine_seen(connection: sqlite3.Connection, event: Event, online: bool) -> None:
     connection.execute(
-        "INSERT INTO machines VALUES (?, NULL, ?, ?) ON CONFLICT DO UPDATE"
+        "INSERT INTO machines (machine, online, since) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
         " SET online = excluded.online, since = iif(online = excluded.online, since, excluded.since)",
         (event.machine, online, event.at_wall),
+    )
+
+
+def maintenance(connection: sqlite3.Connection, machine: str | None) -> Maintenance | None:
+    """Who took a machine out of service; None while it is in service."""
+    row = connection.execute(
+        "SELECT maintenance_by, maintenance_since, maintenance_reason, made_safe FROM machines"
+        " WHERE machine = ? AND maintenance_by IS NOT NULL",
+        (machine,),
+    ).fetchone()
+    return None if row is None else Maintenance(row[0], row[1], row[2], bool(row[3]))
+
+
+def _maintenance_began(connection: sqlite3.Connection, event: Event) -> None:
+    """Out of service is out of service: who said so first is kept."""
+    connection.execute(
+        "INSERT INTO machines (machine, online, since) VALUES (?, 0, ?) ON CONFLICT DO NOTHING",
+        (event.machine, event.at_wall),
+    )
+    connection.execute(
+        "UPDATE machines SET maintenance_by = :by, maintenance_since = :at, maintenance_reason = :reason"
+        " WHERE machine = :machine AND maintenance_by IS NULL",
+        {"by": event.actor, "at": event.at_wall, "reason": event.body["reason"], "machine": event.machine},
+    )
+    if event.body["made_safe"]:
+        connection.execute("UPDATE machines SET made_safe = 1 WHERE machine = ?", (event.machine,))
+
+
+def _maintenance_ended(connection: sqlite3.Connection, event: Event) -> None:
+    if maintenance(connection, event.machine) is None:
+        raise IllegalTransitionError(f"{event.machine} is in service")
+    connection.execute(
+        "UPDATE machines SET maintenance_by = NULL, maintenance_since = NULL, maintenance_reason = NULL, made_safe = 0"
+        " WHERE machine = ?",
+        (event.machine,),
     )
 
 

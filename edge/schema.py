@@ -17,10 +17,10 @@ from collections.abc import Iterator
 FILE_NAME = "journal.sqlite"
 
 #: Raised when a table changes its meaning; an older or newer edge then refuses the file instead of misreading it.
-FORMAT = "3"
+FORMAT = "4"
 
 #: Formats whose kept tables are those of today.
-FOLDED_ANEW = frozenset({"1", "2"})
+FOLDED_ANEW = frozenset({"1", "2", "3"})
 
 KEPT_TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -144,12 +144,17 @@ CREATE INDEX runs_of_step ON runs (job_id, part, step);
 CREATE INDEX runs_open ON runs (run_id) WHERE ended_at IS NULL;
 
 -- needs_clearing: the run, or the token of foreign work, that may have left something on the machine, the newest.
--- since: when `online` last changed.
+-- since: when `online` last changed. maintenance_*: who took the machine out of service, since when and why; null while
+-- it is in service. made_safe: somebody had it made safe since it is out of service.
 CREATE TABLE machines (
     machine TEXT PRIMARY KEY,
     needs_clearing TEXT,
     online INTEGER NOT NULL,
-    since TEXT NOT NULL
+    since TEXT NOT NULL,
+    maintenance_by TEXT,
+    maintenance_since TEXT,
+    maintenance_reason TEXT,
+    made_safe INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 -- Work on a machine that no run asked for. detail: who did what. began_at: when it was first told of.

@@ -17,7 +17,19 @@ UNSAFE_KINDS = frozenset({"unknown_run", "unwatched_run", "not_planning"})
 """A machine may be doing something that nobody knows of, or a stop that was asked for may not reach it."""
 
 PATIENT = frozenset(
-    {"journal", "clock", "busy", "checking", "not_before", "needs_clearing", "offline", "no_daemon", "held", "fetching"}
+    {
+        "journal",
+        "clock",
+        "busy",
+        "checking",
+        "not_before",
+        "needs_clearing",
+        "maintenance",
+        "offline",
+        "no_daemon",
+        "held",
+        "fetching",
+    }
 )
 """Codes of blockers that need nobody's hand, or that are told of the machine or the site already."""
 
@@ -110,6 +122,7 @@ def _machine(configured: Row, known: Row | None, live: Mapping[str, Any]) -> Row
         **live,
         "run": known and known["run"],
         "needs_clearing": known and known["needs_clearing"],
+        "maintenance": known and known["maintenance"],
     }
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from edge import schema
 from edge.errors import EdgeError, JournalError, NoJournalError
 from edge.jobstate import JobState, Requested, StepState, job_state
+from edge.maintenance import Maintenance, back_command
 
 COPY_LIMIT_BYTES = 256 * 1024 * 1024
 COPY_ATTEMPTS = 5  # the daemon may be writing
@@ -59,6 +60,7 @@ class Snapshot:
                 "online": bool(row["online"]),
                 "since": row["since"],
                 "needs_clearing": row["needs_clearing"],
+                "maintenance": out.as_json() if (out := _maintenance(row)) is not None else None,
                 "run": self._run_on(row["machine"]),
             }
             for row in self._rows("SELECT * FROM machines ORDER BY machine")
@@ -190,6 +192,11 @@ class Snapshot:
         """The run, or the token of foreign work, that each machine needs clearing by."""
         return {row["machine"]: row["needs_clearing"] for row in self._rows("SELECT * FROM machines")}
 
+    def out_of_service(self) -> dict[str, str]:
+        """Each machine that takes no work until a person says otherwise, and who took it out of service, in words."""
+        rows = self._rows("SELECT * FROM machines WHERE maintenance_by IS NOT NULL ORDER BY machine")
+        return {row["machine"]: out.in_words for row in rows if (out := _maintenance(row)) is not None}
+
     # What people are told
 
     def attention(self) -> list[Row]:
@@ -219,6 +226,9 @@ class Snapshot:
             text, command = f"job {row['job_id']} is {held_in_words(held)}", f"edge job release {row['job_id']}"
             about = {"job_id": row["job_id"], "held": held, "since": held["since"]}
             found.append({"kind": "held_job", "text": text, "command": command, **about})
+        for machine, words in self.out_of_service().items():
+            about = {"command": back_command(machine), "machine": machine}
+            found.append({"kind": "maintenance", "text": f"{machine} is {words}; it takes no work", **about})
         for row in self._rows(
             "SELECT m.machine, m.needs_clearing AS run_id, r.job_id, r.ended_at AS since FROM machines m"
             " JOIN runs r ON r.run_id = m.needs_clearing WHERE r.ended_at IS NOT NULL ORDER BY m.machine"
@@ -387,6 +397,11 @@ def held_in_words(held: Row | None) -> str:
     because = f": {held['reason']}" if held["reason"] else ""
     at = datetime.datetime.fromisoformat(held["since"])
     return f"held by {held['by'].removeprefix('user:')} since {at:%Y-%m-%d %H:%M} UTC{because}"
+
+
+def _maintenance(row: Row) -> Maintenance | None:
+    by, since, reason = (row[f"maintenance_{key}"] for key in ("by", "since", "reason"))
+    return None if by is None else Maintenance(by, since, reason, bool(row["made_safe"]))
 
 
 def _with_held(row: Row) -> Row:

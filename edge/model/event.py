@@ -47,6 +47,8 @@ class EventKind(enum.StrEnum):
     RUN_RESOLVED = "run_resolved"
     FOREIGN_WORK = "foreign_work"
     MACHINE_CLEARED = "machine_cleared"
+    MAINTENANCE_BEGAN = "maintenance_began"
+    MAINTENANCE_ENDED = "maintenance_ended"
     MACHINE_ONLINE = "machine_online"
     MACHINE_OFFLINE = "machine_offline"
     MAKE_SAFE = "make_safe"
