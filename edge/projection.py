@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from datetime import datetime
 from typing import Any, assert_never
 
 from edge.errors import IllegalTransitionError, Motion
+from edge.forgetting import forget
 from edge.jobstate import (
     Fact,
     OnFailure,
@@ -41,6 +43,11 @@ from edge.model.event import ClockTrust, Event, EventKind, stamp_text
 from edge.replay import ReplayWindow
 from edge.timefloor import BEGINNING, Host, Known, SignedTime, answered, recorded
 
+CANCELLED, DECLINED = "cancelled", "declined"
+"""What became of an order that was given up before it was judged."""
+
+WAITS_TO_BE_JUDGED = "waits until somebody vouches for the clock; meanwhile it can be cancelled or declined"
+
 
 def apply(connection: sqlite3.Connection, event: Event) -> None:
     """Write down what `event` changes. The event itself is not written.
@@ -53,7 +60,8 @@ def apply(connection: sqlite3.Connection, event: Event) -> None:
     except (KeyError, TypeError, ValueError, binascii.Error, sqlite3.IntegrityError) as error:
         raise IllegalTransitionError(f"{event.kind} does not fit the journal: {_cause(error)}") from error
     if event.job_id is not None and event.kind not in (EventKind.JOB_REFUSED, EventKind.COMMAND_REFUSED):
-        connection.execute("UPDATE orders SET revision = ? WHERE job_id = ?", (event.seq, event.job_id))
+        for table in ("orders", "parked"):
+            connection.execute(f"UPDATE {table} SET revision = ? WHERE job_id = ?", (event.seq, event.job_id))
 
 
 def _apply(connection: sqlite3.Connection, event: Event) -> None:
@@ -71,7 +79,12 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             _time_accepted(connection, event)
         case EventKind.JOB_ACCEPTED:
             _job_accepted(connection, event)
-        case EventKind.JOB_REFUSED | EventKind.COMMAND_REFUSED:
+        case EventKind.JOB_PARKED:
+            _job_parked(connection, event)
+        case EventKind.JOB_REFUSED:
+            _verdict(connection, event, accepted=False)
+            _unpark(connection, event.body["digest"], event.body.get("payload_digest"))
+        case EventKind.COMMAND_REFUSED:
             _verdict(connection, event, accepted=False)
         case EventKind.ROOT_ACCEPTED:
             _root_accepted(connection, event)
@@ -185,19 +198,25 @@ def _time_accepted(connection: sqlite3.Connection, event: Event) -> None:
 
 
 def _verdict(connection: sqlite3.Connection, event: Event, accepted: bool) -> None:
-    body = event.body
+    body, reason = event.body, event.body.get("reason", "")
+    expires_at = body.get("expires_at")
     connection.execute(
-        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             body["digest"],
             body.get("payload_digest"),
             accepted,
-            body.get("reason", ""),
+            reason,
             body.get("detail", ""),
             event.job_id,
             event.seq,
+            None if expires_at is None else stamp_text(datetime.fromisoformat(expires_at)),
         ),
     )
+    if not accepted:
+        query = "INSERT INTO refused VALUES (?, 1) ON CONFLICT DO UPDATE SET count = count + 1"
+        connection.execute(query, (reason,))
+        forget(connection)
 
 
 def _forget_verdict(connection: sqlite3.Connection, event: Event) -> None:
@@ -221,19 +240,80 @@ def _root_version(connection: sqlite3.Connection) -> int | None:
     return version
 
 
-def _job_accepted(connection: sqlite3.Connection, event: Event) -> None:
+def _order_of(event: Event) -> tuple[bytes, bytes, dict[str, Any]]:
+    """The envelope of an order, its payload, and what that says."""
     envelope = base64.b64decode(event.body["envelope"], validate=True)
-    payload = base64.b64decode(json.loads(envelope)["payload"], validate=True).decode()
+    payload = base64.b64decode(json.loads(envelope)["payload"], validate=True)
     order = json.loads(payload)
     if order["job_id"] != event.job_id:
         raise ValueError(f"the order is {order['job_id']}, the event is about {event.job_id}")
+    return envelope, payload, order
+
+
+def _job_parked(connection: sqlite3.Connection, event: Event) -> None:
+    envelope, payload, order = _order_of(event)
+    row = {
+        "seq": event.seq,
+        "digest": event.body["digest"],
+        "payload_digest": hashlib.sha256(payload).hexdigest(),
+        "envelope": envelope,
+        "actor": event.actor,
+        "job_id": event.job_id,
+        "issuer": order["issuer"],
+        "product": order["product"],
+        "reference": order.get("reference", ""),
+        "quantity": order.get("quantity", 1),
+        "priority": order.get("priority", 50),
+        "due_at": order.get("due_at"),
+        "not_before": order.get("not_before"),
+        "expires_at": stamp_text(datetime.fromisoformat(order["expires_at"])),
+        "parked_at": event.at_wall,
+        "revision": event.seq,
+    }
+    connection.execute(f"INSERT INTO parked VALUES ({', '.join(f':{column}' for column in row)}, NULL)", row)
+
+
+def _unpark(connection: sqlite3.Connection, digest: str, payload_digest: str | None) -> None:
+    """An order that may have waited has its verdict, also if it came in another spelling."""
+    connection.execute(
+        "DELETE FROM parked WHERE given_up IS NULL AND (digest = ? OR payload_digest = ?)", (digest, payload_digest)
+    )
+
+
+def _give_up(connection: sqlite3.Connection, event: Event, word: str) -> bool:
+    """End an order that waits to be judged, and keep its id taken; False if there is none, or a job of this name."""
+    if connection.execute("SELECT 1 FROM orders WHERE job_id = ?", (event.job_id,)).fetchone():
+        return False
+    waiting = connection.execute(
+        "SELECT digest, payload_digest, expires_at FROM parked WHERE job_id = ? AND given_up IS NULL", (event.job_id,)
+    ).fetchall()
+    because = f": {event.body['reason']}" if event.body.get("reason") else ""
+    detail = f"{word} by {event.actor.removeprefix('user:')} before it was judged{because}"
+    connection.executemany(
+        "INSERT INTO verdicts VALUES (?, ?, 0, ?, ?, ?, ?, ?)",
+        [
+            (digest, payload, word, detail, event.job_id, event.seq, expires_at)
+            for digest, payload, expires_at in waiting
+        ],
+    )
+    connection.execute(
+        "UPDATE parked SET given_up = ? WHERE job_id = ? AND given_up IS NULL",
+        (word, event.job_id),
+    )
+    forget(connection)
+    return bool(waiting)
+
+
+def _job_accepted(connection: sqlite3.Connection, event: Event) -> None:
+    envelope, payload, order = _order_of(event)
     _verdict(connection, event, accepted=True)
+    _unpark(connection, event.body["digest"], hashlib.sha256(payload).hexdigest())
     quantity = order.get("quantity", 1)
     row = {
         "job_id": event.job_id,
         "digest": event.body["digest"],
         "envelope": envelope,
-        "payload": payload,
+        "payload": payload.decode(),
         "issuer": order["issuer"],
         "series": order["series"],
         "sequence": order["sequence"],
@@ -281,16 +361,20 @@ def _mark_window(connection: sqlite3.Connection, issuer: str, series: str, seque
 
 
 def _cancel_requested(connection: sqlite3.Connection, event: Event) -> None:
+    if _give_up(connection, event, CANCELLED):
+        return
     for part, step, _, _ in _open_steps(connection, event, "cancel"):  # each of them: nobody is left to follow
         _move_alone(connection, event, part, step, Fact.CANCELLED, event.body.get("reason", "cancelled"))
 
 
 def _job_declined(connection: sqlite3.Connection, event: Event) -> None:
-    found = _open_steps(connection, event, "decline")
     if held := _journal_held(connection):
         raise IllegalTransitionError(
             f"job {event.job_id} cannot be declined before somebody confirms this journal, which may miss a run: {held}"
         )
+    if _give_up(connection, event, DECLINED):
+        return
+    found = _open_steps(connection, event, "decline")
     (began,) = connection.execute("SELECT count(*) FROM runs WHERE job_id = ?", (event.job_id,)).fetchone()
     if began:
         raise IllegalTransitionError(f"job {event.job_id} cannot be declined: {began} of its runs began here")
@@ -327,7 +411,11 @@ def _open_steps(
         "SELECT part, step, state, reason FROM steps WHERE job_id = ?", (event.job_id,)
     ).fetchall()
     if not found:
-        raise IllegalTransitionError(f"job {event.job_id} is not known here")
+        query = "SELECT given_up FROM parked WHERE job_id = ? ORDER BY given_up"
+        (given_up,) = connection.execute(query, (event.job_id,)).fetchone() or ("not known",)
+        if given_up is None:
+            raise IllegalTransitionError(f"job {event.job_id} {WAITS_TO_BE_JUDGED}")
+        raise IllegalTransitionError(f"job {event.job_id} is {given_up} here: nothing is left to {verb}")
     still_open = [(part, step, StepState(state), why) for part, step, state, why in found if not StepState(state).ended]
     if not still_open:
         raise IllegalTransitionError(f"job {event.job_id} has ended: nothing is left to {verb}")

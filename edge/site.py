@@ -91,19 +91,14 @@ class Site:
         """Open jobs, or all of them, each with what it waits for."""
         waits = self._waits()
         rows = await self._ask(lambda snapshot: snapshot.jobs(all))
-        return [{**row, "waits": waits.get(row["job_id"], [])} for row in rows]
+        return [views.with_waits(row, waits.get(row["job_id"], [])) for row in rows]
 
     async def job(self, job_id: str) -> views.Row:
         """All that is known of one job. Raises `UsageError` if there is none."""
         found = await self._ask(lambda snapshot: snapshot.job(job_id))
-        if found is None and await self._ask(lambda snapshot: snapshot.is_parked(job_id)):
-            raise UsageError(
-                f"order {job_id} is here and waits until somebody vouches for the clock; then it becomes a job by"
-                " itself, and only then it can be cancelled or declined: see `edge time show`"
-            )
         if found is None:
             raise UsageError(f"there is no job {job_id} here")
-        return {**found, "waits": self._waits().get(job_id, [])}
+        return views.with_waits(found, self._waits().get(job_id, []))
 
     async def events(self, after: int, limit: int, wait_s: float, machine: str | None) -> list[views.Row]:
         """Events after `after`, oldest first; waits up to `wait_s` for the first one if there is none yet."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from edge.jobstate import JobState
-from edge.views import Row, Snapshot
+from edge.views import Row, Snapshot, with_waits
 
 FINE, ATTENTION, UNSAFE = 0, 1, 2
 
@@ -61,7 +61,7 @@ def document(
     """
     known = {row["machine"]: row for row in snapshot.machines()}
     machines = [_machine(row, known.get(row["id"]), live.get(row["id"], NOT_WATCHED)) for row in configured]
-    jobs = [{**row, "waits": list(waits.get(row["job_id"], []))} for row in snapshot.jobs()]
+    jobs = [with_waits(row, waits.get(row["job_id"], [])) for row in snapshot.jobs()]
     attention = [
         *_not_planning(trouble),
         *_clock(daemon, snapshot.parked()),

@@ -27,6 +27,7 @@ class EventKind(enum.StrEnum):
     TIME_REFUSED = "time_refused"
     JOB_ACCEPTED = "job_accepted"
     JOB_REFUSED = "job_refused"
+    JOB_PARKED = "job_parked"
     ROOT_ACCEPTED = "root_accepted"
     ROOT_REFUSED = "root_refused"
     COMMAND_ACCEPTED = "command_accepted"
