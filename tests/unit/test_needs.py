@@ -80,3 +80,23 @@ async def test_what_was_rolled_back_is_not_counted(tmp_path: Path) -> None:
         assert (await site.journal.transact(lambda transaction: counted(transaction, needs))).idle_bytes == 0
         await site.submit(b"second", files=False)
         assert (await site.journal.transact(lambda transaction: counted(transaction, needs))).missing_bytes == 11
+
+
+async def test_the_file_of_an_order_that_waits_is_held_once_it_is_here_and_idle_after_a_refusal(tmp_path: Path) -> None:
+    needs, content = Needs(), b"G1 X1"
+    sha256 = hashlib.sha256(content).hexdigest()
+    async with rig(tmp_path) as site:
+
+        async def now() -> tuple[int, int, int]:
+            claims = await site.journal.transact(lambda transaction: counted(transaction, needs))
+            return claims.held_bytes, claims.missing_bytes, claims.idle_bytes
+
+        raw = site.ceremony.sign(json.dumps(site.order(content)).encode())
+        await site.journal.record([parked(raw, "usb")])
+        assert await now() == (0, 0, 0), "nothing is promised to it"
+        body = {"sha256": sha256, "size_bytes": 5}
+        await site.journal.record([Draft(EventKind.ARTIFACT_STORED, "site", body)])
+        assert await now() == (5, 0, 0)
+        site.intake._processes = frozenset()
+        assert (await site.intake.envelope(raw, "usb")).verdict.reason == "unsupported"
+        assert await now() == (0, 0, 5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import sqlite3
 from datetime import timedelta
@@ -236,6 +238,17 @@ async def test_the_files_of_its_bundle_are_kept_and_it_starts_without_them_comin
         assert site.accepted() == [receipt.job_id]
         assert found(site, str(receipt.job_id))["artifacts"][0]["stored"]
         await site.sound()
+
+
+async def test_a_file_that_has_just_come_for_it_is_not_taken_away_before_that_is_written_down(tmp_path) -> None:
+    async with post(tmp_path, SetClock(IN_1970)) as site:
+        content = b"G1 X1\n"
+        await site.send(site.ceremony.sign(json.dumps(site.order(content)).encode()))
+        here, idle = hashlib.sha256(content).hexdigest(), hashlib.sha256(b"other").hexdigest()
+        site.artifacts.store(io.BytesIO(content), here, len(content))
+        site.artifacts.store(io.BytesIO(b"other"), idle, 5)
+        await Keeper(site.journal, tmp_path, site.artifacts, site.clock, 0).make_room()
+        assert site.artifacts.on_disk() == {here: len(content)}
 
 
 async def test_its_files_go_when_it_is_given_up_and_their_room_is_needed(tmp_path) -> None:
