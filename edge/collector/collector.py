@@ -172,3 +172,4 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalError(f"{path} is a database, but not a collector's") from None
     if found != (schema.FORMAT,):
         raise JournalError(f"{path} has format {found and found[0]}; this edge reads format {schema.FORMAT}")
+    connection.execute(schema.UNJUDGED)
