@@ -196,11 +196,11 @@ class Snapshot:
         return {row["machine"] for row in rows}
 
     def going_on(self) -> list[Row]:
-        """Each step that runs and was not asked to stop, with its signed order."""
+        """Each step that runs or waits at a machine and was not asked to stop, with its signed order."""
         return self._rows(
             "SELECT s.job_id, s.machine, o.envelope FROM steps s JOIN orders o USING (job_id)"
-            " WHERE s.state = ? AND s.requested NOT IN (?, ?)",
-            *(StepState.RUNNING, Requested.STOP, Requested.ABORT),
+            " WHERE s.state NOT IN ('COMPLETED', 'ABORTED') AND s.state IN (?, ?) AND s.requested NOT IN (?, ?)",
+            *(StepState.RUNNING, StepState.SUSPENDED, Requested.STOP, Requested.ABORT),
         )
 
     def root_in_force(self) -> Row | None:
