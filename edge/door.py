@@ -154,7 +154,7 @@ class Remote:
     machines: Mapping[str, frozenset[str]]
     allow_clear: bool = False
     allow_release: bool = False
-    actions: Mapping[Verb, Action] = field(default_factory=lambda: actions(lambda machine: True))
+    actions: Mapping[Verb, Action] = field(default_factory=lambda: actions(lambda machine: True, lambda machine: False))
 
 
 def take_command(

@@ -171,6 +171,11 @@ class Runner:
         """Whether a run here can be paused; also while nobody can be asked."""
         return self._driver is None or Capability.PAUSE in self._driver.capabilities
 
+    @property
+    def is_working(self) -> bool:
+        """Whether a run goes on here, or the machine does anything else. From any thread."""
+        return self.run_id is not None or self.seen.state in (MachineState.EXECUTE, MachineState.HELD)
+
     def view(self, needs_clearing: str | None, maintenance: str = "") -> MachineView:
         """The machine as the planner sees it."""
         busy = self.run_id or (self.claimed and self.claimed.job_id)

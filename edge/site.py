@@ -20,7 +20,6 @@ from edge.maintenance import Maintenance
 from edge.make_safe import event_of, leave_mark, leave_note, noted, record_notes, taken_out
 from edge.metrics import LoopLag
 from edge.model.event import Draft, EventKind, stamp_text
-from edge.model.machine import MachineState
 from edge.model.order import OnRestart
 from edge.observed import Observed
 from edge.plugins import Equipment
@@ -166,7 +165,7 @@ class Site:
     async def clear(self, machine: str, run_id: str, actor: str) -> dict[str, Any]:
         """A person says that what `run_id` left on the machine has been taken off; it may name foreign work, too."""
         runner = self._known(machine)
-        if runner.run_id is not None or runner.seen.state in (MachineState.EXECUTE, MachineState.HELD):
+        if runner.is_working:
             raise UsageError(f"{machine} is working; clear it when it stands still")
         draft = Draft(EventKind.MACHINE_CLEARED, actor, {"run_id": run_id}, machine=machine)
         await self._journal.record([draft])

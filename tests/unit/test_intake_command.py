@@ -13,7 +13,7 @@ import pytest
 from edge import decisions
 from edge.actions import actions
 from edge.door import Remote
-from edge.driver import MachineError, Motion, NotConfirmedError, Outcome, Run
+from edge.driver import MachineError, MachineState, Motion, NotConfirmedError, Outcome, Run, StateSeen
 from edge.intake import Intake
 from edge.jobstate import Resolution
 from edge.model.event import Draft, EventKind
@@ -146,7 +146,7 @@ async def test_a_run_is_paused_from_the_centre_and_released_only_if_the_site_say
 
 async def test_a_run_that_cannot_be_paused_is_not_held_by_a_command_either(tmp_path) -> None:
     async with dispatching(tmp_path) as (site, _, _checker):
-        let_in(site, actions=actions(lambda machine: can_pause({"prn-1": site.runner}, machine)))
+        let_in(site, actions=actions(lambda name: can_pause({"prn-1": site.runner}, name), bool))
         begun = site.script.work_until_stopped()
         job_id = str((await site.submit()).job_id)
         await begun.wait()
@@ -255,7 +255,11 @@ async def test_a_machine_is_cleared_from_the_centre_only_if_the_site_says_so(tmp
         (run_id,) = site.ask(lambda snapshot: snapshot.clearing()).values()
         asked = {"job_id": None, "machine": "prn-1", "run_id": run_id}
         assert (await site.intake.take(command(site, "clear", **asked), "mqtt")).reason == "not_allowed"
-        let_in(site, allow_clear=True)
+        let_in(site, allow_clear=True, actions=actions(bool, lambda machine: site.runner.is_working))
+        site.runner.emitted(StateSeen(MachineState.EXECUTE, "somebody prints from the card"))
+        working = await site.intake.take(command(site, "clear", **asked), "mqtt")
+        assert (working.reason, "prn-1 is working" in working.detail) == ("not_possible", True)
+        site.runner.emitted(StateSeen(MachineState.IDLE))
         assert (await site.intake.take(command(site, "clear", **asked), "mqtt")).accepted
         (cleared,) = site.events("machine_cleared")
         assert (cleared["actor"], cleared["machine"]) == (f"key:{OPERATOR}", "prn-1")
