@@ -185,13 +185,16 @@ class Site:
         runners = [self._runners[name] for name in chosen]
         for runner in runners:
             runner.hold_back(actor)
-        taking_out = asyncio.create_task(self._take_out(chosen, actor), name="take machines out of service")
+        taking_out = [asyncio.create_task(self._take_out(chosen, actor), name="take machines out of service")]
         try:
-            await asyncio.wait([taking_out], timeout=min(TAKE_OUT_S, within_s / 2))
+            done, _ = await asyncio.wait(taking_out, timeout=min(TAKE_OUT_S, within_s / 2))
+            if not done:
+                taking_out.append(asyncio.create_task(self._mark(chosen, actor), name="mark machines out of service"))
             made = await asyncio.gather(*(runner.make_safe(actor, deadline_s) for runner in runners))
         finally:
-            await asyncio.wait([taking_out])
-        taking_out.result()
+            await asyncio.wait(taking_out)
+        for task in taking_out:
+            task.result()
         try:
             if made:
                 await self._journal.record([event_of(noted(one, actor)) for one in made])
@@ -207,11 +210,14 @@ class Site:
             await self._journal.record([taken_out(name, actor) for name in machines])
         except JournalError as error:
             log.error("left for the next daemon to write down, since the journal cannot be written: %s", error)
-            for name in machines:
-                try:
-                    await asyncio.to_thread(leave_mark, self._state_dir, name, actor)
-                except OSError as failure:
-                    log.error("only this daemon knows that %s is out of service: %s", name, failure)
+            await self._mark(machines, actor)
+
+    async def _mark(self, machines: Sequence[str], actor: str) -> None:
+        for name in machines:
+            try:
+                await asyncio.to_thread(leave_mark, self._state_dir, name, actor)
+            except OSError as failure:
+                log.error("only this daemon knows that %s is out of service: %s", name, failure)
 
     async def begin_maintenance(self, machine: str, reason: str, actor: str) -> dict[str, Any]:
         """Let nothing more begin on a machine; what goes on there goes on. Nothing is done if it is so already."""

@@ -428,9 +428,14 @@ async def test_a_journal_that_does_not_answer_keeps_no_machine_waiting(
         asked = asyncio.create_task(site.make_safe([], 10.0, "user:ada"))
         await rigged.until(lambda: rigged.script.stops)
         assert rigged.events("maintenance_began") == []
+        await rigged.until(lambda: [note.out_of_service for note in notes(tmp_path).values()] == [True])
         answers.set()
         assert (await asked)[0]["problem"] == ""
         assert len(rigged.events("maintenance_began")) == 1
+        site._journal = rigged.journal
+        await site.end_maintenance("prn-1", "", "user:ada")
+        assert notes(tmp_path) == {}, "the next daemon does not take it out again"
+        assert rigged.ask(lambda snapshot: snapshot.out_of_service()) == {}
 
 
 class SlowJournal:
