@@ -27,8 +27,10 @@ def cancel(transaction: Transaction, command: Command, actor: str) -> None:
     transaction.record(Draft(EventKind.CANCEL_REQUESTED, actor, body, job_id=command.job_id))
 
 
-def clear(transaction: Transaction, command: Command, actor: str) -> None:
-    """As `edge machine clear`."""
+def clear(transaction: Transaction, command: Command, actor: str, is_working: Callable[[str], bool]) -> None:
+    """As `edge machine clear`. `is_working` is asked in the journal's thread."""
+    if is_working(str(command.machine)):
+        raise IllegalTransitionError(f"{command.machine} is working; clear it when it stands still")
     body = {"run_id": command.run_id}
     transaction.record(Draft(EventKind.MACHINE_CLEARED, actor, body, machine=command.machine))
 
@@ -67,14 +69,14 @@ def _record(transaction: Transaction, drafts: list[Draft]) -> None:
         transaction.record(draft)
 
 
-def actions(can_pause: Callable[[str], bool]) -> Mapping[Verb, Action]:
-    """What each verb does; `can_pause` says whether a run on a machine can be paused.
+def actions(can_pause: Callable[[str], bool], is_working: Callable[[str], bool]) -> Mapping[Verb, Action]:
+    """What each verb does; `can_pause` says whether a run on a machine can be paused, `is_working` whether it moves.
 
     A verb that is missing here is refused as `unsupported`.
     """
     return {
         Verb.CANCEL: cancel,
-        Verb.CLEAR: clear,
+        Verb.CLEAR: functools.partial(clear, is_working=is_working),
         Verb.DECLINE: decline,
         Verb.HOLD: functools.partial(hold, can_pause=can_pause),
         Verb.RELEASE: release,

@@ -173,6 +173,14 @@ def application(site: Site) -> web.Application:
             raise UsageError("run_id: name the run that left its part on the machine")
         return web.json_response(await site.clear(request.match_info["machine"], run_id, actor_of(request)))
 
+    async def maintain(request: web.Request) -> web.Response:
+        body = await _body(request)
+        end = body.get("end", False)
+        if not isinstance(end, bool):
+            raise UsageError(f"end is {end!r}, true or false is needed")
+        change = site.end_maintenance if end else site.begin_maintenance
+        return web.json_response(await change(request.match_info["machine"], _reason(body), actor_of(request)))
+
     async def time(request: web.Request) -> web.Response:
         return web.json_response(site.time())
 
@@ -212,6 +220,7 @@ def application(site: Site) -> web.Application:
             web.post("/v1/jobs/{job}/release", release),
             web.post("/v1/jobs/{job}/resolve", resolve),
             web.post("/v1/machines/{machine}/clear", clear),
+            web.post("/v1/machines/{machine}/maintain", maintain),
             web.get("/v1/events", events),
             web.get("/v1/time", time),
             web.post("/v1/journal/confirm", confirm),

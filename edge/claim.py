@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.artifacts import Artifacts
@@ -44,7 +45,7 @@ class Assignment:
 
 
 class Claimer:
-    """For one machine. `closing` is set when the daemon is asked to stop."""
+    """For one machine. `must_not_begin`: the daemon is asked to stop, or the machine is made safe."""
 
     def __init__(
         self,
@@ -53,14 +54,14 @@ class Claimer:
         authority: Authority,
         clock: SystemClock,
         scribe: Scribe,
-        closing: asyncio.Event,
+        must_not_begin: Callable[[], bool],
     ) -> None:
         self._journal = journal
         self._artifacts = artifacts
         self._authority = authority
         self._clock = clock
         self._scribe = scribe
-        self._closing = closing
+        self._must_not_begin = must_not_begin
 
     def verified(self, assignment: Assignment) -> tuple[Run, Program]:
         """The run and its program by what was signed. Raises `TrustError` if that is not what was planned."""
@@ -84,7 +85,7 @@ class Claimer:
 
     async def _recorded_in_time(self, began: Draft, assignment: Assignment) -> bool:
         """Whether the claim is durable, before it is too late and while nothing else was recorded about the job."""
-        while not self._closing.is_set() and self._clock.now().passed(assignment.order.expires_at) is False:
+        while not self._must_not_begin() and self._clock.now().passed(assignment.order.expires_at) is False:
             try:
                 await self._journal.record([began], assignment.revision)
             except StaleRevisionError as error:

@@ -166,7 +166,7 @@ async def run(
         keeper = Keeper(journal, state_dir, artifacts, clock, config.artifacts.max_bytes)
         processes = frozenset(process for item in equipment for process in item.machine.processes)
         machines = {item.machine.id: frozenset(item.machine.processes) for item in equipment}
-        verbs = actions(lambda machine: can_pause(runners, machine))
+        verbs = actions(lambda machine: can_pause(runners, machine), lambda machine: runners[machine].is_working)
         remote = Remote(machines, config.remote.allow_clear, config.remote.allow_release, verbs)
         nonce = NonceFile.open(state_dir, clock)
         intake = Intake(

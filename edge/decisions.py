@@ -15,21 +15,27 @@ from collections.abc import Callable
 from typing import Any
 
 from edge.errors import IllegalTransitionError, UsageError
-from edge.jobstate import Requested, Resolution, StepState
+from edge.jobstate import JobState, Requested, Resolution, StepState
 from edge.model.event import Draft, EventKind
+from edge.projection import WAITS_TO_BE_JUDGED
 from edge.scribe import ACTOR
 from edge.views import Row
 
 
 def cancel(found: Row, actor: str, reason: str) -> list[Draft]:
     """Ask for the end of a job. One that has ended, or is being stopped, stays as it is."""
-    if all(StepState(s["state"]).ended or Requested(s["requested"]).ends_the_run for s in found["steps"]):
+    steps = found["steps"]
+    to_end = all(StepState(s["state"]).ended or Requested(s["requested"]).ends_the_run for s in steps)
+    if to_end and not _waits_to_be_judged(found):
         return []
     return [Draft(EventKind.CANCEL_REQUESTED, actor, _said(reason), found["job_id"])]
 
 
 def decline(found: Row, actor: str, reason: str) -> list[Draft]:
-    """Say that a job never started here and never will. The journal refuses it if a run of it ever began."""
+    """Say that a job never started here and never will. The journal refuses it if a run of it ever began.
+
+    An order that waits to be judged never becomes a job then.
+    """
     if any(event["kind"] == EventKind.JOB_DECLINED for event in found["events"]):
         return []
     return [Draft(EventKind.JOB_DECLINED, actor, _said(reason), found["job_id"])]
@@ -92,6 +98,7 @@ def resolve(
 
     Raises `UsageError` if that is not one step. Whether the order allows a further attempt is for the fold to say.
     """
+    _refuse_unjudged(found)
     meant = [
         s
         for s in found["steps"]
@@ -110,7 +117,17 @@ def _said(reason: str) -> dict[str, Any]:
     return {"reason": reason} if reason else {}
 
 
+def _waits_to_be_judged(found: Row) -> bool:
+    return found["parked"] is not None and found["state"] != JobState.ABORTED
+
+
+def _refuse_unjudged(found: Row) -> None:
+    if _waits_to_be_judged(found):
+        raise IllegalTransitionError(f"job {found['job_id']} {WAITS_TO_BE_JUDGED}")
+
+
 def _open_steps(found: Row, verb: str) -> list[Row]:
+    _refuse_unjudged(found)
     steps = [s for s in found["steps"] if not StepState(s["state"]).ended]
     if not steps:
         raise IllegalTransitionError(f"job {found['job_id']} is {found['state']}: nothing is left to {verb}")

@@ -53,13 +53,15 @@ log = logging.getLogger("edge.dispatch")
 class _Seen:
     """What one round goes by, as the journal has it.
 
-    Steps that may start, what was asked of runs, what machines need clearing by, steps that run, the trust root in
-    force, and why nothing begins before somebody has confirmed the journal (empty if nobody needs to).
+    Steps that may start, what was asked of runs, what machines need clearing by, machines that are out of service,
+    steps that run, the trust root in force, and why nothing begins before somebody has confirmed the journal (empty if
+    nobody needs to).
     """
 
     startable: list[views.Row]
     asked: list[tuple[str, str, Requested]]
     clearing: dict[str, str | None]
+    out_of_service: dict[str, str]
     running: list[views.Row]
     root: views.Row | None
     held: str
@@ -185,7 +187,10 @@ class Dispatcher:
                 unreadable[key] = (Blocker(Code.UNREADABLE, text, f"edge job cancel {key.job_id}"),)
         for item in steps.values():
             self._want_checks(item)
-        machines = [runner.view(seen.clearing.get(name)) for name, runner in self._runners.items()]
+        machines = [
+            runner.view(seen.clearing.get(name), seen.out_of_service.get(name, ""))
+            for name, runner in self._runners.items()
+        ]
         open_steps, checks = [item.open for item in steps.values()], dict(self._checker.results)
         made = await asyncio.to_thread(plan, open_steps, machines, checks, now, seen.held, self._too_early())
         self.waits = {**unreadable, **made.waits}
@@ -200,6 +205,7 @@ class Dispatcher:
                 snapshot.startable() if to_plan else [],
                 snapshot.requests(),
                 snapshot.clearing(),
+                snapshot.out_of_service(),
                 snapshot.going_on(),
                 snapshot.root_in_force(),
                 snapshot.journal_held(),

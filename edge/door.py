@@ -1,7 +1,8 @@
 """Trust roots and commands from the centre: judged and written down in one transaction each. Part of `edge.intake`.
 
 A signed refusal is one event for each payload and reason. An envelope can be spelled in many ways by whoever has a copy
-(blanks, the order of its signatures); such repetitions are counted, so that they cannot fill the journal either.
+(blanks, the order of its signatures); such repetitions are counted, so that they cannot fill the journal either, and so
+is what has been over for long (`edge.forgetting`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import datetime
 
 from edge.actions import Action, actions
 from edge.authority import Authority, root_accepted
-from edge.errors import JournalError, Motion, UsageError
+from edge.errors import JournalError, UsageError
 from edge.journal import Transaction
 from edge.model.command import Command, Verb
 from edge.model.event import Draft, EventKind, stamp_text
@@ -31,6 +32,7 @@ from edge.trust import (
     admit_command,
     judge_root,
     judge_time,
+    parse,
     payload_digest,
 )
 
@@ -56,11 +58,17 @@ def write_refusal(
     actor: str,
     now: datetime,
     job_id: str | None = None,
+    expires_at: datetime | None = None,
 ) -> bool:
-    """Record a refusal, or only count it; whether it was recorded."""
+    """Record a refusal, or only count it; whether it was recorded.
+
+    Of an order that has waited to be judged, and so is known outside, it is recorded whoever signs for it by now.
+    """
     reason = str(verdict.reason)
-    of_payload = payload_digest(raw) if verdict.signed else ""
-    if not verdict.signed or transaction.was_refused(of_payload, reason):
+    waited = transaction.parked_as(verdict.digest)
+    of_payload = payload_digest(raw) if verdict.signed or waited else ""
+    is_news = verdict.signed and not transaction.was_refused(of_payload, reason) and not transaction.is_over(expires_at)
+    if not waited and not is_news:
         transaction.count_refusal(reason, now.strftime("%Y-%m-%dT%H:%MZ"))
         return False
     body = {
@@ -69,8 +77,9 @@ def write_refusal(
         "reason": reason,
         "detail": verdict.detail,
         "signers": list(verdict.signers),
+        "expires_at": None if expires_at is None else stamp_text(expires_at),
     }
-    transaction.record(Draft(kind, actor, body, job_id=job_id))
+    transaction.record(Draft(kind, actor, body, job_id=job_id or waited))
     return True
 
 
@@ -122,10 +131,18 @@ class _Ledger:
         revision = self._transaction.revision(job_id)
         if revision is None:
             return None
-        runs = self._transaction.runs_of(job_id)
+        if not self._transaction.is_job(job_id):
+            return self._unjudged(job_id, revision)
         processes = parse_order(self._transaction.payload_of(job_id)).processes
-        moved = any(motion != Motion.NONE for motion in runs.values())
-        return JobStanding(revision, processes, frozenset(runs), moved)
+        return JobStanding(revision, processes, self._transaction.runs_of(job_id), self._transaction.has_moved(job_id))
+
+    def _unjudged(self, job_id: str, revision: int) -> JobStanding | None:
+        found = self._transaction.unjudged(job_id)
+        if found is None:
+            return None
+        envelope, waits = found
+        processes = parse_order(parse(envelope).payload).processes
+        return JobStanding(revision, processes, frozenset(), moved=False, parked=waits)
 
     def clearing(self, machine: str) -> str | None:
         return self._transaction.needs_clearing(machine)
@@ -138,7 +155,7 @@ class Remote:
     machines: Mapping[str, frozenset[str]]
     allow_clear: bool = False
     allow_release: bool = False
-    actions: Mapping[Verb, Action] = field(default_factory=lambda: actions(lambda machine: True))
+    actions: Mapping[Verb, Action] = field(default_factory=lambda: actions(lambda machine: True, lambda machine: False))
 
 
 def take_command(
@@ -159,8 +176,8 @@ def take_command(
     if verdict.accepted and verdict.command is not None:
         verdict = _carry_out(transaction, raw, verdict, verdict.command, remote.actions, actor)
     if not verdict.accepted:
-        job_id = verdict.command.job_id if verdict.command is not None else None
-        write_refusal(transaction, EventKind.COMMAND_REFUSED, verdict, raw, actor, now.wall, job_id)
+        job_id, until = (None, None) if (read := verdict.command) is None else (read.job_id, read.expires_at)
+        write_refusal(transaction, EventKind.COMMAND_REFUSED, verdict, raw, actor, now.wall, job_id, until)
     return verdict
 
 

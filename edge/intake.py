@@ -12,6 +12,7 @@ Rules
 4. What is judged is judged by the trust root that is durable at that moment.
 5. A command and what it does are one transaction: it is carried out once, or not at all.
 6. An order that needs a time which nobody vouches for is kept, before any mark changes, and judged when somebody does.
+   That it is here is an event, once; what its bundle brings is kept, too, as far as there is room.
 7. An order is accepted only if there is room for what it may bring beside what earlier orders may bring.
 """
 
@@ -32,7 +33,7 @@ from edge.authority import Authority
 from edge.clock import SystemClock
 from edge.door import Remote, take_command, take_root, take_time, write_refusal
 from edge.errors import BundleError, EnvelopeError
-from edge.journal import Journal, KnownRoot, Transaction
+from edge.journal import Journal, KnownRoot, Transaction, parked
 from edge.keeper import RESERVE_BYTES
 from edge.model.event import Draft, EventKind
 from edge.needs import Needs
@@ -54,13 +55,14 @@ from edge.trust import (
     parse_order,
     payload_digest,
 )
-from edge.trust.admit import MAX_BYTES
+from edge.trust.admit import MAX_BYTES, room_for
 from edge.trust.envelope import MAX_ENVELOPE_BYTES
 
 log = logging.getLogger("edge.intake")
 
 PARKED_MAX = 1000
-"""Orders that wait for a time at once; a thousand of `MAX_ENVELOPE_BYTES` is a quarter of a gigabyte."""
+"""Orders that wait for a time at once; a thousand of `MAX_ENVELOPE_BYTES` is a quarter of a gigabyte, and a few times
+that in the journal."""
 
 LARGE_BYTES = 16 * 1024
 """Hardly an order is larger; what is takes its turn among a few, so that many of them keep no order waiting."""
@@ -121,7 +123,7 @@ class Intake:
         clock: SystemClock,
         free_bytes: Callable[[], int] | None = None,
         max_bytes: int = MAX_BYTES,
-        make_room: Callable[[], Awaitable[None]] | None = None,
+        make_room: Callable[..., Awaitable[None]] | None = None,
         remote: Remote | None = None,
         nonce: NonceFile | None = None,
     ) -> None:
@@ -137,6 +139,7 @@ class Intake:
         self._make_room = make_room
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._answers = asyncio.Lock()
+        self._keeping = asyncio.Lock()
         self._needs = Needs()  # asked in the journal's writer only
         self.arriving: frozenset[str] = frozenset()  # hashes that bundles bring at this moment
 
@@ -199,17 +202,15 @@ class Intake:
 
         Does nothing while nobody vouches for the clock.
         """
-        count = 0
+        count = after = 0
         while self._clock.now().trusted:
-            parked = await self._journal.transact(lambda transaction: transaction.next_parked())
+            parked = await self._journal.transact(functools.partial(Transaction.next_parked, after=after))
             if parked is None:
                 break
-            digest, raw, actor = parked
-            receipt = await self.envelope(raw, actor)
+            after, raw, actor = parked
+            receipt = await self.envelope(raw, actor)  # with its verdict it is parked no more
             if receipt.verdict.reason is Reason.CLOCK_UNTRUSTED:
                 break
-            # Its verdict is durable: a power cut in between makes a repetition of it.
-            await self._journal.transact(functools.partial(Transaction.unpark, digest=digest))
             count += 1
         return count
 
@@ -232,27 +233,29 @@ class Intake:
         free_bytes, now = self._free_bytes(), self._clock.now()
 
         def judge(transaction: Transaction) -> tuple[Receipt, int]:
-            root = self._authority.judged_by(transaction.root_in_force()).root
-            snapshot = Snapshot(
-                site=self._journal.site,
-                root=root,
-                processes=self._processes,
-                free_bytes=free_bytes,
-                reserve_bytes=RESERVE_BYTES,
-                ledger=_Ledger(transaction, self._needs),
-                max_bytes=self._max_bytes,
-            )
+            snapshot = self._snapshot(transaction, free_bytes)
             verdict = admit(raw, snapshot, now)
             if verdict.reason is Reason.CLOCK_UNTRUSTED:
-                verdict = _park(transaction, verdict, raw, actor)
+                verdict = _park(transaction, verdict, raw, actor, free_bytes)
             elif not verdict.repeated:
                 _record(transaction, verdict, raw, actor, now.wall)
-            return Receipt(verdict, _job_id(transaction, verdict)), root.version
+            return Receipt(verdict, _job_id(transaction, verdict)), snapshot.root.version
 
         receipt, version = await self._journal.transact(judge)
         if receipt.verdict.accepted and not receipt.verdict.repeated:
             self._authority.vouch(receipt.verdict.digest, version)
         return receipt
+
+    def _snapshot(self, transaction: Transaction, free_bytes: int) -> Snapshot:
+        return Snapshot(
+            site=self._journal.site,
+            root=self._authority.judged_by(transaction.root_in_force()).root,
+            processes=self._processes,
+            free_bytes=free_bytes,
+            reserve_bytes=RESERVE_BYTES,
+            ledger=_Ledger(transaction, self._needs),
+            max_bytes=self._max_bytes,
+        )
 
     async def file(self, path: Path, actor: str) -> Receipt:
         """Judge what is in a file: an envelope alone, or a bundle. Raises `BundleError` if it is neither."""
@@ -268,8 +271,7 @@ class Intake:
         raw = await asyncio.to_thread(_envelope_in, path)
         receipt = await self.envelope(raw, actor)
         if receipt.verdict.reason is Reason.CLOCK_UNTRUSTED:
-            detail = f"{receipt.verdict.detail}; what is in the bundle beside it has to come again then"
-            return replace(receipt, verdict=replace(receipt.verdict, detail=detail))
+            return await self._keep_for_later(path, raw, receipt, actor)
         if not receipt.verdict.accepted or receipt.job_id is None:
             return receipt
         if await self._journal.transact(lambda transaction: transaction.revision(str(receipt.job_id))) is None:
@@ -277,6 +279,27 @@ class Intake:
         order = await self._order(receipt.job_id)
         wanted = {artifact.sha256: artifact.size_bytes for artifact in order.artifacts.values()}
         return await self._take_files(path, receipt, wanted, actor)
+
+    async def _keep_for_later(self, path: Path, raw: bytes, receipt: Receipt, actor: str) -> Receipt:
+        """Take the files of an order that waits to be judged, if there is room beside what others may still bring."""
+        order = receipt.verdict.order if isinstance(receipt.verdict, Verdict) else None
+        free_bytes = self._free_bytes()
+
+        def look(transaction: Transaction) -> tuple[int, int] | None:
+            if order is None or not transaction.is_parked(payload_digest(raw)):
+                return None
+            return room_for(order, self._snapshot(transaction, free_bytes))
+
+        async with self._keeping:  # one bundle after the other: nothing else holds the room that was found
+            needed = await self._journal.transact(look)
+            if order is not None and needed is not None and needed[0] <= needed[1]:
+                if self._make_room is not None:
+                    await self._make_room(needed[0])
+                wanted = {artifact.sha256: artifact.size_bytes for artifact in order.artifacts.values()}
+                return await self._take_files(path, receipt, wanted, actor)
+        why = f": its files need {needed[0]} bytes, this site has room for {needed[1]}" if needed is not None else ""
+        detail = f"{receipt.verdict.detail}; what is in the bundle beside it has to come again then{why}"
+        return replace(receipt, verdict=replace(receipt.verdict, detail=detail))
 
     async def _take_files(self, path: Path, receipt: Receipt, wanted: dict[str, int], actor: str) -> Receipt:
         absent = {sha256: size for sha256, size in wanted.items() if not self._artifacts.has(sha256)}
@@ -323,15 +346,27 @@ def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, 
         }
         transaction.record(Draft(EventKind.JOB_ACCEPTED, actor, body, job_id=verdict.order.job_id))
     else:
-        claimed = verdict.order.job_id if verdict.order is not None else None
-        write_refusal(transaction, EventKind.JOB_REFUSED, verdict, raw, actor, now, claimed)
+        claimed, until = (None, None) if (read := verdict.order) is None else (read.job_id, read.expires_at)
+        write_refusal(transaction, EventKind.JOB_REFUSED, verdict, raw, actor, now, claimed, until)
 
 
-def _park(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str) -> Verdict:
-    """Keep a signed order until somebody vouches for the clock. Nothing is decided about it."""
-    if transaction.park(payload_digest(raw), raw, actor, PARKED_MAX):
-        return replace(verdict, detail=f"{verdict.detail}: it is kept, and judged as soon as somebody does")
-    return replace(verdict, detail=f"{verdict.detail}, and {PARKED_MAX} orders wait for that already; send it again")
+def _park(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, free_bytes: int) -> Verdict:
+    """Keep a signed order until somebody vouches for the clock. Nothing is decided about it.
+
+    What was judged before, in another spelling, is not kept: nothing could come of it.
+    """
+    of_payload, order = payload_digest(raw), verdict.order
+    assert order is not None  # it was read before the time was looked at
+    if not transaction.is_parked(of_payload):
+        if transaction.was_judged(of_payload) or transaction.digest_of(order.job_id) is not None:
+            return replace(verdict, detail=f"{verdict.detail}; job {order.job_id} is known here, and this is not kept")
+        if transaction.parked_count() >= PARKED_MAX:
+            detail = f"{verdict.detail}, and {PARKED_MAX} orders wait for that already; send it again"
+            return replace(verdict, detail=detail)
+        if free_bytes <= RESERVE_BYTES:
+            return replace(verdict, detail=f"{verdict.detail}, and the disk has no room to keep it; send it again")
+        transaction.record(parked(raw, actor, verdict.signers, verdict.detail))
+    return replace(verdict, detail=f"{verdict.detail}: it is kept, and judged as soon as somebody does")
 
 
 def _job_id(transaction: Transaction, verdict: Verdict) -> str | None:

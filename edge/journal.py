@@ -13,20 +13,24 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import json
 import logging
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from edge import chain, projection, schema
+from edge import chain, forgetting, projection, schema
 from edge.audit import Report, audit_file
 from edge.errors import IllegalTransitionError, JournalError, Motion, StaleRevisionError
 from edge.jobstate import Requested, StepState
+from edge.maintenance import Maintenance
 from edge.model.event import Draft, Event, EventKind, Stamp
 from edge.refold import fold_anew
 from edge.replay import ReplayWindow
@@ -40,6 +44,7 @@ log = logging.getLogger("edge.journal")
 COMES_AGAIN = frozenset(
     {
         EventKind.JOB_ACCEPTED,
+        EventKind.JOB_PARKED,
         EventKind.JOB_REFUSED,
         EventKind.ROOT_REFUSED,
         EventKind.TIME_REFUSED,
@@ -52,6 +57,9 @@ COMES_AGAIN = frozenset(
     }
 )
 """What only came in or was seen: a journal without it is poorer and does nothing twice. There is a lot of it."""
+
+REFUSAL_ROWS = 10_000
+"""Counts of refusals that are kept by the minute; what is older is one sum for each reason."""
 
 CHECK_AT_OPEN_BYTES = 32 * 1024 * 1024
 """A second from a slow SD card. A larger file is checked while the daemon is up already, and before anything begins."""
@@ -195,26 +203,34 @@ class Transaction:
         (found,) = self.connection.execute("SELECT held FROM standing").fetchone()
         return str(found or "")
 
-    def park(self, digest: str, envelope: bytes, actor: str, limit: int) -> bool:
-        """Keep signed bytes that cannot be judged yet; False if `limit` are kept. Idempotent."""
-        (count, known) = self.connection.execute(
-            "SELECT count(*), coalesce(sum(digest = ?), 0) FROM parked", (digest,)
-        ).fetchone()
-        if known:
-            return True
-        if count < limit:
-            row = (digest, envelope, actor)
-            self.connection.execute("INSERT INTO parked (digest, envelope, actor) VALUES (?, ?, ?)", row)
-        return bool(count < limit)
+    def is_parked(self, payload_digest: str) -> bool:
+        """Whether an order with this payload waits to be judged."""
+        query = "SELECT 1 FROM parked WHERE payload_digest = ? AND given_up IS NULL"
+        return bool(self.connection.execute(query, (payload_digest,)).fetchone())
 
-    def next_parked(self) -> tuple[str, bytes, str] | None:
-        """Digest, bytes and actor of what has waited longest."""
-        row = self.connection.execute("SELECT digest, envelope, actor FROM parked ORDER BY seq LIMIT 1").fetchone()
+    def parked_as(self, digest: str) -> str | None:
+        """The job of the order that waits to be judged, if its envelope has this digest."""
+        query = "SELECT job_id FROM parked WHERE digest = ? AND given_up IS NULL"
+        row = self.connection.execute(query, (digest,)).fetchone()
+        return None if row is None else row[0]
+
+    def parked_count(self) -> int:
+        """How many orders wait to be judged."""
+        return int(self.connection.execute("SELECT count(*) FROM parked WHERE given_up IS NULL").fetchone()[0])
+
+    def next_parked(self, after: int = 0) -> tuple[int, bytes, str] | None:
+        """Number, bytes and actor of what has waited longest of those that came after number `after`."""
+        row = self.connection.execute(
+            "SELECT seq, envelope, actor FROM parked WHERE given_up IS NULL AND seq > ? ORDER BY seq LIMIT 1", (after,)
+        ).fetchone()
         return None if row is None else (row[0], bytes(row[1]), row[2])
 
-    def unpark(self, digest: str) -> None:
-        """It has its verdict."""
-        self.connection.execute("DELETE FROM parked WHERE digest = ?", (digest,))
+    def unjudged(self, job_id: str) -> tuple[bytes, bool] | None:
+        """An order of this name that never became a job: its envelope, and whether it still waits to be judged."""
+        row = self.connection.execute(
+            "SELECT envelope, given_up IS NULL FROM parked WHERE job_id = ? ORDER BY given_up LIMIT 1", (job_id,)
+        ).fetchone()
+        return None if row is None else (bytes(row[0]), bool(row[1]))
 
     def roots(self) -> list[bytes]:
         """Every trust root that the site went by, as it was signed; the newest last."""
@@ -224,18 +240,24 @@ class Transaction:
         """Whether a command with this id was accepted."""
         return bool(self.connection.execute("SELECT 1 FROM commands WHERE command_id = ?", (command_id,)).fetchone())
 
-    def runs_of(self, job_id: str) -> dict[str, Motion | None]:
-        """The newest run of each step of a job, and whether anything can have moved: None while it goes on."""
-        return dict(
-            self.connection.execute(
-                "SELECT r.run_id, r.motion FROM steps s JOIN runs r USING (run_id) WHERE s.job_id = ?", (job_id,)
-            ).fetchall()
-        )
+    def runs_of(self, job_id: str) -> frozenset[str]:
+        """The newest run of each step of a job that has had one."""
+        query = "SELECT run_id FROM steps WHERE job_id = ? AND run_id IS NOT NULL"
+        return frozenset(run_id for (run_id,) in self.connection.execute(query, (job_id,)))
+
+    def has_moved(self, job_id: str) -> bool:
+        """Whether anything can have moved in any run of a job, also in one that a later attempt has followed."""
+        query = "SELECT 1 FROM runs WHERE job_id = ? AND motion IS NOT ?"
+        return bool(self.connection.execute(query, (job_id, Motion.NONE)).fetchone())
 
     def needs_clearing(self, machine: str) -> str | None:
         """The run, or the token of foreign work, that may have left something on the machine."""
         row = self.connection.execute("SELECT needs_clearing FROM machines WHERE machine = ?", (machine,)).fetchone()
         return None if row is None else row[0]
+
+    def maintenance(self, machine: str) -> Maintenance | None:
+        """Who took the machine out of service; None while it is in service."""
+        return projection.maintenance(self.connection, machine)
 
     def knows_foreign_work(self, machine: str, token: str) -> bool:
         """Whether this piece of work was written down."""
@@ -247,9 +269,14 @@ class Transaction:
         return _all_or_nothing(self.connection)
 
     def digest_of(self, job_id: str) -> str | None:
-        """The digest of the accepted order with this id, be it still known here or not: an id is bound for ever."""
+        """The digest of the order that has this id: one that was accepted, or given up before it was judged.
+
+        An accepted order may be forgotten; its id is bound for ever.
+        """
         row = self.connection.execute(
-            "SELECT digest FROM verdicts WHERE job_id = ? AND kind = 'job_accepted'", (job_id,)
+            "SELECT digest FROM verdicts WHERE job_id = :job AND kind = 'job_accepted' UNION ALL"
+            " SELECT digest FROM parked WHERE job_id = :job AND given_up IS NOT NULL",
+            {"job": job_id},
         ).fetchone()
         return None if row is None else row[0]
 
@@ -257,9 +284,16 @@ class Transaction:
         """Whether this file was written down as here."""
         return bool(self.connection.execute("SELECT 1 FROM artifacts WHERE sha256 = ?", (sha256,)).fetchone())
 
+    def is_job(self, job_id: str) -> bool:
+        """Whether an order of this name was accepted."""
+        return bool(self.connection.execute("SELECT 1 FROM orders WHERE job_id = ?", (job_id,)).fetchone())
+
     def revision(self, job_id: str) -> int | None:
-        """The seq of the newest event about the job; None if no such order was accepted."""
-        row = self.connection.execute("SELECT revision FROM orders WHERE job_id = ?", (job_id,)).fetchone()
+        """The seq of the newest event about the job; None if no such order was accepted, nor waits or has waited."""
+        row = self.connection.execute(
+            "SELECT revision FROM orders WHERE job_id = :job UNION ALL SELECT revision FROM parked WHERE job_id = :job",
+            {"job": job_id},
+        ).fetchone()
         return None if row is None else row[0]
 
     def expect_revision(self, job_id: str, revision: int) -> None:
@@ -274,9 +308,29 @@ class Transaction:
 
     def count_refusal(self, reason: str, minute: str) -> None:
         """Count bytes that are worth no event. `minute` is RFC 3339 in UTC, cut after the minute."""
-        self.connection.execute(
-            "INSERT INTO refusals VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1", (minute, reason)
-        )
+        (count,) = self.connection.execute(
+            "INSERT INTO refusals VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1 RETURNING count",
+            (minute, reason),
+        ).fetchone()
+        if count > 1:
+            return
+        query = "SELECT minute FROM refusals ORDER BY minute DESC LIMIT 1 OFFSET ?"
+        for (oldest,) in self.connection.execute(query, (REFUSAL_ROWS,)).fetchall():
+            self.connection.execute(
+                "INSERT INTO refusals SELECT '', reason, sum(count) FROM refusals WHERE minute <= ? GROUP BY reason"
+                " ON CONFLICT DO UPDATE SET count = excluded.count",
+                (oldest,),
+            )
+            self.connection.execute("DELETE FROM refusals WHERE minute != '' AND minute <= ?", (oldest,))
+
+    def was_judged(self, payload_digest: str) -> bool:
+        """Whether an envelope with this payload was refused, or given up."""
+        query = "SELECT 1 FROM verdicts WHERE payload_digest = ? AND NOT accepted"
+        return bool(self.connection.execute(query, (payload_digest,)).fetchone())
+
+    def is_over(self, expires_at: datetime | None) -> bool:
+        """Whether what expires then has been over for so long that it is no event any more."""
+        return forgetting.is_over(self.connection, expires_at)
 
 
 class Journal:
@@ -306,7 +360,7 @@ class Journal:
             JournalError: it is another site's, another version's, or another process has it.
         """
         async with Store(path, check_at_open_bytes=CHECK_AT_OPEN_BYTES) as store:
-            ident, last_seq = await store.write(lambda connection: _identify(connection, path, site))
+            ident, last_seq = await store.write(lambda connection: _identify(connection, path, site, stamp))
             yield cls(store, site, ident, last_seq, stamp)
 
     @property
@@ -464,7 +518,7 @@ def ident_of(connection: sqlite3.Connection) -> str:
     return str(found)
 
 
-def _identify(connection: sqlite3.Connection, path: Path, site: str) -> tuple[str, int]:
+def _identify(connection: sqlite3.Connection, path: Path, site: str, stamp: Callable[[], Stamp]) -> tuple[str, int]:
     """The journal's id, given when the file is made, and its newest seq."""
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
         for statement in schema.statements(schema.TABLES):
@@ -483,6 +537,30 @@ def _identify(connection: sqlite3.Connection, path: Path, site: str) -> tuple[st
     for statement in schema.statements(schema.UPLINK_TABLES):
         connection.execute(statement)
     if anew:
+        waiting = _parked_before(connection)
         fold_anew(connection, path, meta["format"])
+        for envelope, actor in waiting:
+            Transaction(connection, site, stamp()).record(parked(envelope, actor))
         log.info("%s had format %s; its tables are made anew from its events", path, meta["format"])
     return meta["journal"], head(connection).seq
+
+
+def parked(envelope: bytes, actor: str, signers: Sequence[str] = (), detail: str = "") -> Draft:
+    """The event of an order that cannot be judged before somebody vouches for the clock. It was read before."""
+    body = {
+        "digest": hashlib.sha256(envelope).hexdigest(),
+        "envelope": base64.b64encode(envelope).decode("ascii"),
+        "signers": list(signers),
+        "reason": "clock_untrusted",
+        "detail": detail,
+    }
+    order = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
+    return Draft(EventKind.JOB_PARKED, actor, body, job_id=order["job_id"])
+
+
+def _parked_before(connection: sqlite3.Connection) -> list[tuple[bytes, str]]:
+    """Orders that waited in a journal of a format in which that was no event."""
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(parked)")]
+    if "actor" not in columns or "job_id" in columns:
+        return []
+    return connection.execute("SELECT envelope, actor FROM parked ORDER BY seq").fetchall()

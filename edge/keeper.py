@@ -2,8 +2,8 @@
 
 Rules:
 
-    1. A file that an open order names is never taken away. What no open order names stays until its room is needed:
-       the next order may name it again. The one whose orders are the longest ago goes first.
+    1. A file that an open order names, or one that waits to be judged, is never taken away. What none names stays until
+       its room is needed: the next order may name it again. The one whose orders are the longest ago goes first.
     2. Room is needed when the files pass `max_bytes`, or when the disk has less than what is kept for the journal and
        what accepted orders may still bring.
     3. Deciding and taking away are one function in the journal's writer, so that no order can be accepted in between.
@@ -66,11 +66,14 @@ class Keeper:
             await self.make_room()
             await asyncio.sleep(ROUND_S)
 
-    async def make_room(self) -> None:
-        """One round. What keeps it from succeeding is told in `trouble`, and is no reason to stop what asked for it."""
+    async def make_room(self, coming_bytes: int = 0) -> None:
+        """One round, also for so many bytes that no open order names yet.
+
+        What keeps it from succeeding is told in `trouble`, and is no reason to stop what asked for it.
+        """
         try:
             async with self._turn:
-                await self._round()
+                await self._round(coming_bytes)
         except (EdgeError, OSError) as error:
             if str(error) != self.trouble:
                 log.error("the files cannot be tidied: %s; trying again", error)
@@ -78,24 +81,24 @@ class Keeper:
         else:
             self.trouble = ""
 
-    async def _round(self) -> None:
+    async def _round(self, coming: int) -> None:
         halves = await asyncio.to_thread(self._artifacts.halves)  # before it is decided who needs them
-        here, free_bytes, used = await asyncio.to_thread(self._look)
-        needed = await self._journal.transact(lambda transaction: self._decide(transaction, here, free_bytes, used))
+        here, free_bytes, used = await asyncio.to_thread(self._look, coming)
+        needed = await self._journal.transact(lambda found: self._decide(found, here, free_bytes, used, coming))
         now_s = self._clock.age_by_s()
         halves = [half for half in halves if half.name.partition(".")[0] not in needed]
         await asyncio.to_thread(self._artifacts.empty, halves, QUARANTINE_BYTES, QUARANTINE_S, now_s)
 
-    def _look(self) -> tuple[dict[str, int], int, dict[str, int]]:
+    def _look(self, coming: int) -> tuple[dict[str, int], int, dict[str, int]]:
         here, free_bytes = self._artifacts.on_disk(), self._free_bytes()
         with views.open_readonly(self._state_dir) as snapshot:
             claims = self._needs_to_look.claims(snapshot.connection)
-            short = self._shortage(here, claims.missing_bytes, free_bytes) > 0
+            short = self._shortage(here, claims.missing_bytes + coming, free_bytes) > 0
             used = last_used(snapshot.connection) if short else {}
         return here, free_bytes, used
 
     def _decide(
-        self, transaction: Transaction, here: dict[str, int], free_bytes: int, used: dict[str, int]
+        self, transaction: Transaction, here: dict[str, int], free_bytes: int, used: dict[str, int], coming: int
     ) -> set[str]:
         """In the writer's thread. The hashes that open orders name and that are still to come."""
         connection = transaction.connection
@@ -103,8 +106,9 @@ class Keeper:
         for sha256 in stored.keys() - here.keys():
             if not self._artifacts.has(sha256):  # nor did it come since we looked
                 transaction.record(Draft(EventKind.ARTIFACT_LOST, ACTOR, {"sha256": sha256, "reason": "it is gone"}))
-        short = self._shortage(here, claims.missing_bytes, free_bytes)
-        idle = [sha256 for sha256 in here if sha256 not in claims.held]
+        short = self._shortage(here, claims.missing_bytes + coming, free_bytes)
+        waited_for = self._needs.of_parked_orders(connection)  # also what has just come, and is not written down yet
+        idle = [sha256 for sha256 in here if sha256 not in claims.held and sha256 not in waited_for]
         for sha256 in sorted(idle, key=lambda name: (used.get(name, 0), name)):
             if sha256 in stored and short <= 0:
                 continue

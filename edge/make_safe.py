@@ -1,5 +1,7 @@
 """Making machines safe while no daemon runs, and the notes about it that the next daemon turns into events.
 
+A machine that a person has made safe is out of service: that is noted, durably, before anything is done to it.
+
 Who does it holds the journal's lock, so that no daemon starts meanwhile, and leaves a note for each machine in
 `state_dir`/made-safe: durable, written whole or not at all. The daemon records each note once, and then removes it.
 """
@@ -21,6 +23,7 @@ from typing import Any
 from edge.errors import DriverError
 from edge.journal import Journal, Transaction
 from edge.logs import log_bug
+from edge.maintenance import MADE_SAFE
 from edge.model.event import Draft, EventKind
 from edge.plugins import Equipment
 
@@ -28,6 +31,7 @@ GUARD = "guard"
 """The actor of what the guard does."""
 
 FOLDER = "made-safe"
+OUT = "somebody had it made safe while no daemon ran: it is out of service"
 HELD = "making machines safe; try again when it has ended"
 """What stands in the lock file beside the process id."""
 
@@ -45,7 +49,10 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """`made`, by whom and when. `job_id`, `part`, `step` and `run_id` are of the run that was open, if one was."""
+    """`made`, by whom and when. `job_id`, `part`, `step` and `run_id` are of the run that was open, if one was.
+
+    With `out_of_service` it says no more than that: somebody is about to make the machine safe.
+    """
 
     machine: str
     actor: str
@@ -57,6 +64,7 @@ class Note:
     step: str | None = None
     run_id: str | None = None
     ident: str = ""
+    out_of_service: bool = False
 
 
 def all_safe(equipment: Sequence[Equipment], deadline_s: float) -> list[Made]:
@@ -88,9 +96,20 @@ def leave_note(state_dir: Path, made: Made, actor: str, run: dict[str, Any] | No
     about = {key: run[key] for key in ("job_id", "part", "step", "run_id")} if run is not None else {}
     ident = secrets.token_hex(8)
     note = Note(made.machine, actor, _now(), made.confirmed, made.problem, **about, ident=ident)
+    _keep(state_dir, note, f"{made.machine}-{note.run_id or ident}")
+
+
+def leave_mark(state_dir: Path, machine: str, actor: str) -> None:
+    """Leave word for the next daemon that a machine is out of service from now on. Raises `OSError`."""
+    ident = secrets.token_hex(8)
+    _keep(state_dir, Note(machine, actor, _now(), "", "", ident=ident, out_of_service=True), f"{machine}-out-{ident}")
+
+
+def _keep(state_dir: Path, note: Note, name: str) -> None:
+    """Durable on return, whole or not at all. Raises `OSError`."""
     folder = state_dir / FOLDER
     folder.mkdir(exist_ok=True)
-    half = folder / f"{ident}.half"
+    half = folder / f"{note.ident}.half"
     with half.open("x", encoding="utf-8") as file:
         json.dump(asdict(note), file)
         file.flush()
@@ -99,7 +118,7 @@ def leave_note(state_dir: Path, made: Made, actor: str, run: dict[str, Any] | No
         owner = state_dir.stat()
         with contextlib.suppress(PermissionError):
             os.chown(path, owner.st_uid, owner.st_gid)
-    half.replace(folder / f"{made.machine}-{note.run_id or ident}.json")
+    half.replace(folder / f"{name}.json")
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
@@ -129,7 +148,7 @@ async def record_notes(journal: Journal, state_dir: Path) -> None:
     """
     for path, note in notes(state_dir).items():
         await journal.transact(_recording(note))
-        log.warning("%s: %s", note.machine, told(note))
+        log.warning("%s: %s", note.machine, OUT if note.out_of_service else told(note))
         try:
             path.unlink()
         except OSError as error:
@@ -138,6 +157,9 @@ async def record_notes(journal: Journal, state_dir: Path) -> None:
 
 def event_of(note: Note) -> Draft:
     """The event of a note, or of what a running daemon has done."""
+    if note.out_of_service:
+        said = {"reason": MADE_SAFE, "made_safe": True, "at_wall": note.at_wall, "note": note.ident}
+        return Draft(EventKind.MAINTENANCE_BEGAN, note.actor, said, machine=note.machine)
     body = {"at_wall": note.at_wall, "confirmed": note.confirmed, "problem": note.problem, "note": note.ident}
     return Draft(
         EventKind.MAKE_SAFE, note.actor, body, note.job_id, note.part, note.step, note.run_id, machine=note.machine
@@ -149,8 +171,16 @@ def noted(made: Made, actor: str) -> Note:
     return Note(made.machine, actor, _now(), made.confirmed, made.problem)
 
 
+def taken_out(machine: str, actor: str) -> Draft:
+    """The event of a machine that a running daemon takes out of service before it makes it safe."""
+    return event_of(Note(machine, actor, _now(), "", "", out_of_service=True))
+
+
 def made_safe(transaction: Transaction, machine: str, run_id: str) -> str:
-    """Who made the machine of an open run safe while no daemon ran, in words; empty if nobody has confirmed it."""
+    """Who made the machine of an open run safe, or has tried to, in words; empty if nobody has.
+
+    The guard that has tried, and got no answer, is nobody: the machine may have gone on as it was.
+    """
     rows = transaction.connection.execute(
         "SELECT raw FROM events WHERE machine = ? AND kind = ? ORDER BY seq DESC", (machine, EventKind.MAKE_SAFE)
     )
@@ -160,7 +190,8 @@ def made_safe(transaction: Transaction, machine: str, run_id: str) -> str:
         if event["run_id"] == run_id and body["confirmed"]:
             note = Note(machine, event["actor"], body["at_wall"], body["confirmed"], body["problem"])
             return told(replace(note, run_id=run_id))
-    return ""
+    out = transaction.maintenance(machine)
+    return "somebody had the machine made safe" if out is not None and out.made_safe else ""
 
 
 def told(note: Note) -> str:
@@ -173,12 +204,13 @@ def told(note: Note) -> str:
 
 def _recording(note: Note) -> Callable[[Transaction], None]:
     def write(transaction: Transaction) -> None:
+        draft = event_of(note)
         known = transaction.connection.execute(
             "SELECT 1 FROM events WHERE machine = ? AND kind = ? AND instr(raw, ?)",
-            (note.machine, EventKind.MAKE_SAFE, note.ident.encode()),
+            (note.machine, draft.kind, note.ident.encode()),
         )
         if known.fetchone() is None:
-            transaction.record(event_of(note))
+            transaction.record(draft)
 
     return write
 

@@ -5,6 +5,7 @@ Answers come from the journal alone, so that every part of the site that asks in
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 import logging
@@ -33,12 +34,15 @@ _ENDS_NO_ORDER = frozenset(
         EventKind.RUN_SUSPENDED,
         EventKind.RUN_RELEASED,
         EventKind.JOB_ACCEPTED,
+        EventKind.JOB_PARKED,
         EventKind.JOB_REFUSED,
         EventKind.ARTIFACT_STORED,
         EventKind.RUN_BEGAN,
         EventKind.RUN_RESUMED,
         EventKind.FOREIGN_WORK,
         EventKind.MACHINE_CLEARED,
+        EventKind.MAINTENANCE_BEGAN,
+        EventKind.MAINTENANCE_ENDED,
         EventKind.MACHINE_ONLINE,
         EventKind.MACHINE_OFFLINE,
     }
@@ -63,6 +67,7 @@ class Needs:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[Need, ...]] = {}
+        self._parked: dict[int, tuple[Need, ...]] = {}
         self._tally = _Tally()
         self._counted = (0, "")  # the event up to which the tally goes, and its hash
 
@@ -78,6 +83,12 @@ class Needs:
         self._known = {job_id: self._known.get(job_id) or _needs_of(connection, job_id) for (job_id,) in rows}
         return [need for needs in self._known.values() for need in needs]
 
+    def of_parked_orders(self, connection: sqlite3.Connection) -> dict[str, int]:
+        """The size of every file that an order names which waits to be judged, by hash. Nothing is fetched for it."""
+        rows = connection.execute("SELECT seq FROM parked WHERE given_up IS NULL").fetchall()
+        self._parked = {seq: self._parked.get(seq) or _needs_of_parked(connection, seq) for (seq,) in rows}
+        return {need.sha256: need.size_bytes for needs in self._parked.values() for need in needs}
+
     def claims(self, connection: sqlite3.Connection) -> Claims:
         """What the open orders and the stored files take, for `trust.admit`; good until the transaction ends.
 
@@ -90,6 +101,8 @@ class Needs:
                 self._tally.stored_now(sha256, size_bytes)
             for need in self.of_open_orders(connection):
                 self._tally.needed_now(need)
+            for sha256, size_bytes in self.of_parked_orders(connection).items():
+                self._tally.waited_for_now(sha256, size_bytes)
         newest = connection.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
         self._counted = newest or (0, "")
         tally = self._tally
@@ -105,10 +118,15 @@ class Needs:
         found = connection.execute(query, (seq, _MOST_NEW + 1)).fetchall()
         if len(found) > _MOST_NEW or any(kind not in _ENDS_NO_ORDER for kind, _, _ in found):
             return False
+        if self._tally.waits and any(kind == EventKind.JOB_REFUSED for kind, _, _ in found):
+            return False  # it may have been one that waited
         for kind, job_id, raw in found:
             if kind == EventKind.JOB_ACCEPTED:
                 for need in _needs_of(connection, job_id):
                     self._tally.needed_now(need)
+            elif kind == EventKind.JOB_PARKED:
+                for sha256, size_bytes in self.of_parked_orders(connection).items():
+                    self._tally.waited_for_now(sha256, size_bytes)
             elif kind == EventKind.ARTIFACT_STORED:
                 body = json.loads(raw)["body"]
                 self._tally.stored_now(body["sha256"], body["size_bytes"])
@@ -116,12 +134,29 @@ class Needs:
 
 
 class _Tally:
-    """The sums of `Claims`, kept while files are needed and stored."""
+    """The sums of `Claims`, kept while files are needed and stored.
+
+    A file that only an order names which waits to be judged is held once it is here, and missing to nobody before.
+    """
 
     def __init__(self) -> None:
         self.held: dict[str, int] = {}
         self.held_bytes = self.missing_bytes = self.idle_bytes = 0
         self._stored: dict[str, int] = {}
+        self._waited_for: dict[str, int] = {}
+
+    @property
+    def waits(self) -> bool:
+        """Whether an order waits to be judged."""
+        return bool(self._waited_for)
+
+    def waited_for_now(self, sha256: str, size_bytes: int) -> None:
+        """An order that waits to be judged names this file."""
+        self._waited_for[sha256] = size_bytes
+        if sha256 in self._stored and sha256 not in self.held:
+            self.held[sha256] = size_bytes
+            self.held_bytes += size_bytes
+            self.idle_bytes -= self._stored[sha256]
 
     def needed_now(self, need: Need) -> None:
         """An open order names this file."""
@@ -141,6 +176,9 @@ class _Tally:
         self._stored[sha256] = size_bytes
         if sha256 in self.held:
             self.missing_bytes -= self.held[sha256]
+        elif sha256 in self._waited_for:
+            self.held[sha256] = self._waited_for[sha256]
+            self.held_bytes += self._waited_for[sha256]
         else:
             self.idle_bytes += size_bytes
 
@@ -161,6 +199,16 @@ def last_used(connection: sqlite3.Connection) -> dict[str, int]:
 
 def _needs_of(connection: sqlite3.Connection, job_id: str) -> tuple[Need, ...]:
     (payload,) = connection.execute("SELECT payload FROM orders WHERE job_id = ?", (job_id,)).fetchone()
+    return _read(job_id, payload)
+
+
+def _needs_of_parked(connection: sqlite3.Connection, seq: int) -> tuple[Need, ...]:
+    query = "SELECT job_id, envelope FROM parked WHERE seq = ?"
+    job_id, envelope = connection.execute(query, (seq,)).fetchone()
+    return _read(job_id, base64.b64decode(json.loads(envelope)["payload"]))
+
+
+def _read(job_id: str, payload: str | bytes) -> tuple[Need, ...]:
     try:
         order = json.loads(payload)
         until = datetime.datetime.fromisoformat(order["expires_at"])

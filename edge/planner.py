@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from edge.maintenance import back_command
 from edge.model.machine import MachineState, Value
 from edge.model.order import Requirement, unmet
 from edge.timefloor import Now
@@ -52,7 +53,11 @@ class OpenStep:
 
 @dataclass(frozen=True, slots=True)
 class MachineView:
-    """A machine as it is now. `needs_clearing` names the run that left its part there, `busy_with` the one going on."""
+    """A machine as it is now.
+
+    `needs_clearing` names the run that left its part there, `busy_with` the one going on; `maintenance` says who took
+    it out of service, empty while it is in service.
+    """
 
     id: str
     processes: tuple[str, ...]
@@ -61,6 +66,7 @@ class MachineView:
     state_detail: str = ""
     needs_clearing: str | None = None
     busy_with: str | None = None
+    maintenance: str = ""
 
 
 class CheckState(enum.Enum):
@@ -100,6 +106,7 @@ class Code(enum.StrEnum):
     UNMET = "requirement"
     REFUSED = "program_refused"
     CHECKING = "checking"
+    MAINTENANCE = "maintenance"
     OFFLINE = "offline"
     NEEDS_CLEARING = "needs_clearing"
     BUSY = "busy"
@@ -210,6 +217,8 @@ def _machine_blockers(
     check = checks.get((step.program, machine.id), CheckResult(CheckState.PENDING))
     if check.state is CheckState.REFUSED:
         add(Code.REFUSED, f"refuses {step.program_name}: {check.reason}")
+    if machine.maintenance:
+        add(Code.MAINTENANCE, machine.maintenance, back_command(machine.id))
     if machine.state is MachineState.OFFLINE:
         add(Code.OFFLINE, f"offline: {machine.state_detail}" if machine.state_detail else "offline")
     elif machine.busy_with is not None or machine.id in taken:

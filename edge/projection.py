@@ -8,12 +8,14 @@ Rules:
     3. A machine needs clearing from the moment a run begins, in the transaction that records the beginning, until the
        run is known to have put nothing on it or somebody clears that very run. The same holds for work that was not
        ours, from when it is told of; the newest of both counts.
+    4. Nothing begins on a machine that is out of service, until a person says that it is in service again.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable
@@ -21,6 +23,7 @@ from datetime import datetime
 from typing import Any, assert_never
 
 from edge.errors import IllegalTransitionError, Motion
+from edge.forgetting import forget
 from edge.jobstate import (
     Fact,
     OnFailure,
@@ -35,9 +38,15 @@ from edge.jobstate import (
     requested_after,
     resolution,
 )
+from edge.maintenance import Maintenance
 from edge.model.event import ClockTrust, Event, EventKind, stamp_text
 from edge.replay import ReplayWindow
 from edge.timefloor import BEGINNING, Host, Known, SignedTime, answered, recorded
+
+CANCELLED, DECLINED = "cancelled", "declined"
+"""What became of an order that was given up before it was judged."""
+
+WAITS_TO_BE_JUDGED = "waits until somebody vouches for the clock; meanwhile it can be cancelled or declined"
 
 
 def apply(connection: sqlite3.Connection, event: Event) -> None:
@@ -51,7 +60,8 @@ def apply(connection: sqlite3.Connection, event: Event) -> None:
     except (KeyError, TypeError, ValueError, binascii.Error, sqlite3.IntegrityError) as error:
         raise IllegalTransitionError(f"{event.kind} does not fit the journal: {_cause(error)}") from error
     if event.job_id is not None and event.kind not in (EventKind.JOB_REFUSED, EventKind.COMMAND_REFUSED):
-        connection.execute("UPDATE orders SET revision = ? WHERE job_id = ?", (event.seq, event.job_id))
+        for table in ("orders", "parked"):
+            connection.execute(f"UPDATE {table} SET revision = ? WHERE job_id = ?", (event.seq, event.job_id))
 
 
 def _apply(connection: sqlite3.Connection, event: Event) -> None:
@@ -74,7 +84,12 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             _time_accepted(connection, event)
         case EventKind.JOB_ACCEPTED:
             _job_accepted(connection, event)
-        case EventKind.JOB_REFUSED | EventKind.COMMAND_REFUSED:
+        case EventKind.JOB_PARKED:
+            _job_parked(connection, event)
+        case EventKind.JOB_REFUSED:
+            _verdict(connection, event, accepted=False)
+            _unpark(connection, event.body["digest"], event.body.get("payload_digest"))
+        case EventKind.COMMAND_REFUSED:
             _verdict(connection, event, accepted=False)
         case EventKind.ROOT_ACCEPTED:
             _root_accepted(connection, event)
@@ -121,6 +136,10 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             _machine_seen(connection, event, online=True)
         case EventKind.MACHINE_OFFLINE:
             _machine_seen(connection, event, online=False)
+        case EventKind.MAINTENANCE_BEGAN:
+            _maintenance_began(connection, event)
+        case EventKind.MAINTENANCE_ENDED:
+            _maintenance_ended(connection, event)
         case EventKind.MAKE_SAFE | EventKind.COLLECTOR_BEHIND:
             pass  # what became of the run is its own event; what the collector has is nothing that happened here
         case _ as never:
@@ -187,21 +206,27 @@ def _time_accepted(connection: sqlite3.Connection, event: Event) -> None:
 
 
 def _verdict(connection: sqlite3.Connection, event: Event, accepted: bool) -> None:
-    body = event.body
+    body, reason = event.body, event.body.get("reason", "")
+    expires_at = body.get("expires_at")
     connection.execute(
-        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             body["digest"],
             body.get("payload_digest"),
             accepted,
-            body.get("reason", ""),
+            reason,
             body.get("detail", ""),
             event.job_id,
             event.seq,
             event.kind,
             event.at_wall,
+            None if expires_at is None else stamp_text(datetime.fromisoformat(expires_at)),
         ),
     )
+    if not accepted:
+        query = "INSERT INTO refused VALUES (?, 1) ON CONFLICT DO UPDATE SET count = count + 1"
+        connection.execute(query, (reason,))
+        forget(connection)
 
 
 def _forget_verdict(connection: sqlite3.Connection, event: Event) -> None:
@@ -225,19 +250,80 @@ def _root_version(connection: sqlite3.Connection) -> int | None:
     return version
 
 
-def _job_accepted(connection: sqlite3.Connection, event: Event) -> None:
+def _order_of(event: Event) -> tuple[bytes, bytes, dict[str, Any]]:
+    """The envelope of an order, its payload, and what that says."""
     envelope = base64.b64decode(event.body["envelope"], validate=True)
-    payload = base64.b64decode(json.loads(envelope)["payload"], validate=True).decode()
+    payload = base64.b64decode(json.loads(envelope)["payload"], validate=True)
     order = json.loads(payload)
     if order["job_id"] != event.job_id:
         raise ValueError(f"the order is {order['job_id']}, the event is about {event.job_id}")
+    return envelope, payload, order
+
+
+def _job_parked(connection: sqlite3.Connection, event: Event) -> None:
+    envelope, payload, order = _order_of(event)
+    row = {
+        "seq": event.seq,
+        "digest": event.body["digest"],
+        "payload_digest": hashlib.sha256(payload).hexdigest(),
+        "envelope": envelope,
+        "actor": event.actor,
+        "job_id": event.job_id,
+        "issuer": order["issuer"],
+        "product": order["product"],
+        "reference": order.get("reference", ""),
+        "quantity": order.get("quantity", 1),
+        "priority": order.get("priority", 50),
+        "due_at": order.get("due_at"),
+        "not_before": order.get("not_before"),
+        "expires_at": stamp_text(datetime.fromisoformat(order["expires_at"])),
+        "parked_at": event.at_wall,
+        "revision": event.seq,
+    }
+    connection.execute(f"INSERT INTO parked VALUES ({', '.join(f':{column}' for column in row)}, NULL)", row)
+
+
+def _unpark(connection: sqlite3.Connection, digest: str, payload_digest: str | None) -> None:
+    """An order that may have waited has its verdict, also if it came in another spelling."""
+    connection.execute(
+        "DELETE FROM parked WHERE given_up IS NULL AND (digest = ? OR payload_digest = ?)", (digest, payload_digest)
+    )
+
+
+def _give_up(connection: sqlite3.Connection, event: Event, word: str) -> bool:
+    """End an order that waits to be judged, and keep its id taken; False if there is none, or a job of this name."""
+    if connection.execute("SELECT 1 FROM orders WHERE job_id = ?", (event.job_id,)).fetchone():
+        return False
+    waiting = connection.execute(
+        "SELECT digest, payload_digest, expires_at FROM parked WHERE job_id = ? AND given_up IS NULL", (event.job_id,)
+    ).fetchall()
+    because = f": {event.body['reason']}" if event.body.get("reason") else ""
+    detail = f"{word} by {event.actor.removeprefix('user:')} before it was judged{because}"
+    connection.executemany(
+        "INSERT INTO verdicts VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (digest, payload, word, detail, event.job_id, event.seq, event.kind, event.at_wall, expires_at)
+            for digest, payload, expires_at in waiting
+        ],
+    )
+    connection.execute(
+        "UPDATE parked SET given_up = ? WHERE job_id = ? AND given_up IS NULL",
+        (word, event.job_id),
+    )
+    forget(connection)
+    return bool(waiting)
+
+
+def _job_accepted(connection: sqlite3.Connection, event: Event) -> None:
+    envelope, payload, order = _order_of(event)
     _verdict(connection, event, accepted=True)
+    _unpark(connection, event.body["digest"], hashlib.sha256(payload).hexdigest())
     quantity = order.get("quantity", 1)
     row = {
         "job_id": event.job_id,
         "digest": event.body["digest"],
         "envelope": envelope,
-        "payload": payload,
+        "payload": payload.decode(),
         "issuer": order["issuer"],
         "series": order["series"],
         "sequence": order["sequence"],
@@ -286,16 +372,20 @@ def _mark_window(connection: sqlite3.Connection, issuer: str, series: str, seque
 
 
 def _cancel_requested(connection: sqlite3.Connection, event: Event) -> None:
+    if _give_up(connection, event, CANCELLED):
+        return
     for part, step, _, _ in _open_steps(connection, event, "cancel"):  # each of them: nobody is left to follow
         _move_alone(connection, event, part, step, Fact.CANCELLED, event.body.get("reason", "cancelled"))
 
 
 def _job_declined(connection: sqlite3.Connection, event: Event) -> None:
-    found = _open_steps(connection, event, "decline")
     if held := _journal_held(connection):
         raise IllegalTransitionError(
             f"job {event.job_id} cannot be declined before somebody confirms this journal, which may miss a run: {held}"
         )
+    if _give_up(connection, event, DECLINED):
+        return
+    found = _open_steps(connection, event, "decline")
     (began,) = connection.execute("SELECT count(*) FROM runs WHERE job_id = ?", (event.job_id,)).fetchone()
     if began:
         raise IllegalTransitionError(f"job {event.job_id} cannot be declined: {began} of its runs began here")
@@ -332,7 +422,11 @@ def _open_steps(
         "SELECT part, step, state, reason FROM steps WHERE job_id = ?", (event.job_id,)
     ).fetchall()
     if not found:
-        raise IllegalTransitionError(f"job {event.job_id} is not known here")
+        query = "SELECT given_up FROM parked WHERE job_id = ? ORDER BY given_up"
+        (given_up,) = connection.execute(query, (event.job_id,)).fetchone() or ("not known",)
+        if given_up is None:
+            raise IllegalTransitionError(f"job {event.job_id} {WAITS_TO_BE_JUDGED}")
+        raise IllegalTransitionError(f"job {event.job_id} is {given_up} here: nothing is left to {verb}")
     still_open = [(part, step, StepState(state), why) for part, step, state, why in found if not StepState(state).ended]
     if not still_open:
         raise IllegalTransitionError(f"job {event.job_id} has ended: nothing is left to {verb}")
@@ -362,6 +456,8 @@ def _run_began(connection: sqlite3.Connection, event: Event) -> None:
     found = connection.execute("SELECT needs_clearing FROM machines WHERE machine = ?", (event.machine,)).fetchone()
     if found is not None and found[0] is not None:
         raise IllegalTransitionError(f"{event.machine} needs clearing by {found[0]} before another run begins")
+    if (out := maintenance(connection, event.machine)) is not None:
+        raise IllegalTransitionError(f"{event.machine} is {out.in_words}: nothing begins on it")
     _move(connection, event, step["part"], step["step"], Fact.RUN_BEGAN, None)
     connection.execute(
         "UPDATE steps SET attempt = ?, machine = ?, run_id = ? WHERE (job_id, part, step) = (?, ?, ?)",
@@ -518,7 +614,8 @@ def _name(event: Event) -> str:
 
 def _needs_clearing(connection: sqlite3.Connection, event: Event, by: str | None) -> None:
     connection.execute(
-        "INSERT INTO machines VALUES (?, ?, 0, ?) ON CONFLICT DO UPDATE SET needs_clearing = excluded.needs_clearing",
+        "INSERT INTO machines (machine, needs_clearing, online, since) VALUES (?, ?, 0, ?)"
+        " ON CONFLICT DO UPDATE SET needs_clearing = excluded.needs_clearing",
         (event.machine, by, event.at_wall),
     )
 
@@ -546,9 +643,44 @@ def _machine_cleared(connection: sqlite3.Connection, event: Event) -> None:
 
 def _machine_seen(connection: sqlite3.Connection, event: Event, online: bool) -> None:
     connection.execute(
-        "INSERT INTO machines VALUES (?, NULL, ?, ?) ON CONFLICT DO UPDATE"
+        "INSERT INTO machines (machine, online, since) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
         " SET online = excluded.online, since = iif(online = excluded.online, since, excluded.since)",
         (event.machine, online, event.at_wall),
+    )
+
+
+def maintenance(connection: sqlite3.Connection, machine: str | None) -> Maintenance | None:
+    """Who took a machine out of service; None while it is in service."""
+    row = connection.execute(
+        "SELECT maintenance_by, maintenance_since, maintenance_reason, made_safe FROM machines"
+        " WHERE machine = ? AND maintenance_by IS NOT NULL",
+        (machine,),
+    ).fetchone()
+    return None if row is None else Maintenance(row[0], row[1], row[2], bool(row[3]))
+
+
+def _maintenance_began(connection: sqlite3.Connection, event: Event) -> None:
+    """Out of service is out of service: who said so first is kept."""
+    connection.execute(
+        "INSERT INTO machines (machine, online, since) VALUES (?, 0, ?) ON CONFLICT DO NOTHING",
+        (event.machine, event.at_wall),
+    )
+    connection.execute(
+        "UPDATE machines SET maintenance_by = :by, maintenance_since = :at, maintenance_reason = :reason"
+        " WHERE machine = :machine AND maintenance_by IS NULL",
+        {"by": event.actor, "at": event.at_wall, "reason": event.body["reason"], "machine": event.machine},
+    )
+    if event.body["made_safe"]:
+        connection.execute("UPDATE machines SET made_safe = 1 WHERE machine = ?", (event.machine,))
+
+
+def _maintenance_ended(connection: sqlite3.Connection, event: Event) -> None:
+    if maintenance(connection, event.machine) is None:
+        raise IllegalTransitionError(f"{event.machine} is in service")
+    connection.execute(
+        "UPDATE machines SET maintenance_by = NULL, maintenance_since = NULL, maintenance_reason = NULL, made_safe = 0"
+        " WHERE machine = ?",
+        (event.machine,),
     )
 
 

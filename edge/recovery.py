@@ -156,7 +156,10 @@ async def left_run(journal: Journal, artifacts: Artifacts, authority: Authority,
 
 
 class Recoverer:
-    """Asks one machine about the run that was left on it. `execute` lets a driver go on with it."""
+    """Asks one machine about the run that was left on it.
+
+    `execute` lets a driver go on with it; `safe_by` says who has had the machine made safe since, empty if nobody has.
+    """
 
     def __init__(
         self,
@@ -168,6 +171,7 @@ class Recoverer:
         closing: asyncio.Event,
         leaves: Callable[[], bool],
         execute: Callable[[Driver, LeftRun, Resume, bool], Awaitable[Outcome | None]],
+        safe_by: Callable[[], str] = str,
     ) -> None:
         self._machine = machine
         self._artifacts = artifacts
@@ -177,6 +181,7 @@ class Recoverer:
         self._closing = closing
         self._leaves = leaves
         self._execute = execute
+        self._safe_by = safe_by
 
     async def recover(self, driver: Driver, left: LeftRun) -> Outcome | None:
         """What became of the run, after it went on if it does; None if it stays open.
@@ -210,7 +215,7 @@ class Recoverer:
 
     async def _go_on(self, driver: Driver, left: LeftRun, resume: Resume) -> Outcome | None:
         """The machine could go on: let it, or stop it."""
-        if reason := left.forbids:
+        if reason := left.forbids or self._safe_by():
             return await self._stop(driver, left, reason)
         if self._closing.is_set():
             return await self._not_now(driver, left)
@@ -220,6 +225,8 @@ class Recoverer:
         goes_on = await self._scribe.durable(lambda: self._journal.transact(write), resumed.kind)
         if goes_on.forbidden:
             return await self._stop(driver, left, goes_on.forbidden)
+        if reason := self._safe_by():
+            return await self._stop(driver, left, reason)
         if self._closing.is_set():
             return await self._not_now(driver, left)
         log.info("%s goes on with job %s: %s", self._machine.id, left.run.job_id, detail)

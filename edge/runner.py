@@ -133,6 +133,7 @@ class Runner:
         self.identity: Identity | None = None
         self.claimed: StepKey | None = None  # from the offer until the run's end is durable
         self.run_id = left.run.run_id if left else None  # from `run_began` until the run's end is durable
+        self.safe_by = ""  # who had the machine made safe, until it is in service again: nothing begins meanwhile
         self._offer: asyncio.Future[Assignment] | None = None
         self._driver: Driver | None = None
         self._execution: Execution | None = None
@@ -140,10 +141,18 @@ class Runner:
         self._closing = asyncio.Event()
         self._connection: asyncio.Task[str] | None = None
         self._scribe = Scribe(self.machine.id, journal, clock, self._closing, on_change)
-        self._claimer = Claimer(journal, artifacts, authority, clock, self._scribe, self._closing)
+        self._claimer = Claimer(journal, artifacts, authority, clock, self._scribe, self._must_not_begin)
         self._foreign = ForeignLog(self.machine.id, journal, self._scribe, on_change)
         self._recoverer = Recoverer(
-            self.machine, artifacts, journal, self._scribe, clock, self._closing, lambda: self._leaves, self._go_on
+            self.machine,
+            artifacts,
+            journal,
+            self._scribe,
+            clock,
+            self._closing,
+            lambda: self._leaves,
+            self._go_on,
+            lambda: self.safe_by,
         )
 
     @property
@@ -162,19 +171,31 @@ class Runner:
         """Whether a run here can be paused; also while nobody can be asked."""
         return self._driver is None or Capability.PAUSE in self._driver.capabilities
 
-    def view(self, needs_clearing: str | None) -> MachineView:
+    @property
+    def is_working(self) -> bool:
+        """Whether a run goes on here, or the machine does anything else. From any thread."""
+        return self.run_id is not None or self.seen.state in (MachineState.EXECUTE, MachineState.HELD)
+
+    def view(self, needs_clearing: str | None, maintenance: str = "") -> MachineView:
         """The machine as the planner sees it."""
         busy = self.run_id or (self.claimed and self.claimed.job_id)
         seen, machine = self.seen, self.machine
         return MachineView(
-            machine.id, machine.processes, machine.properties, seen.state, seen.detail, needs_clearing, busy
+            machine.id,
+            machine.processes,
+            machine.properties,
+            seen.state,
+            seen.detail,
+            needs_clearing,
+            busy,
+            maintenance or self.safe_by,
         )
 
     # Called by the dispatcher and the API, on the event loop
 
     def offer(self, assignment: Assignment) -> bool:
         """Give the machine a step; False if it can take none now."""
-        if self._offer is None or self._offer.done() or self._closing.is_set() or self._foreign.waits:
+        if self._offer is None or self._offer.done() or self._must_not_begin() or self._foreign.waits:
             return False
         self.claimed = assignment.key
         self._offer.set_result(assignment)
@@ -190,8 +211,24 @@ class Runner:
         if self.run_id == run_id and self._execution is not None:
             self._execution.look()
 
+    def hold_back(self, actor: str) -> None:
+        """Let nothing begin any more, not even what is being claimed: somebody has the machine made safe."""
+        self.safe_by = f"{actor} had the machine made safe"
+
+    def back_in_service(self) -> None:
+        """Let work begin again, if the journal lets it."""
+        self.safe_by = ""
+        self._on_change()
+
+    def _must_not_begin(self) -> bool:
+        return self._closing.is_set() or bool(self.safe_by)
+
     async def make_safe(self, actor: str, deadline_s: float) -> Made:
-        """Stop whatever goes on, and abort if that is not confirmed in time. A run's step is then held for a person."""
+        """Stop whatever goes on, and abort if that is not confirmed in time. A run's step is then held for a person.
+
+        Nothing begins afterwards before `back_in_service`.
+        """
+        self.hold_back(actor)
         driver = self._driver
         if driver is None:
             if self._left is not None:  # then it must not go on when it is back
@@ -363,7 +400,9 @@ class Runner:
                 self.run_id = run.run_id
                 log.info("%s begins job %s (run %s)", self.machine.id, run.job_id, run.run_id[:8])
                 outcome: Outcome | None = NOTHING_SENT
-                if not self._closing.is_set():
+                if self.safe_by:
+                    outcome = replace(NOTHING_SENT, reason=f"{self.safe_by} before anything was sent")
+                elif not self._closing.is_set():
                     outcome = await self._execute(driver, run, program)
                 if outcome is not None:
                     await self._end(run, outcome)

@@ -47,16 +47,7 @@ CREATE INDEX IF NOT EXISTS events_of_machine ON events (machine, seq) WHERE mach
 
 CREATE TABLE IF NOT EXISTS checkpoints (run_id TEXT PRIMARY KEY REFERENCES runs (run_id), value TEXT NOT NULL) STRICT;
 
--- Signed orders that wait until somebody vouches for the clock: nothing is decided about them yet. seq: their turn.
--- digest: of the payload, so that other spellings of an envelope take no place.
-CREATE TABLE IF NOT EXISTS parked (
-    seq INTEGER PRIMARY KEY,
-    digest TEXT NOT NULL UNIQUE,
-    envelope BLOB NOT NULL,
-    actor TEXT NOT NULL
-) STRICT;
-
--- minute: RFC 3339 in UTC, cut after the minute.
+-- minute: RFC 3339 in UTC, cut after the minute; empty for all that is older than the rows that are kept.
 CREATE TABLE IF NOT EXISTS refusals (
     minute TEXT NOT NULL,
     reason TEXT NOT NULL,
@@ -67,7 +58,9 @@ CREATE TABLE IF NOT EXISTS refusals (
 
 FOLDED_TABLES = """
 -- digest: of the envelope. The same bytes again get the same verdict again. payload_digest: of what was refused, so
--- that other spellings of its envelope are no events. kind, at: of the event; it may be pruned.
+-- that other spellings of its envelope are no events. kind, at: of the event; it may be pruned. expires_at: of what was
+-- refused, as events have times, null if that could not be read. A refusal is forgotten some time after that; see
+-- `edge.forgetting`.
 CREATE TABLE verdicts (
     digest TEXT PRIMARY KEY,
     payload_digest TEXT,
@@ -77,10 +70,39 @@ CREATE TABLE verdicts (
     job_id TEXT,
     seq INTEGER NOT NULL,
     kind TEXT NOT NULL,
-    at TEXT NOT NULL
+    at TEXT NOT NULL,
+    expires_at TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX verdicts_of_job ON verdicts (job_id) WHERE kind = 'job_accepted';
 CREATE INDEX verdicts_of_payload ON verdicts (payload_digest) WHERE payload_digest IS NOT NULL;
+CREATE INDEX verdicts_by_expiry ON verdicts (expires_at, seq) WHERE NOT accepted;
+
+-- How many refusals were events, ever.
+CREATE TABLE refused (reason TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+-- Signed orders that wait until somebody vouches for the clock: nothing is decided about them yet. seq: of the event,
+-- and their turn. digest: of the envelope; payload_digest: other spellings of it take no place. given_up: `cancelled`
+-- or `declined` if that was said before the order was judged; its id stays taken. expires_at: as events have times.
+CREATE TABLE parked (
+    seq INTEGER PRIMARY KEY,
+    digest TEXT NOT NULL,
+    payload_digest TEXT NOT NULL UNIQUE,
+    envelope BLOB NOT NULL,
+    actor TEXT NOT NULL,
+    job_id TEXT NOT NULL,
+    issuer TEXT NOT NULL,
+    product TEXT NOT NULL,
+    reference TEXT NOT NULL,
+    quantity INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    due_at TEXT,
+    not_before TEXT,
+    expires_at TEXT NOT NULL,
+    parked_at TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    given_up TEXT
+) STRICT;
+CREATE INDEX parked_of_job ON parked (job_id);
 
 -- payload: the order as JSON text. revision: the seq of the newest event about the job. held_by: who holds the job,
 -- since when and why; null while nobody does. signers: names of keys, as JSON.
@@ -156,12 +178,17 @@ CREATE INDEX runs_of_step ON runs (job_id, part, step);
 CREATE INDEX runs_open ON runs (run_id) WHERE ended_at IS NULL;
 
 -- needs_clearing: the run, or the token of foreign work, that may have left something on the machine, the newest.
--- since: when `online` last changed.
+-- since: when `online` last changed. maintenance_*: who took the machine out of service, since when and why; null while
+-- it is in service. made_safe: somebody had it made safe since it is out of service.
 CREATE TABLE machines (
     machine TEXT PRIMARY KEY,
     needs_clearing TEXT,
     online INTEGER NOT NULL,
-    since TEXT NOT NULL
+    since TEXT NOT NULL,
+    maintenance_by TEXT,
+    maintenance_since TEXT,
+    maintenance_reason TEXT,
+    made_safe INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 -- Work on a machine that no run asked for. detail: who did what. began_at: when it was first told of.
@@ -236,6 +263,8 @@ TABLES = KEPT_TABLES + FOLDED_TABLES
 #: Each table that is a fold over the events, with the columns that order it.
 DERIVED = {
     "verdicts": "digest",
+    "refused": "reason",
+    "parked": "seq",
     "orders": "job_id",
     "windows": "issuer, series",
     "steps": "job_id, part, step",

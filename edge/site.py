@@ -17,10 +17,10 @@ from edge.errors import JournalError, UsageError
 from edge.intake import Intake
 from edge.jobstate import Requested, StepState
 from edge.journal import Journal, Transaction
-from edge.make_safe import event_of, leave_note, noted
+from edge.maintenance import Maintenance
+from edge.make_safe import event_of, leave_mark, leave_note, noted, record_notes, taken_out
 from edge.metrics import LoopLag
 from edge.model.event import Draft, EventKind, stamp_text
-from edge.model.machine import MachineState
 from edge.model.order import OnRestart
 from edge.observed import Observed
 from edge.plugins import Equipment
@@ -33,6 +33,10 @@ from edge.uplink.service import UplinkService
 T = TypeVar("T")
 
 log = logging.getLogger("edge.site")
+
+
+TAKE_OUT_S = 2.0
+"""How long machines that are made safe wait at most for the journal. Milliseconds are enough for one that works."""
 
 
 class Site:
@@ -87,20 +91,15 @@ class Site:
         """Open jobs, or all of them, each with what it waits for."""
         waits = self._waits()
         rows = await self._ask(lambda snapshot: snapshot.jobs(all))
-        return [{**row, "waits": waits.get(row["job_id"], [])} for row in rows]
+        return [views.with_waits(row, waits.get(row["job_id"], [])) for row in rows]
 
     async def job(self, job_id: str) -> views.Row:
         """All that is known of one job. Raises `UsageError` if there is none."""
         found = await self._ask(lambda snapshot: snapshot.job(job_id))
-        if found is None and await self._ask(lambda snapshot: snapshot.is_parked(job_id)):
-            raise UsageError(
-                f"order {job_id} is here and waits until somebody vouches for the clock; then it becomes a job by"
-                " itself, and only then it can be cancelled or declined: see `edge time show`"
-            )
         if found is None:
             gone = await self._ask(lambda snapshot: forgotten(snapshot.connection, job_id))
             raise UsageError(gone or f"there is no job {job_id} here")
-        return {**found, "waits": self._waits().get(job_id, [])}
+        return views.with_waits(found, self._waits().get(job_id, []))
 
     async def events(self, after: int, limit: int, wait_s: float, machine: str | None) -> list[views.Row]:
         """Events after `after`, oldest first; waits up to `wait_s` for the first one if there is none yet."""
@@ -167,10 +166,8 @@ class Site:
 
     async def clear(self, machine: str, run_id: str, actor: str) -> dict[str, Any]:
         """A person says that what `run_id` left on the machine has been taken off; it may name foreign work, too."""
-        if machine not in self._runners:
-            raise UsageError(f"there is no machine {machine}; there are: {', '.join(self._runners) or 'none'}")
-        runner = self._runners[machine]
-        if runner.run_id is not None or runner.seen.state in (MachineState.EXECUTE, MachineState.HELD):
+        runner = self._known(machine)
+        if runner.is_working:
             raise UsageError(f"{machine} is working; clear it when it stands still")
         draft = Draft(EventKind.MACHINE_CLEARED, actor, {"run_id": run_id}, machine=machine)
         await self._journal.record([draft])
@@ -179,15 +176,27 @@ class Site:
     async def make_safe(self, machines: Sequence[str], within_s: float, actor: str) -> list[dict[str, str]]:
         """Stop machines, all that are configured if none is named, and say what each has confirmed in so many seconds.
 
-        The machines come first: what came of them is recorded afterwards.
+        They are out of service from the first moment, and stay so until `end_maintenance`. That is durable before
+        anything is asked of them, unless the journal does not answer: what came of them is recorded afterwards.
         """
         for name in machines:
-            if name not in self._runners:
-                raise UsageError(f"there is no machine {name}; there are: {', '.join(self._runners) or 'none'}")
+            self._known(name)
         log.warning("%s has machines made safe: %s", actor, ", ".join(machines) or "all")
         deadline_s = self._clock.mono_s() + within_s
-        runners = [self._runners[name] for name in machines or self._runners]
-        made = await asyncio.gather(*(runner.make_safe(actor, deadline_s) for runner in runners))
+        chosen = list(machines or self._runners)
+        runners = [self._runners[name] for name in chosen]
+        for runner in runners:
+            runner.hold_back(actor)
+        taking_out = [asyncio.create_task(self._take_out(chosen, actor), name="take machines out of service")]
+        try:
+            done, _ = await asyncio.wait(taking_out, timeout=min(TAKE_OUT_S, within_s / 2))
+            if not done:
+                taking_out.append(asyncio.create_task(self._mark(chosen, actor), name="mark machines out of service"))
+            made = await asyncio.gather(*(runner.make_safe(actor, deadline_s) for runner in runners))
+        finally:
+            await asyncio.wait(taking_out)
+        for task in taking_out:
+            task.result()
         try:
             if made:
                 await self._journal.record([event_of(noted(one, actor)) for one in made])
@@ -196,6 +205,58 @@ class Site:
             for one in made:
                 await asyncio.to_thread(leave_note, self._state_dir, one, actor, None)
         return [{"id": one.machine, "confirmed": one.confirmed, "problem": one.problem} for one in made]
+
+    async def _take_out(self, machines: Sequence[str], actor: str) -> None:
+        """Durably; where the journal cannot be written, a mark for the next daemon says so."""
+        try:
+            await self._journal.record([taken_out(name, actor) for name in machines])
+        except JournalError as error:
+            log.error("left for the next daemon to write down, since the journal cannot be written: %s", error)
+            await self._mark(machines, actor)
+
+    async def _mark(self, machines: Sequence[str], actor: str) -> None:
+        for name in machines:
+            try:
+                await asyncio.to_thread(leave_mark, self._state_dir, name, actor)
+            except OSError as failure:
+                log.error("only this daemon knows that %s is out of service: %s", name, failure)
+
+    async def begin_maintenance(self, machine: str, reason: str, actor: str) -> dict[str, Any]:
+        """Let nothing more begin on a machine; what goes on there goes on. Nothing is done if it is so already."""
+        self._known(machine)
+
+        def write(transaction: Transaction) -> Maintenance | None:
+            if transaction.maintenance(machine) is None:
+                body = {"reason": reason, "made_safe": False}
+                transaction.record(Draft(EventKind.MAINTENANCE_BEGAN, actor, body, machine=machine))
+            return transaction.maintenance(machine)
+
+        out = await self._journal.transact(write)
+        return {"machine": machine, "maintenance": out and out.as_json()}
+
+    async def end_maintenance(self, machine: str, reason: str, actor: str) -> dict[str, Any]:
+        """A person says that a machine may work again. Raises `UsageError` if it is in service."""
+        runner = self._known(machine)
+        await record_notes(self._journal, self._state_dir)  # of a journal that could not be written
+        ended = Draft(EventKind.MAINTENANCE_ENDED, actor, {"reason": reason}, machine=machine)
+
+        def write(transaction: Transaction) -> bool:
+            if transaction.maintenance(machine) is None:
+                if not runner.safe_by:
+                    return False
+                transaction.record(taken_out(machine, actor))  # nowhere could it be written before
+            transaction.record(ended)
+            return True
+
+        if not await self._journal.transact(write):
+            raise UsageError(f"{machine} is in service")
+        runner.back_in_service()
+        return {"machine": machine, "maintenance": None}
+
+    def _known(self, machine: str) -> Runner:
+        if machine not in self._runners:
+            raise UsageError(f"there is no machine {machine}; there are: {', '.join(self._runners) or 'none'}")
+        return self._runners[machine]
 
     async def restart(self, actor: str, *, force: bool = False) -> dict[str, Any]:
         """Stop the daemon and start it again; runs that can be found again are left standing.

@@ -10,7 +10,7 @@ from typing import Any
 
 from edge import beginning
 from edge.jobstate import JobState
-from edge.views import Row, Snapshot
+from edge.views import Row, Snapshot, with_waits
 
 FINE, ATTENTION, UNSAFE = 0, 1, 2
 
@@ -18,7 +18,19 @@ UNSAFE_KINDS = frozenset({"unknown_run", "unwatched_run", "not_planning"})
 """A machine may be doing something that nobody knows of, or a stop that was asked for may not reach it."""
 
 PATIENT = frozenset(
-    {"journal", "clock", "busy", "checking", "not_before", "needs_clearing", "offline", "no_daemon", "held", "fetching"}
+    {
+        "journal",
+        "clock",
+        "busy",
+        "checking",
+        "not_before",
+        "needs_clearing",
+        "maintenance",
+        "offline",
+        "no_daemon",
+        "held",
+        "fetching",
+    }
 )
 """Codes of blockers that need nobody's hand, or that are told of the machine or the site already."""
 
@@ -50,7 +62,7 @@ def document(
     """
     known = {row["machine"]: row for row in snapshot.machines()}
     machines = [_machine(row, known.get(row["id"]), live.get(row["id"], NOT_WATCHED)) for row in configured]
-    jobs = [{**row, "waits": list(waits.get(row["job_id"], []))} for row in snapshot.jobs()]
+    jobs = [with_waits(row, waits.get(row["job_id"], [])) for row in snapshot.jobs()]
     attention = [
         *_not_planning(trouble),
         *_clock(daemon, snapshot.parked()),
@@ -113,6 +125,7 @@ def _machine(configured: Row, known: Row | None, live: Mapping[str, Any]) -> Row
         **live,
         "run": known and known["run"],
         "needs_clearing": known and known["needs_clearing"],
+        "maintenance": known and known["maintenance"],
     }
 
 

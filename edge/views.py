@@ -15,13 +15,14 @@ import datetime
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edge import schema
 from edge.errors import EdgeError, JournalError, NoJournalError
 from edge.jobstate import JobState, Requested, StepState, job_state
+from edge.maintenance import Maintenance, back_command
 
 COPY_LIMIT_BYTES = 256 * 1024 * 1024
 COPY_ATTEMPTS = 5  # the daemon may be writing
@@ -42,6 +43,7 @@ class Snapshot:
         counts = dict.fromkeys((state.value for state in JobState), 0)
         for (states,) in self.connection.execute("SELECT group_concat(DISTINCT state) FROM steps GROUP BY job_id"):
             counts[job_state(StepState(state) for state in states.split(","))] += 1
+        counts[JobState.NOT_ALLOWED_TO_START] += self.parked()
         return {
             "site": meta["site"],
             "journal": meta["journal"],
@@ -59,13 +61,14 @@ class Snapshot:
                 "online": bool(row["online"]),
                 "since": row["since"],
                 "needs_clearing": row["needs_clearing"],
+                "maintenance": out.as_json() if (out := _maintenance(row)) is not None else None,
                 "run": self._run_on(row["machine"]),
             }
             for row in self._rows("SELECT * FROM machines ORDER BY machine")
         ]
 
     def jobs(self, all: bool = False) -> list[Row]:
-        """Jobs that have not ended, or all of them: by priority, due date and acceptance."""
+        """Jobs that have not ended, or all of them: by priority, due date and acceptance; then the unjudged."""
         chosen = "" if all else "WHERE job_id IN (SELECT job_id FROM steps WHERE state NOT IN ('COMPLETED', 'ABORTED'))"
         states = self._states_by_part(chosen)
         rows = self._rows(
@@ -73,38 +76,65 @@ class Snapshot:
             " accepted_at, revision, held_by, held_since, held_reason"
             f" FROM orders {chosen} ORDER BY priority DESC, due_at IS NULL, due_at, accepted_seq"
         )
-        return [{**_with_held(row), **_progress(states[row["job_id"]])} for row in rows]
-
-    def is_parked(self, job_id: str) -> bool:
-        """Whether an order of this name waits until somebody vouches for the clock."""
-        for row in self._rows("SELECT envelope FROM parked"):
-            payload = base64.b64decode(json.loads(row["envelope"])["payload"])
-            if json.loads(payload)["job_id"] == job_id:  # it was read before it was kept
-                return True
-        return False
+        jobs = [{**_with_held(row), "parked": None, **_progress(states[row["job_id"]])} for row in rows]
+        chosen = "" if all else "AND given_up IS NULL"
+        unjudged = self._rows(
+            f"SELECT {_UNJUDGED} FROM parked p WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.job_id = p.job_id)"
+            f" {chosen} ORDER BY seq"
+        )
+        return [*jobs, *map(_unjudged, unjudged)]
 
     def job(self, job_id: str) -> Row | None:
-        """One job with all that is known of it; None if no such order was accepted."""
+        """One job with all that is known of it; None if no such order was accepted, nor waits or has waited."""
         found = self._rows("SELECT * FROM orders WHERE job_id = ?", job_id)
         if not found:
-            return None
+            return self._unjudged_job(job_id)
         order = found[0]
         envelope, payload = order.pop("envelope"), json.loads(order.pop("payload"))
         signers = json.loads(order.pop("signers"))
         return {
             **_with_held(order),
+            "parked": None,
             **_progress(self._states_by_part("WHERE job_id = ?", job_id)[job_id]),
             "order": payload,
             "envelope_bytes": len(envelope),
             "signers": signers,
-            "artifacts": [
-                {"name": name, "sha256": artifact["sha256"], "stored": self._is_stored(artifact["sha256"])}
-                for name, artifact in payload.get("artifacts", {}).items()
-            ],
+            "artifacts": self._artifacts(payload),
             "steps": self._rows("SELECT * FROM steps WHERE job_id = ? ORDER BY part, step", job_id),
             "runs": self._rows("SELECT * FROM runs WHERE job_id = ? ORDER BY began_at, run_id", job_id),
             "events": self.events(job_id=job_id),
         }
+
+    def _unjudged_job(self, job_id: str) -> Row | None:
+        """The same of an order that waits to be judged, or was given up before."""
+        found = self._rows(
+            f"SELECT {_UNJUDGED}, seq, digest, envelope FROM parked WHERE job_id = ? ORDER BY given_up LIMIT 1", job_id
+        )
+        if not found:
+            return None
+        order = found[0]
+        seq, envelope = order.pop("seq"), order.pop("envelope")
+        payload = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
+        events = self._rows("SELECT raw FROM events WHERE seq = ?", seq)
+        return {
+            **_unjudged(order),
+            "series": payload["series"],
+            "sequence": payload["sequence"],
+            "accepted_seq": None,
+            "order": payload,
+            "envelope_bytes": len(envelope),
+            "signers": json.loads(events[0]["raw"])["body"]["signers"] if events else [],
+            "artifacts": self._artifacts(payload),
+            "steps": [],
+            "runs": [],
+            "events": self.events(job_id=job_id),
+        }
+
+    def _artifacts(self, payload: Mapping[str, Any]) -> list[Row]:
+        return [
+            {"name": name, "sha256": artifact["sha256"], "stored": self._is_stored(artifact["sha256"])}
+            for name, artifact in payload.get("artifacts", {}).items()
+        ]
 
     def events(
         self, after_seq: int = 0, limit: int = 1000, machine: str | None = None, job_id: str | None = None
@@ -166,11 +196,11 @@ class Snapshot:
         return {row["machine"] for row in rows}
 
     def going_on(self) -> list[Row]:
-        """Each step that runs and was not asked to stop, with its signed order."""
+        """Each step that runs or waits at a machine and was not asked to stop, with its signed order."""
         return self._rows(
             "SELECT s.job_id, s.machine, o.envelope FROM steps s JOIN orders o USING (job_id)"
-            " WHERE s.state = ? AND s.requested NOT IN (?, ?)",
-            *(StepState.RUNNING, Requested.STOP, Requested.ABORT),
+            " WHERE s.state NOT IN ('COMPLETED', 'ABORTED') AND s.state IN (?, ?) AND s.requested NOT IN (?, ?)",
+            *(StepState.RUNNING, StepState.SUSPENDED, Requested.STOP, Requested.ABORT),
         )
 
     def root_in_force(self) -> Row | None:
@@ -180,7 +210,7 @@ class Snapshot:
 
     def parked(self) -> int:
         """How many orders wait until somebody vouches for the clock."""
-        return int(self._rows("SELECT count(*) AS count FROM parked")[0]["count"])
+        return int(self._rows("SELECT count(*) AS count FROM parked WHERE given_up IS NULL")[0]["count"])
 
     def journal_held(self) -> str:
         """Why nothing begins before somebody has confirmed this journal; empty if nobody needs to."""
@@ -189,6 +219,11 @@ class Snapshot:
     def clearing(self) -> dict[str, str | None]:
         """The run, or the token of foreign work, that each machine needs clearing by."""
         return {row["machine"]: row["needs_clearing"] for row in self._rows("SELECT * FROM machines")}
+
+    def out_of_service(self) -> dict[str, str]:
+        """Each machine that takes no work until a person says otherwise, and who took it out of service, in words."""
+        rows = self._rows("SELECT * FROM machines WHERE maintenance_by IS NOT NULL ORDER BY machine")
+        return {row["machine"]: out.in_words for row in rows if (out := _maintenance(row)) is not None}
 
     # What people are told
 
@@ -206,10 +241,9 @@ class Snapshot:
         if unconfirmed := self.journal_held():
             text = f"nothing begins before somebody confirms this journal: {unconfirmed}"
             found.append({"kind": "journal_held", "text": text, "command": "edge journal confirm"})
-        parked = self._rows("SELECT count(*) AS count FROM parked")[0]
-        if parked["count"]:
-            text = f"orders that wait until somebody vouches for the clock: {parked['count']}"
-            found.append({"kind": "parked", "text": text, "command": "edge time show", **parked})
+        if parked := self.parked():
+            text = f"orders that wait until somebody vouches for the clock: {parked}"
+            found.append({"kind": "parked", "text": text, "command": "edge time show", "count": parked})
         for row in self._rows(
             "SELECT o.job_id, o.held_by, o.held_since, o.held_reason FROM orders o WHERE o.held_by IS NOT NULL"
             " AND EXISTS (SELECT 1 FROM steps s WHERE s.job_id = o.job_id AND s.state NOT IN ('COMPLETED', 'ABORTED'))"
@@ -219,6 +253,9 @@ class Snapshot:
             text, command = f"job {row['job_id']} is {held_in_words(held)}", f"edge job release {row['job_id']}"
             about = {"job_id": row["job_id"], "held": held, "since": held["since"]}
             found.append({"kind": "held_job", "text": text, "command": command, **about})
+        for machine, words in self.out_of_service().items():
+            about = {"command": back_command(machine), "machine": machine}
+            found.append({"kind": "maintenance", "text": f"{machine} is {words}; it takes no work", **about})
         for row in self._rows(
             "SELECT m.machine, m.needs_clearing AS run_id, r.job_id, r.ended_at AS since FROM machines m"
             " JOIN runs r ON r.run_id = m.needs_clearing WHERE r.ended_at IS NOT NULL ORDER BY m.machine"
@@ -247,8 +284,8 @@ class Snapshot:
         found = []
         since = (now - datetime.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M")
         for row in self._rows(
-            "SELECT job_id, reason, detail, at AS since, kind AS event"
-            " FROM verdicts WHERE NOT accepted AND at >= ? ORDER BY seq",
+            "SELECT job_id, reason, detail, at AS since, kind AS event FROM verdicts"
+            " WHERE NOT accepted AND reason NOT IN ('cancelled', 'declined') AND at >= ? ORDER BY seq",
             since,
         ):
             what = _refused(row.pop("event"), row["job_id"])
@@ -265,7 +302,7 @@ class Snapshot:
 
     def refusal_counts(self) -> dict[str, dict[str, int]]:
         """How many were refused, ever, by reason: `refusals` that are events, and `unsigned` that are only counted."""
-        signed = "SELECT reason, count(*) FROM verdicts WHERE NOT accepted GROUP BY reason ORDER BY reason"
+        signed = "SELECT reason, count FROM refused ORDER BY reason"
         counted = "SELECT reason, sum(count) FROM refusals GROUP BY reason ORDER BY reason"
         return {
             "refusals": dict(self.connection.execute(signed).fetchall()),
@@ -385,6 +422,40 @@ def held_in_words(held: Row | None) -> str:
     because = f": {held['reason']}" if held["reason"] else ""
     at = datetime.datetime.fromisoformat(held["since"])
     return f"held by {held['by'].removeprefix('user:')} since {at:%Y-%m-%d %H:%M} UTC{because}"
+
+
+_UNJUDGED = (
+    "job_id, issuer, product, reference, quantity, priority, due_at, not_before, expires_at, revision, parked_at,"
+    " given_up"
+)
+
+
+def _unjudged(row: Row) -> Row:
+    """The row of a job that an order would be which waits to be judged, or was given up before."""
+    since, given_up = row.pop("parked_at"), row.pop("given_up")
+    state = JobState.NOT_ALLOWED_TO_START if given_up is None else JobState.ABORTED
+    closed, open_ = (0, row["quantity"]) if given_up is None else (row["quantity"], 0)
+    return {
+        **row,
+        "accepted_at": None,
+        "held": None,
+        "parked": {"since": since, "reason": "clock_untrusted" if given_up is None else given_up},
+        "state": state.value,
+        "parts": {"good": 0, "scrapped": closed, "open": open_},
+    }
+
+
+def with_waits(row: Row, waits: Sequence[Mapping[str, str]]) -> Row:
+    """A job with what it waits for: `waits`, unless it is still to be judged."""
+    if row["parked"] is None or row["state"] == JobState.ABORTED:
+        return {**row, "waits": list(waits)}
+    text = "it was not judged yet: nobody vouches for this site's clock, and it may start before " + row["expires_at"]
+    return {**row, "waits": [{"code": "clock", "text": text, "command": "edge time show", "step": ""}]}
+
+
+def _maintenance(row: Row) -> Maintenance | None:
+    by, since, reason = (row[f"maintenance_{key}"] for key in ("by", "since", "reason"))
+    return None if by is None else Maintenance(by, since, reason, bool(row["made_safe"]))
 
 
 def _with_held(row: Row) -> Row:

@@ -18,7 +18,7 @@ from edge.errors import NoJournalError, NotRunningError, RefusedError, UsageErro
 from edge.jobstate import JobState
 from edge.sitefile import SiteFile
 from edge.status import ATTENTION, FINE, NO_DAEMON, UNSAFE
-from edge.views import Snapshot, held_in_words, open_readonly
+from edge.views import Snapshot, held_in_words, open_readonly, with_waits
 
 SHORTEST_ID = 4
 
@@ -47,7 +47,7 @@ def _recorded_jobs(file: SiteFile, *, all: bool) -> list[dict[str, Any]]:
 
 
 def _without_daemon(job: dict[str, Any]) -> dict[str, Any]:
-    return {**job, "waits": [NO_DAEMON] if job["state"] == "ALLOWED_TO_START" else []}
+    return with_waits(job, [NO_DAEMON] if job["state"] == "ALLOWED_TO_START" else [])
 
 
 def why(args: argparse.Namespace) -> int:
@@ -74,7 +74,9 @@ def reasons(found: Mapping[str, Any]) -> list[str]:
         lines += text.wrap(f"{'first: ' if index == 0 else 'then:  '}{wait['text']}", "  ", " " * 9)
         if wait["command"]:
             lines.append(f"         {wait['command']}")
-    if not lines:
+    if found["parked"] and not waits:
+        lines.append(f"  it was {found['parked']['reason']} before it was judged; `edge job show` says by whom")
+    elif not lines:
         lines.append("  it is about to start" if found["state"] == "ALLOWED_TO_START" else "  it has ended")
     return lines
 
@@ -140,10 +142,14 @@ def receipt_lines(file: Path, receipt: Mapping[str, Any]) -> list[str]:
     """What became of a bundle, in words."""
     again = " (as before: the same bytes get the same answer, and nothing is done)" if receipt["repeated"] else ""
     if receipt["reason"] == "clock_untrusted":
-        return text.wrap(f"{file.name} cannot be judged yet: {receipt['detail']}", "")
+        return text.wrap(f"{file.name} cannot be judged yet: {receipt['detail']}", "") + _file_lines(receipt)
     if not receipt["accepted"]:
         return text.wrap(f"{file.name} is refused, {receipt['reason']}: {receipt['detail']}{again}", "")
-    lines = text.wrap(f"job {receipt['job_id']} is accepted{again}", "")
+    return text.wrap(f"job {receipt['job_id']} is accepted{again}", "") + _file_lines(receipt)
+
+
+def _file_lines(receipt: Mapping[str, Any]) -> list[str]:
+    lines = []
     for sha256 in receipt["files"]["missing"]:
         lines += text.wrap(f"! the file {sha256[:12]}… is not in the bundle: the job waits for it", "  ")
     for reason in receipt["files"]["refused"].values():
@@ -168,7 +174,8 @@ def job_page(found: Mapping[str, Any]) -> list[str]:
         ("product", found["product"]),
         ("reference", found["reference"]),
         ("issued by", f"{found['issuer']}, signed by {', '.join(found['signers'])}"),
-        ("accepted", text.clock_time(found["accepted_at"])),
+        ("accepted", text.clock_time(found["accepted_at"])) if found["accepted_at"] else ("accepted", "never"),
+        ("here since", text.clock_time(found["parked"]["since"]) if found["parked"] else ""),
         ("envelope", f"sha256 {found['digest']}"),
         *(
             ("file", f"{a['name']}, {'here' if a['stored'] else 'NOT HERE'}, sha256 {a['sha256'][:16]}…")

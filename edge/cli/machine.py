@@ -1,4 +1,4 @@
-"""`edge machine clear`, `identify` and `trust`."""
+"""`edge machine clear`, `maintain`, `identify` and `trust`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import NotRunningError, UsageError
+from edge.maintenance import back_command
 from edge.status import ATTENTION, FINE
 
 
@@ -30,6 +31,21 @@ def clear(args: argparse.Namespace) -> int:
         text.print_json(answer)
     else:
         print(f"{args.machine} is clear; the journal names {answer['actor']}")
+    return FINE
+
+
+def maintain(args: argparse.Namespace) -> int:
+    """Let nothing more begin on a machine, or let it work again."""
+    file = sitefile.read(sitefile.find(args.config))
+    body = {"end": args.end, "reason": args.reason}
+    answer = call(file.socket, "POST", f"/v1/machines/{quote(args.machine)}/maintain", body)
+    if args.json:
+        text.print_json(answer)
+    elif args.end:
+        print(f"{args.machine} is in service again")
+    else:
+        print(f"{args.machine} is out of service; it takes no work until somebody says:")
+        print(f"  {back_command(args.machine)}")
     return FINE
 
 

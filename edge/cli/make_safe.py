@@ -15,7 +15,8 @@ from edge.cli import text
 from edge.cli.client import call
 from edge.cli.crash import log_to_file
 from edge.errors import ConfigError, EdgeError, NoJournalError, NotRunningError, UsageError
-from edge.make_safe import HELD, Made, all_safe, leave_note
+from edge.maintenance import back_command
+from edge.make_safe import HELD, Made, all_safe, leave_mark, leave_note
 from edge.model.site import SiteConfig, validate
 from edge.schema import FILE_NAME
 from edge.status import FINE, UNSAFE
@@ -50,6 +51,9 @@ def make_safe(args: argparse.Namespace) -> int:
     for one in made:
         said = f"NOT CONFIRMED: {one.problem}" if one.problem else one.confirmed or NOTHING
         print("\n".join(text.wrap(f"{one.machine}: {said}", "", "  ")))
+    for one in made:
+        print("\n".join(text.wrap(f"{one.machine} takes no work until somebody says:", "")))
+        print(f"  {back_command(one.machine)}")
     if not made:
         print("no machine is configured")
     return level
@@ -69,6 +73,7 @@ def _without_daemon(config: SiteConfig, path: Path, names: list[str], within_s: 
         folders.make_state_dir(state_dir)
         with locked(state_dir / FILE_NAME, HELD):
             chosen = [item for item in equipment if not names or item.machine.id in names]
+            _leave_marks(state_dir, [item.machine.id for item in chosen])
             made = all_safe(chosen, time.monotonic() + within_s)
             _leave_notes(state_dir, made)
     except OSError as error:
@@ -76,6 +81,15 @@ def _without_daemon(config: SiteConfig, path: Path, names: list[str], within_s: 
         problem = f"{error.filename or state_dir}: {error.strerror}"
         raise ConfigError(path, "site.state_dir", problem, expected) from error
     return made
+
+
+def _leave_marks(state_dir: Path, machines: list[str]) -> None:
+    """The machines are out of service from now on. A disk that takes no mark keeps none from being made safe."""
+    for machine in machines:
+        try:
+            leave_mark(state_dir, machine, f"user:{getpass.getuser()}")
+        except OSError as error:
+            print(f"edge: nothing tells the next daemon that {machine} is out of service: {error}", file=sys.stderr)
 
 
 def _leave_notes(state_dir: Path, made: list[Made]) -> None:

@@ -84,10 +84,16 @@ def _add_steering_commands(job_commands: Commands) -> None:
 
 
 def add_machine_commands(machine_commands: Commands) -> None:
-    """`machine clear`, `identify`, `trust` and `profiles`."""
+    """`machine clear`, `maintain`, `identify`, `trust` and `profiles`."""
     command(machine_commands, "profiles", "the firmware and controllers that the drivers know", _machine_profiles)
     clear = command(machine_commands, "clear", "say that the finished part has been taken off", _machine_clear)
     clear.add_argument("machine", metavar="MACHINE")
+    maintain = command(
+        machine_commands, "maintain", "take a machine out of service, or back into it", _machine_maintain
+    )
+    maintain.add_argument("machine", metavar="MACHINE")
+    maintain.add_argument("--end", action="store_true", help="back into service, also after `edge make-safe`")
+    maintain.add_argument("--reason", default="", metavar="TEXT", help="recorded with your name")
     summary = "ask a machine who it is; get a key for it first, if it wants one and there is none"
     identify = command(machine_commands, "identify", summary, _machine_identify)
     identify.add_argument("machine", metavar="MACHINE")
@@ -222,6 +228,12 @@ def _machine_clear(args: argparse.Namespace) -> int:
     from edge.cli import machine
 
     return machine.clear(args)
+
+
+def _machine_maintain(args: argparse.Namespace) -> int:
+    from edge.cli import machine
+
+    return machine.maintain(args)
 
 
 def _machine_trust(args: argparse.Namespace) -> int:

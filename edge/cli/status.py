@@ -129,7 +129,9 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
         rows.append(
             [
                 machine["id"],
-                machine["state"] + ("*" if machine["needs_clearing"] and not machine["run"] else ""),
+                machine["state"]
+                + ("*" if machine["needs_clearing"] and not machine["run"] else "")
+                + ("!" if machine["maintenance"] else ""),
                 f"{100 * progress['done'] / progress['total']:.0f} %" if progress else "-",
                 "  ".join(heat) or "-",
                 str(link["resends"] + link["time_outs"]) if link else "-",
@@ -140,6 +142,8 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = text.table(["MACHINE", "STATE", "DONE", "TEMP degC", "LINK ERR", "AGE", "JOB …"], rows)
     if any(machine["needs_clearing"] and not machine["run"] for machine in machines):
         lines.append("  * the last part is still on it")
+    if any(machine["maintenance"] for machine in machines):
+        lines.append("  ! out of service: it takes no work")
     return lines
 
 

@@ -176,3 +176,4 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (schema.FORMAT,))
     elif found != (schema.FORMAT,):
         raise JournalError(f"{path} has format {found and found[0]}; this edge reads format {schema.FORMAT}")
+    connection.execute(schema.UNJUDGED)

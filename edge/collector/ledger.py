@@ -331,6 +331,15 @@ class Ledger:
                 self._connection.execute(
                     "DELETE FROM runs WHERE (site, journal, run_id) = (?, ?, ?)", (site, journal, run_id or "")
                 )
+            case "job_parked":
+                self._connection.execute(
+                    "INSERT OR IGNORE INTO unjudged VALUES (?, ?, ?, ?)",
+                    (site, journal, fields["job_id"], fields["at_wall"]),
+                )
+            case "job_accepted" | "job_refused" | "job_declined" | "cancel_requested":
+                self._connection.execute(
+                    "DELETE FROM unjudged WHERE (site, journal, job_id) = (?, ?, ?)", (site, journal, fields["job_id"])
+                )
             case _:
                 pass
 

@@ -114,3 +114,15 @@ ALTER TABLE journals ADD COLUMN after_seq INTEGER;
 """
     + GAPS
 }
+
+#: Younger than the format: made wherever it is missing.
+UNJUDGED = """
+-- Orders that wait at a site until somebody vouches for its clock, and that no event has judged or given up: a fold.
+CREATE TABLE IF NOT EXISTS unjudged (
+    site TEXT NOT NULL,
+    journal TEXT NOT NULL,
+    job_id TEXT NOT NULL,
+    since TEXT NOT NULL,
+    PRIMARY KEY (site, journal, job_id)
+) STRICT, WITHOUT ROWID;
+"""

@@ -94,9 +94,18 @@ def _site(connection: sqlite3.Connection, site: str) -> dict[str, Any]:
         ],
         "running": runs.get("running", 0),
         "unknown": runs.get("unknown", 0),
+        "unjudged": _unjudged(connection, site, journals[0]["journal"]) if journals else 0,
         "capacity": _capacity(state),
     }
     return {**found, "attention": _attention(found, state)}
+
+
+def _unjudged(connection: sqlite3.Connection, site: str, journal: str) -> int:
+    """How many orders wait there for the time; none in an older database."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'unjudged'").fetchone():
+        return 0
+    query = "SELECT count(*) FROM unjudged WHERE (site, journal) = (?, ?)"
+    return int(connection.execute(query, (site, journal)).fetchone()[0])
 
 
 def _backlog(state: Mapping[str, Any], newest: Mapping[str, Any] | None) -> int | None:
@@ -127,6 +136,8 @@ def _attention(found: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
     if found["unknown"]:
         words.append(f"{found['unknown']} of its runs ended in doubt")
     words += [f"events {first} to {last} are lost here, and pruned there" for first, last in found["lost"]]
+    if found["unjudged"]:
+        words.append(f"has {found['unjudged']} orders that wait until somebody vouches for its clock")
     if found["parked"]:
         words.append("events are missing; they were asked for")
     told = state.get("attention")

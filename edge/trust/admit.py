@@ -22,7 +22,8 @@ What follows from a verdict:
       may have given the work to another site in the meantime. To try again is to sign again.
     - A refusal binds nothing: it moves no replay mark and takes no job id.
     - `clock_untrusted` is the exception: nothing is decided, nothing is kept of it as a verdict, and the same bytes are
-      judged anew once somebody vouches for the clock.
+      judged anew once somebody vouches for the clock. If it is cancelled or declined meanwhile, that is its verdict,
+      and its id stays taken.
     - `not_before` in the future is no reason to refuse. A site that is off line takes tomorrow's order today; the
       planner waits.
     - Only a `signed` verdict becomes an event. Bytes that nobody with a right to sign has signed are counted, so that
@@ -56,7 +57,7 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
 class Reason(enum.StrEnum):
-    """Why an order was refused."""
+    """Why an order was refused. The last two were said by somebody before it was judged."""
 
     TOO_LARGE = "too_large"
     MALFORMED = "malformed"
@@ -72,6 +73,8 @@ class Reason(enum.StrEnum):
     CONFLICT = "conflict"
     UNSUPPORTED = "unsupported"
     STORAGE_FULL = "storage_full"
+    CANCELLED = "cancelled"
+    DECLINED = "declined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +283,18 @@ def _check_supported(order: JobOrder, processes: frozenset[str]) -> None:
         )
 
 
-def _check_room(order: JobOrder, snapshot: Snapshot) -> None:
+def room_for(order: JobOrder, snapshot: Snapshot) -> tuple[int, int]:
+    """How many bytes the artifacts of an order need beside what is here, and how many this site has room for."""
     claims = snapshot.ledger.claims()
     files = {artifact.sha256: artifact.size_bytes for artifact in order.artifacts.values()}
     # What another open order names already has its room. A file that is here and idle gives way, and so is new here.
     more = sum(size for sha256, size in files.items() if claims.held.get(sha256) != size)
     on_disk = snapshot.free_bytes - snapshot.reserve_bytes - claims.missing_bytes + claims.idle_bytes
-    room = max(0, min(on_disk, snapshot.max_bytes - claims.held_bytes))
+    return more, max(0, min(on_disk, snapshot.max_bytes - claims.held_bytes))
+
+
+def _check_room(order: JobOrder, snapshot: Snapshot) -> None:
+    more, room = room_for(order, snapshot)
     # Even without a new file an order brings facts, and the reserve is for those of the orders that are here.
-    if more > room or snapshot.free_bytes + claims.idle_bytes <= snapshot.reserve_bytes:
+    if more > room or snapshot.free_bytes + snapshot.ledger.claims().idle_bytes <= snapshot.reserve_bytes:
         raise RefusalError(Reason.STORAGE_FULL, f"the artifacts need {more} bytes, this site has room for {room}")

@@ -21,7 +21,9 @@ The checks, in this order; the first that fails gives the reason:
 Rules:
 
     - A refusal that `signed` marks is final for its bytes, and binds no id.
-    - A command cannot wait: it is at most ten minutes old. With a clock that nobody vouches for, it is refused.
+    - A command cannot wait: it is at most ten minutes old. With a clock that nobody vouches for, it is refused; except
+      for a `cancel` or `decline` of an order that waits for that very clock. Nothing of it has begun, and it names no
+      other: it cannot come too late.
     - Clearing a machine, and setting one in motion again that may have something on it, needs somebody who sees it.
       From the centre both are refused unless the site's configuration says otherwise.
     - Local people need none of this; they act under their Unix user.
@@ -82,12 +84,17 @@ class CommandVerdict:
 
 @dataclass(frozen=True, slots=True)
 class JobStanding:
-    """What a site knows of a job: `runs` are the newest runs of its steps, `moved` says that one can have moved."""
+    """What a site knows of a job.
+
+    `runs` are the newest runs of its steps; `moved` says that something can have moved in any of its runs, also in an
+    earlier attempt. `parked`: the order waits until somebody vouches for the clock, and is no job yet.
+    """
 
     revision: int
     processes: frozenset[str]
     runs: frozenset[str]
     moved: bool
+    parked: bool = False
 
 
 class CommandLedger(Protocol):
@@ -102,7 +109,7 @@ class CommandLedger(Protocol):
         ...
 
     def job(self, job_id: str) -> JobStanding | None:
-        """How an accepted job stands."""
+        """How a job stands, or an order that waits to be judged."""
         ...
 
     def clearing(self, machine: str) -> str | None:
@@ -145,7 +152,7 @@ def admit_command(raw: bytes, snapshot: CommandSnapshot, now: Now) -> CommandVer
         case.command = command = _command(envelope.payload)
         _check_signers(command, signers, snapshot.root)
         _check_addressee(command, snapshot, now)
-        _check_time(command, now)
+        _check_time(command, snapshot.ledger, now)
         if snapshot.ledger.is_used(command.command_id):
             raise RefusalError(CommandReason.REPLAYED, f"command {command.command_id} was taken before")
         _check_standing(command, signers, snapshot)
@@ -196,13 +203,15 @@ def _check_addressee(command: Command, snapshot: CommandSnapshot, now: Now) -> N
         )
 
 
-def _check_time(command: Command, now: Now) -> None:
+def _check_time(command: Command, ledger: CommandLedger, now: Now) -> None:
     if now.passed(command.expires_at):
         raise RefusalError(
             CommandReason.EXPIRED,
             f"the command expired at {time_text(command.expires_at)}, it is {time_text(now.wall)}",
         )
     if not now.trusted:
+        if command.verb in (Verb.CANCEL, Verb.DECLINE) and _is_parked(command, ledger):
+            return
         raise RefusalError(
             CommandReason.CLOCK_UNTRUSTED, "nobody has vouched for this site's clock, and a command is short-lived"
         )
@@ -211,6 +220,11 @@ def _check_time(command: Command, now: Now) -> None:
             CommandReason.NOT_YET_VALID,
             f"the command is issued at {time_text(command.issued_at)}, it is {time_text(now.wall)}",
         )
+
+
+def _is_parked(command: Command, ledger: CommandLedger) -> bool:
+    job = ledger.job(str(command.job_id))
+    return job is not None and job.parked
 
 
 def _check_standing(command: Command, signers: frozenset[RootKey], snapshot: CommandSnapshot) -> None:

@@ -105,7 +105,8 @@ def _machine(
         "state": seen["state"],
         "needs_clearing": needs_clearing,
         "job": seen["run"] and seen["run"]["job_id"],
-        "free": seen["state"] == "IDLE" and seen["run"] is None and not needs_clearing,
+        "in_maintenance": seen["maintenance"] is not None,
+        "free": seen["state"] == "IDLE" and seen["run"] is None and not needs_clearing and seen["maintenance"] is None,
         "run_ends_in_s": _whole(left_s) if seen["run"] else None,
         "queue_ends_in_s": _whole(ends[station.id, ""]),
     }
@@ -116,6 +117,7 @@ def _capacity(machines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]
     found: dict[str, dict[str, Any]] = {}
     for process in sorted({process for machine in machines for process in machine["processes"]}):
         able = [m for m in machines if process in m["processes"] and m["state"] not in ("OFFLINE", "UNKNOWN")]
+        able = [m for m in able if not m["in_maintenance"]]
         ends = [m["queue_ends_in_s"] for m in able if m["queue_ends_in_s"] is not None]
         found[process] = {
             "machines": len([m for m in machines if process in m["processes"]]),

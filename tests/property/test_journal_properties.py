@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
+import json
 import tempfile
 from pathlib import Path
 
@@ -11,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import IllegalTransitionError, JournalError
-from edge.journal import Journal, Transaction
-from edge.model.event import Draft
+from edge.journal import Journal, Transaction, parked
+from edge.model.event import Draft, EventKind
 from edge.schema import FILE_NAME
 from tests import second_verifier
 from tests.journal_kit import (
@@ -22,6 +25,7 @@ from tests.journal_kit import (
     cancelled,
     cleared,
     ended,
+    envelope,
     foreign,
     hold,
     offline,
@@ -44,6 +48,27 @@ where = st.fixed_dictionaries(
 )
 runs = st.integers(1, 6).map("run-{}".format)
 machines = st.sampled_from(MACHINES)
+
+
+LONG_AGO, LATE = "2026-10-01T10:00:00Z", "2026-11-28T10:00:00Z"
+
+
+def taken_out(made_safe: bool) -> Draft:
+    body = {"reason": "a new nozzle", "made_safe": made_safe}
+    return Draft(EventKind.MAINTENANCE_BEGAN, "user:ada", body, machine="prn-1")
+
+
+def refused(job_id: str, number: int, expires_at: str | None) -> Draft:
+    """Of an order that may have waited to be judged."""
+    raw = envelope(order(job_id, sequence=number))
+    body = {
+        "digest": hashlib.sha256(raw).hexdigest(),
+        "payload_digest": hashlib.sha256(base64.b64decode(json.loads(raw)["payload"])).hexdigest(),
+        "reason": "unsupported",
+        "detail": "no",
+        "expires_at": expires_at,
+    }
+    return Draft(EventKind.JOB_REFUSED, "usb", body, job_id)
 
 
 @st.composite
@@ -82,6 +107,15 @@ drafts = st.one_of(
         where,
     ),
     st.builds(cancelled, st.sampled_from(JOBS)),
+    st.builds(
+        lambda job, number: parked(envelope(order(job, sequence=number)), "usb"),
+        st.sampled_from((*JOBS, "C")),
+        st.integers(1, 3),
+    ),
+    st.builds(lambda job: Draft(EventKind.JOB_DECLINED, "user:ada", {}, job), st.sampled_from((*JOBS, "C"))),
+    st.builds(refused, st.sampled_from((*JOBS, "C")), st.integers(1, 3), st.sampled_from((None, LONG_AGO, LATE))),
+    st.builds(taken_out, st.booleans()),
+    st.builds(lambda: Draft(EventKind.MAINTENANCE_ENDED, "user:ada", {}, machine="prn-1")),
     st.builds(online, machines),
     st.builds(offline, machines),
 )
@@ -121,6 +155,7 @@ def _check_promises(transaction: Transaction) -> None:
     )
     none("SELECT * FROM runs r JOIN machines m USING (machine) WHERE r.ended_at IS NULL AND m.needs_clearing IS NULL")
     none("SELECT machine FROM runs WHERE ended_at IS NULL GROUP BY machine HAVING count(*) > 1")
+    none("SELECT * FROM parked p JOIN verdicts v USING (digest) WHERE p.given_up IS NULL AND v.seq > p.seq")
     none("SELECT * FROM steps WHERE attempt > max_attempts")
     none("SELECT * FROM steps WHERE requested != 'none' AND state NOT IN ('RUNNING', 'SUSPENDED')")
     none("SELECT * FROM steps WHERE (suspended_by IS NOT NULL) != (state = 'SUSPENDED')")

@@ -46,6 +46,7 @@ machines = st.lists(
         state=st.sampled_from([MachineState.IDLE, *MachineState]),
         needs_clearing=st.sampled_from([None, None, "r1"]),
         busy_with=st.sampled_from([None, None, "r1", "r2"]),
+        maintenance=st.sampled_from(["", "", "out of service"]),
     ),
     max_size=3,
     unique_by=lambda machine: machine.id,
@@ -75,7 +76,7 @@ def test_no_machine_gets_two_steps_and_none_that_it_cannot_take_now(steps, machi
     for key, name in made.assignments.items():
         step, machine = by_key[key], by_id[name]
         assert machine.state is MachineState.IDLE
-        assert (machine.busy_with, machine.needs_clearing) == (None, None)
+        assert (machine.busy_with, machine.needs_clearing, machine.maintenance) == (None, None, "")
         assert step.process in machine.processes
         assert unmet(step.requires, machine.properties) is None
         assert checks[step.program, name].state is CheckState.SUITS

@@ -25,7 +25,8 @@ def suits(duration_s: float | None, *timeline: tuple[int, float]) -> CheckResult
 
 
 def seen(name: str, job: str | None = None, state: str = "IDLE", needs_clearing: str | None = None) -> dict[str, Any]:
-    return {"id": name, "state": state, "run": job and {"job_id": job}, "needs_clearing": needs_clearing}
+    run = job and {"job_id": job}
+    return {"id": name, "state": state, "run": run, "needs_clearing": needs_clearing, "maintenance": None}
 
 
 def document(machines: list[dict[str, Any]], *jobs: str) -> dict[str, Any]:
@@ -67,6 +68,14 @@ def test_what_nobody_predicted_is_null() -> None:
     found = state(document([running], "j1", "j2"), [Station("prn-1", ["fdm"], {})], [step("j2", "aa")], {})
     assert [job["ends_in_s"] for job in found["queue"]["listed"]] == [None, None]
     assert found["capacity"]["fdm"]["free_in_s"] is None
+
+
+def test_a_machine_that_is_out_of_service_is_no_capacity() -> None:
+    out = seen("prn-1") | {"maintenance": {"by": "user:ada", "since": "…", "reason": "made safe"}}
+    stations = [Station("prn-1", ["fdm"], {}), Station("prn-2", ["fdm"], {})]
+    found = state(document([out, seen("prn-2")]), stations, [], {})
+    assert [(m["in_maintenance"], m["free"]) for m in found["machines"]] == [(True, False), (False, True)]
+    assert found["capacity"]["fdm"] == {"machines": 2, "online": 1, "free": 1, "free_in_s": 0}
 
 
 def test_a_machine_that_a_part_lies_on_is_not_free_and_a_long_queue_is_cut() -> None:

@@ -63,6 +63,7 @@ def real(site: SiteFolder) -> dict[str, Any]:
     found["verify"] = site.json("verify")
     found["profiles"] = site.json("machine", "profiles")
     found["make safe"] = site.json("make-safe")
+    found["maintain"] = site.json("machine", "maintain", "prn-1", "--reason", "a new nozzle")
     found["restart"] = site.json("restart", "--force")
     lines = site.edge("events", "-n", "100", "--json").stdout.splitlines()
     found["events"] = [json.loads(line) | {"body": None} for line in lines]

@@ -25,7 +25,11 @@ def test_the_daemon_stops_the_run_and_holds_its_step_for_a_person(tmp_path: Path
     with site_with_printer(tmp_path, speed=50) as (site, printer):
         job_id = site.begun()
         done = site.edge("make-safe")
-        assert (done.returncode, done.stdout) == (0, "prn-1: stopped and switched off\n")
+        assert done.returncode == 0
+        said = (
+            "prn-1: stopped and switched off prn-1 takes no work until somebody says: edge machine maintain prn-1 --end"
+        )
+        assert flat(done.stdout) == said
         ended = site.wait_event("run_ended", job_id)
         (event,) = site.events("make_safe")
         assert event["actor"].startswith("user:")
@@ -39,6 +43,16 @@ def test_the_daemon_stops_the_run_and_holds_its_step_for_a_person(tmp_path: Path
         again = site.json("make-safe", "prn-1")
         machine = {"id": "prn-1", "confirmed": "stopped and switched off", "problem": ""}
         assert again == {"daemon": True, "level": 0, "machines": [machine]}
+        assert site.json("verify")["ok"]
+
+        site.json("job", "scrap", job_id)
+        site.edge("machine", "clear", "prn-1")
+        following = site.submit(site.bundle())["job_id"]
+        until(lambda: "out of service by" in site.edge("why", following).stdout)
+        assert "prn-1 is out of service by" in flat(site.edge("status").stdout)
+        assert [item["kind"] for item in site.json("status", code=1)["attention"]] == ["maintenance"]
+        assert flat(site.edge("machine", "maintain", "prn-1", "--end").stdout) == "prn-1 is in service again"
+        assert site.wait_event("run_ended", following)["body"]["outcome"] == "SUCCEEDED"
         assert site.json("verify")["ok"]
 
 
@@ -86,6 +100,11 @@ def test_a_site_that_has_never_run_is_made_safe_too(tmp_path: Path) -> None:
         site.start()
         (event,) = site.events("make_safe")
         assert (event["job_id"], event["machine"]) == (None, "prn-1")
+        (event,) = site.events("maintenance_began")
+        assert (event["machine"], event["actor"].startswith("user:")) == ("prn-1", True)
+        job_id = site.submit(site.bundle())["job_id"]
+        until(lambda: "out of service by" in site.edge("why", job_id).stdout)
+        assert site.events("run_began") == []
 
 
 def test_while_machines_are_made_safe_no_daemon_starts(tmp_path: Path) -> None:

@@ -307,6 +307,7 @@ def test_the_reasons_are_those_of_the_design():
     assert {reason.value for reason in Reason} == {
         *("too_large", "malformed", "bad_type", "threshold", "revoked_key", "wrong_site", "stale_root", "expired"),
         *("not_yet_valid", "clock_untrusted", "replayed", "conflict", "unsupported", "storage_full"),
+        *("cancelled", "declined"),  # what a person said before it was judged; `admit` finds neither by itself
     }
 
 

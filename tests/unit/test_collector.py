@@ -19,6 +19,8 @@ from edge.collector.collector import Collector
 from edge.collector.ndjson import hand_on
 from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
 from edge.errors import JournalError
+from edge.journal import parked
+from edge.model.event import Draft, EventKind
 from edge.trust import PayloadType, sign
 from edge.trust.envelope import parse
 from edge.uplink.port import Message, Trouble, UplinkError
@@ -38,7 +40,7 @@ from tests.helpers.reporting import (
     reporting,
 )
 from tests.helpers.trust import private_key
-from tests.journal_kit import accepted, began, ended, resolved
+from tests.journal_kit import accepted, began, ended, envelope, order, resolved
 
 OUT = topic(SITE, What.OUT)
 DEADLINE_S = 30.0
@@ -264,6 +266,29 @@ async def test_runs_are_counted_from_the_events(tmp_path: Path) -> None:
         assert await report(accepted(), began()) == (1, 0)
         assert await report(ended("run-1", "UNKNOWN")) == (0, 1)
         assert await report(resolved("run-1", "good")) == (0, 0)
+
+
+async def test_orders_that_wait_for_the_time_are_counted_until_they_are_judged_or_given_up(tmp_path: Path) -> None:
+    async with reporting(tmp_path) as (journal, outbox), collecting(tmp_path) as collector:
+
+        async def report(*drafts: Any) -> tuple[int, list[str]]:
+            await journal.record(list(drafts))
+            for raw in await outbox.next(0.0):
+                found = await collector.take(OUT, raw)
+                assert found is not None
+                await outbox.take_ack(found[1], 0.0)
+            with views.opened(tmp_path) as connection:
+                (site,) = views.document(connection, [SITE])["sites"]
+            return site["unjudged"], site["attention"]
+
+        raws = [envelope(order(job_id)) for job_id in ("A", "B")]
+        count, said = await report(*(parked(raw, "usb") for raw in raws))
+        assert (count, said) == (2, ["has 2 orders that wait until somebody vouches for its clock"])
+        assert (await report(Draft(EventKind.JOB_DECLINED, "user:ada", {}, "A")))[0] == 1
+        assert await report(accepted(order("B"))) == (0, [])
+        with contextlib.closing(sqlite3.connect(tmp_path / COLLECTOR_FILE)) as connection:
+            connection.execute("DROP TABLE unjudged")
+            assert views.document(connection, [SITE])["sites"][0]["unjudged"] == 0, "of a collector before that"
 
 
 async def test_what_a_site_says_of_itself_is_shown(tmp_path: Path) -> None:

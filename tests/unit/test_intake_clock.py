@@ -144,7 +144,7 @@ async def test_so_many_wait_and_no_more_and_other_spellings_take_no_place(tmp_pa
             "clock_untrusted",
             True,
         )
-        assert (site.parked(), site.journal.last_seq) == (3, 0), "nothing was decided"
+        assert (site.parked(), site.journal.last_seq) == (3, 3), "nothing was decided"
         await site.tell(right())
         assert (len(site.accepted()), (await site.send(raws[3])).accepted) == (3, True)
 
@@ -156,21 +156,25 @@ async def test_a_stranger_cannot_have_anything_kept(tmp_path) -> None:
         assert site.parked() == 0
 
 
-async def test_a_power_cut_between_verdict_and_unparking_decides_nothing_twice(tmp_path, monkeypatch) -> None:
-    def cut(transaction: Transaction, digest: str) -> None:
-        raise KeyboardInterrupt
+async def test_a_power_cut_while_what_has_waited_is_judged_decides_nothing_twice(tmp_path, monkeypatch) -> None:
+    following = Transaction.next_parked
+
+    def cut(transaction: Transaction, after: int = 0) -> Any:
+        if after:
+            raise KeyboardInterrupt
+        return following(transaction, after)
 
     async with post(tmp_path, SetClock(IN_1970)) as site:
         for _ in range(3):
             await site.send(site.signed())
         site.clock.at, site.clock.synchronized = None, True
         with monkeypatch.context() as patched:
-            patched.setattr(Transaction, "unpark", cut)
+            patched.setattr(Transaction, "next_parked", cut)
             with pytest.raises(KeyboardInterrupt):
                 await site.intake.judge_parked()
-        assert (len(site.accepted()), site.parked()) == (1, 3)
+        assert (len(site.accepted()), site.parked()) == (1, 2), "its verdict ends its waiting, in one transaction"
     async with post(tmp_path, SetClock(synchronized=True)) as site:
-        assert await site.intake.judge_parked() == 3
+        assert await site.intake.judge_parked() == 2
         assert (len(site.accepted()), site.parked()) == (3, 0)
         assert len(set(site.accepted())) == 3
         await site.sound()
@@ -181,7 +185,11 @@ async def test_what_has_waited_is_judged_by_the_root_of_that_time(tmp_path) -> N
         await site.send(site.signed())
         site.authority.root = Ceremony(issuers=("other@acme",), times=(TIME_KEY,)).root
         assert (await site.tell(right())).accepted
-        assert (site.accepted(), site.parked(), site.events("job_refused")) == ([], 0, [])
+        assert (site.accepted(), site.parked()) == ([], 0)
+        (parked,), (refused,) = site.events("job_parked"), site.events("job_refused")
+        assert (refused["job_id"], refused["body"]["reason"]) == (parked["job_id"], "threshold")
+        assert refused["body"]["signers"] == [], "nobody may sign it by now; but it was told that it waits"
+        await site.sound()
 
 
 # The floor

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from edge import decisions
 from edge.actions import actions
 from edge.door import Remote
-from edge.driver import NotConfirmedError, Outcome, Run
+from edge.driver import MachineError, MachineState, Motion, NotConfirmedError, Outcome, Run, StateSeen
 from edge.intake import Intake
+from edge.jobstate import Resolution
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.steering import can_pause
@@ -143,7 +146,7 @@ async def test_a_run_is_paused_from_the_centre_and_released_only_if_the_site_say
 
 async def test_a_run_that_cannot_be_paused_is_not_held_by_a_command_either(tmp_path) -> None:
     async with dispatching(tmp_path) as (site, _, _checker):
-        let_in(site, actions=actions(lambda machine: can_pause({"prn-1": site.runner}, machine)))
+        let_in(site, actions=actions(lambda name: can_pause({"prn-1": site.runner}, name), bool))
         begun = site.script.work_until_stopped()
         job_id = str((await site.submit()).job_id)
         await begun.wait()
@@ -172,6 +175,29 @@ async def test_a_run_in_doubt_is_resolved_from_the_centre(tmp_path, verb, state)
         assert (await steer(site, verb, job_id, **bound)).accepted
         (event,) = site.events("run_resolved")
         assert (event["actor"], event["run_id"], site.step(job_id)["state"]) == (f"key:{OPERATOR}", run_id, state)
+
+
+async def test_an_earlier_attempt_that_can_have_moved_counts_though_the_newest_did_not(tmp_path) -> None:
+    async with working_rig(tmp_path) as site:
+        let_in(site)
+
+        async def jammed(run: Run) -> Outcome:
+            raise MachineError("jammed", Motion.NONE if run.attempt == 2 else Motion.POSSIBLE)
+
+        site.script.execute = jammed
+        assignment = await site.assignment(steps=[step_document(max_attempts=3)])
+        job_id = assignment.key.job_id
+        await site.offer(assignment)
+        await site.ended()
+        found = site.ask(lambda snapshot: snapshot.job(job_id))
+        asked = decisions.resolve(found, Resolution.RETRY, "user:ada", "")
+        await site.journal.record(asked)
+        (run_id,) = site.ask(lambda snapshot: snapshot.clearing()).values()
+        await site.journal.record([Draft(EventKind.MACHINE_CLEARED, "user:ada", {"run_id": run_id}, machine="prn-1")])
+        (row,) = site.ask(lambda snapshot: snapshot.startable())
+        await site.offer(replace(assignment, attempt=2, revision=row["revision"]))
+        assert (await site.ended(2))["motion"] == "none"
+        assert (await steer(site, "retry", job_id)).reason == "not_allowed"
 
 
 async def test_a_retry_beyond_what_the_order_allows_is_refused_and_leaves_nothing_behind(tmp_path) -> None:
@@ -229,7 +255,11 @@ async def test_a_machine_is_cleared_from_the_centre_only_if_the_site_says_so(tmp
         (run_id,) = site.ask(lambda snapshot: snapshot.clearing()).values()
         asked = {"job_id": None, "machine": "prn-1", "run_id": run_id}
         assert (await site.intake.take(command(site, "clear", **asked), "mqtt")).reason == "not_allowed"
-        let_in(site, allow_clear=True)
+        let_in(site, allow_clear=True, actions=actions(bool, lambda machine: site.runner.is_working))
+        site.runner.emitted(StateSeen(MachineState.EXECUTE, "somebody prints from the card"))
+        working = await site.intake.take(command(site, "clear", **asked), "mqtt")
+        assert (working.reason, "prn-1 is working" in working.detail) == ("not_possible", True)
+        site.runner.emitted(StateSeen(MachineState.IDLE))
         assert (await site.intake.take(command(site, "clear", **asked), "mqtt")).accepted
         (cleared,) = site.events("machine_cleared")
         assert (cleared["actor"], cleared["machine"]) == (f"key:{OPERATOR}", "prn-1")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from pathlib import Path
 
 import pytest
 
 from edge.errors import EdgeError
-from edge.journal import Transaction
+from edge.journal import Transaction, parked
 from edge.model.event import Draft, EventKind
 from edge.needs import Needs
 from edge.trust import Claims
@@ -30,10 +31,22 @@ async def test_counting_what_is_new_gives_what_counting_everything_gives(tmp_pat
     contents = [bytes([65 + number]) * (100 + number) for number in range(5)]
     async with rig(tmp_path) as site:
         jobs: list[str] = []
-        for _ in range(60):
+        waiting: list[bytes] = []
+        fdm = frozenset({"fdm"})
+        verdicts: list[bool] = []
+        for _ in range(120):
             content = dice.choice(contents)
             sha256 = hashlib.sha256(content).hexdigest()
-            match dice.randrange(5):
+            match dice.randrange(7):
+                case 5:
+                    raw = site.ceremony.sign(json.dumps(site.order(content)).encode())
+                    await site.journal.record([parked(raw, "usb")])
+                    waiting.append(raw)
+                case 6 if waiting:  # it has its verdict
+                    raw = waiting.pop(dice.randrange(len(waiting)))
+                    site.intake._processes = dice.choice([frozenset(), fdm])
+                    verdicts.append((await site.intake.envelope(raw, "usb")).verdict.accepted)
+                    site.intake._processes = fdm
                 case 0 | 1:
                     jobs.append(str((await site.submit(content, files=dice.random() < 0.5)).job_id))
                 case 2 if jobs:
@@ -47,6 +60,7 @@ async def test_counting_what_is_new_gives_what_counting_everything_gives(tmp_pat
                     await site.journal.record([Draft(EventKind.ARTIFACT_STORED, "site", body)])
             if dice.random() < 0.7:
                 await site.journal.transact(lambda transaction: counted(transaction, needs))
+        assert set(verdicts) == {True, False}
 
 
 async def test_what_was_rolled_back_is_not_counted(tmp_path: Path) -> None:
@@ -66,3 +80,23 @@ async def test_what_was_rolled_back_is_not_counted(tmp_path: Path) -> None:
         assert (await site.journal.transact(lambda transaction: counted(transaction, needs))).idle_bytes == 0
         await site.submit(b"second", files=False)
         assert (await site.journal.transact(lambda transaction: counted(transaction, needs))).missing_bytes == 11
+
+
+async def test_the_file_of_an_order_that_waits_is_held_once_it_is_here_and_idle_after_a_refusal(tmp_path: Path) -> None:
+    needs, content = Needs(), b"G1 X1"
+    sha256 = hashlib.sha256(content).hexdigest()
+    async with rig(tmp_path) as site:
+
+        async def now() -> tuple[int, int, int]:
+            claims = await site.journal.transact(lambda transaction: counted(transaction, needs))
+            return claims.held_bytes, claims.missing_bytes, claims.idle_bytes
+
+        raw = site.ceremony.sign(json.dumps(site.order(content)).encode())
+        await site.journal.record([parked(raw, "usb")])
+        assert await now() == (0, 0, 0), "nothing is promised to it"
+        body = {"sha256": sha256, "size_bytes": 5}
+        await site.journal.record([Draft(EventKind.ARTIFACT_STORED, "site", body)])
+        assert await now() == (5, 0, 0)
+        site.intake._processes = frozenset()
+        assert (await site.intake.envelope(raw, "usb")).verdict.reason == "unsupported"
+        assert await now() == (0, 0, 5)

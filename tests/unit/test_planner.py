@@ -137,6 +137,10 @@ def test_an_order_may_start_at_its_not_before_and_until_right_before_its_end() -
             {"needs_clearing": "run-0"},
             (Code.NEEDS_CLEARING, "prn-1: the last part is still on it", "edge machine clear prn-1"),
         ),
+        (
+            {"maintenance": "out of service by ada"},
+            (Code.MAINTENANCE, "prn-1: out of service by ada", "edge machine maintain prn-1 --end"),
+        ),
     ],
 )
 def test_what_keeps_a_machine_from_taking_it(fields: dict, expected: tuple[Code, str, str]) -> None:

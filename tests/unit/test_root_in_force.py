@@ -15,12 +15,14 @@ from edge.clock import SystemClock
 from edge.driver import At
 from edge.errors import ConfigError, JournalError
 from edge.journal import Journal
+from edge.model.event import Draft, EventKind
 from edge.planner import Code
 from edge.recovery import left_runs
 from edge.rootfolder import RootFolder
 from edge.schema import FILE_NAME
 from edge.timefloor import Source
 from edge.trust import PayloadType
+from tests.helpers.fake_driver import confirm
 from tests.helpers.rig import Rig, rig
 from tests.helpers.trust import ISSUER, keyid, root_document, signed_root
 from tests.unit.test_dispatch import code, dispatching
@@ -331,6 +333,20 @@ async def test_work_that_runs_under_a_compromised_key_is_stopped(tmp_path, gone)
         assert (asked["actor"], asked["job_id"]) == ("site", running.job_id)
         assert asked["body"]["reason"].endswith("is compromised: stolen")
         assert site.step(running.job_id)["state"] == "ABORTED"
+
+
+async def test_work_that_is_paused_under_a_compromised_key_is_stopped_before_anybody_releases_it(tmp_path) -> None:
+    async with dispatching(tmp_path) as (site, _, _checker):
+        await begin_with(site, version(1), tmp_path)
+        site.script.pause = confirm
+        begun = site.script.work_until_stopped()
+        job_id = str((await site.submit()).job_id)
+        await begun.wait()
+        await site.journal.record([Draft(EventKind.HOLD_REQUESTED, "user:ada", {}, job_id)])
+        await site.until(lambda: site.step(job_id)["state"] == "SUSPENDED")
+        assert (await site.intake.take(revoking(2, STOLEN), "user:ada")).accepted
+        assert (await site.ended())["outcome"] == "STOPPED"
+        assert site.step(job_id)["state"] == "ABORTED"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,8 +55,11 @@ async def test_an_order_that_waits_for_the_time_is_not_said_to_be_unknown(tmp_pa
         document = parts.order()
         verdict = await parts.intake.take(parts.ceremony.sign(json.dumps(document).encode()), "user:ada")
         assert verdict.reason is Reason.CLOCK_UNTRUSTED
-        with pytest.raises(UsageError, match="waits until somebody vouches for the clock"):
-            await site_of(parts).steering.decline(document["job_id"], "user:ada", "")
+        site = site_of(parts)
+        site._dispatcher = SimpleNamespace(waits={})  # type: ignore[assignment]
+        found = await site.job(document["job_id"])
+        assert (found["parked"]["reason"], found["waits"][0]["code"]) == ("clock_untrusted", "clock")
+        assert (await site.steering.decline(document["job_id"], "user:ada", ""))["state"] == "ABORTED"
         other = parts.order()["job_id"]
         with pytest.raises(UsageError, match=f"there is no job {other} here"):
-            await site_of(parts).job(other)
+            await site.job(other)

@@ -12,7 +12,7 @@ from edge import status, views
 from edge.cli import status as cli_status
 from edge.cli import text
 from edge.journal import Journal
-from edge.model.event import Draft
+from edge.model.event import Draft, EventKind
 from edge.schema import FILE_NAME
 from tests.journal_kit import JOB, SITE, accepted, began, cleared, ended, online, ticking
 
@@ -61,6 +61,7 @@ async def test_a_site_where_nothing_is_to_be_done_is_level_0(tell) -> None:
             "detail": "",
             "run": None,
             "needs_clearing": None,
+            "maintenance": None,
         }
     ]
 
@@ -80,6 +81,19 @@ async def test_a_finished_part_waits_for_somebody_to_take_it_off(tell) -> None:
     assert "      edge machine clear prn-1" in cli_status.screen(found)
     found = await tell(cleared("run-1"))
     assert found["level"] == 0
+
+
+async def test_a_machine_that_is_out_of_service_says_who_did_it_and_what_ends_it(tell) -> None:
+    body = {"reason": "made safe", "made_safe": True}
+    found = await tell(online(), Draft(EventKind.MAINTENANCE_BEGAN, "user:ada", body, machine="prn-1"))
+    assert (found["level"], kinds(found)) == (1, ["maintenance"])
+    assert found["machines"][0]["maintenance"].keys() == {"by", "since", "reason"}
+    screen = " ".join(" ".join(cli_status.screen(found)).split())
+    assert "! prn-1 is out of service by ada since 2026-11-21 10:00 UTC: made safe; it takes no work" in screen
+    assert "edge machine maintain prn-1 --end" in screen
+    assert "IDLE!" in screen
+    found = await tell(Draft(EventKind.MAINTENANCE_ENDED, "user:ada", {"reason": ""}, machine="prn-1"))
+    assert (found["level"], found["machines"][0]["maintenance"]) == (0, None)
 
 
 async def test_a_held_step_needs_a_decision(tell) -> None:
@@ -109,7 +123,7 @@ async def test_a_run_on_a_machine_that_cannot_be_reached_is_unsafe_with_the_daem
 async def test_the_age_is_that_of_the_oldest_thing_seen() -> None:
     heat = {"actual_degc": 20.0, "target_degc": 0.0}
     machine = {
-        **dict.fromkeys(("progress", "link", "needs_clearing", "run")),
+        **dict.fromkeys(("progress", "link", "needs_clearing", "maintenance", "run")),
         "id": "prn-1",
         "state": "IDLE",
         "temperatures": {"T": {**heat, "age_s": 1.0}, "B": {**heat, "age_s": 90.0}},
