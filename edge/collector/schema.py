@@ -88,3 +88,32 @@ CREATE TABLE alarms (
     PRIMARY KEY (site, journal, kind)
 ) STRICT, WITHOUT ROWID;
 """
+
+#: What came with a later version of edge: made where it is missing, and no reason for another `FORMAT`.
+ADDED = """
+-- What a site says of itself, unproven, and no fact: the newest value of each key. value: JSON. seen_at: when it was
+-- seen, by this host's clock. number: of the message that it came with. skipped: values before it that were not sent.
+CREATE TABLE IF NOT EXISTS telemetry (
+    site TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    seen_at TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    skipped INTEGER NOT NULL,
+    PRIMARY KEY (site, key)
+) STRICT, WITHOUT ROWID;
+
+-- Of these messages: the newest (run: one start of the site's daemon; number: counted from 1 in it), how many were lost
+-- on the way, and how many values the site has not sent, in this run. gap: the newest gap that was told or seen, JSON.
+CREATE TABLE IF NOT EXISTS telemetry_heard (
+    site TEXT PRIMARY KEY,
+    run TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    came_at TEXT NOT NULL,
+    lost INTEGER NOT NULL,
+    skipped INTEGER NOT NULL,
+    dropped INTEGER NOT NULL,
+    gap TEXT
+) STRICT, WITHOUT ROWID;
+"""

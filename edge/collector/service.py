@@ -27,9 +27,15 @@ Connect = Callable[[], contextlib.AbstractAsyncContextManager[Uplink]]
 
 
 async def run(
-    path: Path, sites: Keys, key: Ed25519PrivateKey, connect: Connect, write: Callable[[bytes], None] | None
+    path: Path,
+    sites: Keys,
+    key: Ed25519PrivateKey,
+    connect: Connect,
+    write: Callable[[bytes], None] | None,
+    *,
+    telemetry: bool = False,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. With `write`, each applied event goes there as a line.
+    """Serve until SIGTERM or SIGINT. With `write`, each applied event goes there as a line, and so does `telemetry`.
 
     Raises:
         JournalError: the database cannot be used.
@@ -41,7 +47,7 @@ async def run(
     async with Collector.open(path, sites, key) as collector:
         work: dict[str, Coroutine[Any, Any, object]] = {"collector: receive": _keep_serving(collector, connect)}
         if write is not None:
-            work["collector: hand on"] = hand_on(collector, write)
+            work["collector: hand on"] = hand_on(collector, write, telemetry=telemetry)
         await until_first(work | {"signals": stop.wait()})
 
 

@@ -91,8 +91,26 @@ def _site(connection: sqlite3.Connection, site: str) -> dict[str, Any]:
         "running": runs.get("running", 0),
         "unknown": runs.get("unknown", 0),
         "capacity": _capacity(state),
+        "telemetry": _telemetry(connection, site),
     }
     return {**found, "attention": _attention(found, state)}
+
+
+def _telemetry(connection: sqlite3.Connection, site: str) -> dict[str, Any] | None:
+    """The newest values of a site; None if none has come, or the collector has not run since it knows of them."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'telemetry_heard'").fetchone():
+        return None
+    heard = _rows(connection, "SELECT * FROM telemetry_heard WHERE site = ?", site)
+    if not heard:
+        return None
+    values = {
+        row["key"]: {name: row[name] for name in ("unit", "seen_at", "skipped")} | {"value": json.loads(row["value"])}
+        for row in _rows(connection, "SELECT * FROM telemetry WHERE site = ? ORDER BY key", site)
+    }
+    (row,) = heard
+    gap = row["gap"] and json.loads(row["gap"])
+    names = ("came_at", "run", "number", "lost", "skipped", "dropped")
+    return {**{name: row[name] for name in names}, "gap": gap, "values": values}
 
 
 def _backlog(state: Mapping[str, Any], newest: Mapping[str, Any] | None) -> int | None:

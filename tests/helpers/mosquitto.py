@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from edge.uplink.mqtt import Broker
+from edge.uplink.broker import Broker
 from edge.uplink.tls import TlsFiles
 from tests.helpers.certificates import Authority
 
@@ -56,6 +56,7 @@ pattern read mf/v1/%u/ack
 pattern write mf/v1/%u/out
 pattern write mf/v1/%u/state
 pattern write mf/v1/%u/link
+pattern write mf/v1/%u/telemetry
 """
 
 

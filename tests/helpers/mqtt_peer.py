@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from typing import Self
 
-from edge.uplink.mqtt import Broker
+from edge.uplink.broker import Broker
 
 HOST = "127.0.0.1"
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 14
@@ -101,7 +101,9 @@ class Peer:
             self.published.append((flags, body))
             size = int.from_bytes(body[:2], "big")
             identifier = body[2 + size : 4 + size]
-            return [] if self.puback is None else [packet(PUBACK, 0, identifier + bytes([self.puback, 0]))]
+            if self.puback is None or not flags & 0x06:  # QoS 0 wants no answer
+                return []
+            return [packet(PUBACK, 0, identifier + bytes([self.puback, 0]))]
         if kind == PUBACK:
             self.acked.append(int.from_bytes(body[:2], "big"))
         return [packet(PINGREQ + 1, 0, b"")] if kind == PINGREQ else []
