@@ -20,6 +20,8 @@ from edge.uplink.port import Uplink, UplinkError
 
 PAUSE_S = 0.5
 PAUSE_MAX_S = 30.0
+QUICK_S = 10.0
+FLAPS = 3
 
 log = logging.getLogger("edge.collector")
 
@@ -53,15 +55,19 @@ async def run(
 
 async def _keep_serving(collector: Collector, connect: Connect) -> None:
     failures, told = 0, ""
+    loop = asyncio.get_running_loop()
     while True:
+        up_s = None
         try:
             async with connect() as uplink:
                 log.info("connected")
-                failures, told = 0, ""
+                up_s, told = loop.time(), ""
                 await collector.serve(uplink)
         except UplinkError as error:
             if str(error) != told:
                 log.error("%s", error)
             told = str(error)
+        if up_s is not None:  # one that is thrown out at once, again and again, comes back slower
+            failures = 0 if loop.time() - up_s >= QUICK_S else min(failures, FLAPS)
         failures += 1
         await asyncio.sleep(random.uniform(0.0, min(PAUSE_MAX_S, PAUSE_S * 2**failures)))

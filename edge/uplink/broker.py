@@ -65,13 +65,25 @@ def not_taken(code: ReasonCode, broker: Broker, topic: str) -> UplinkError:
             return UplinkError(Trouble.NOT_TAKEN, f"the broker {broker} does not take a message for {topic}: {code}")
 
 
-def ended(broker: Broker, farewell: ReasonCode | None, failure: OSError | None, *, greeted: bool) -> UplinkError:
-    """Why a connection is gone, as far as anybody has said."""
-    if farewell is not None and farewell.value == Code.SESSION_TAKEN_OVER:
-        text = f"another client has connected to {broker} under this site's name; do two daemons run?"
-        return UplinkError(Trouble.TAKEN_OVER, text)
-    if farewell is not None:
-        return UplinkError(Trouble.LOST, f"the broker {broker} has ended the connection: {farewell}")
+def thrown_out(broker: Broker, farewell: ReasonCode) -> UplinkError:
+    """What its DISCONNECT means."""
+    match farewell.value:
+        case Code.SESSION_TAKEN_OVER:
+            text = f"another client has connected to {broker} under this site's name; do two daemons run?"
+            return UplinkError(Trouble.TAKEN_OVER, text)
+        case Code.PACKET_TOO_LARGE:
+            return UplinkError(Trouble.TOO_LARGE, f"the broker {broker} ends the connection: a message is too large")
+        case Code.QUOTA_EXCEEDED:
+            return UplinkError(Trouble.FULL, f"the broker {broker} ends the connection: a quota of it is exhausted")
+        case Code.FIRST_FAILURE:  # "Unspecified error"
+            text = f"the broker {broker} ends the connection and does not say why; it may be full: see its log"
+            return UplinkError(Trouble.ENDED, text)
+        case _:
+            return UplinkError(Trouble.ENDED, f"the broker {broker} ends the connection: {farewell}")
+
+
+def ended(broker: Broker, failure: OSError | None, *, greeted: bool) -> UplinkError:
+    """Why a connection is gone, if the broker has not said it."""
     files = broker.tls or TlsFiles()
     if isinstance(failure, ssl.SSLError) and not isinstance(failure, ssl.SSLEOFError):
         return in_words(failure, str(broker), files)
@@ -82,6 +94,15 @@ def ended(broker: Broker, farewell: ReasonCode | None, failure: OSError | None, 
         text = f"what answers at {broker} ends the connection at once: it wants TLS, or speaks no MQTT 5"
         return UplinkError(Trouble.NO_MQTT, text)
     return UplinkError(Trouble.LOST, f"the connection to the broker {broker} was lost")
+
+
+def nonsense(broker: Broker) -> UplinkError:
+    """What it sent is none of MQTT 5."""
+    text = (
+        f"the broker {broker} sends what MQTT 5 does not have; Mosquitto does so when a message is above its"
+        " message_size_limit: give it max_packet_size instead"
+    )
+    return UplinkError(Trouble.NO_MQTT, text)
 
 
 def unreached(broker: Broker, failure: OSError) -> UplinkError:

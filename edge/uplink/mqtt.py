@@ -31,7 +31,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edge.uplink.broker import Broker, Code, ended, not_taken, refused, unreached
+from edge.uplink.broker import Broker, Code, ended, nonsense, not_taken, refused, thrown_out, unreached
 from edge.uplink.login import read_password
 from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.tls import context_of
@@ -129,6 +129,7 @@ class MqttUplink:
         self._arrived: asyncio.Queue[MqttMessage] = asyncio.Queue(4 * receive_maximum)
         self._window = asyncio.Semaphore(IN_FLIGHT)
         self._farewell: ReasonCode | None = None
+        self._said_nonsense = False
         self._closing = False
         self._ended = threading.Event()
         self._keeps = True
@@ -231,7 +232,11 @@ class MqttUplink:
             raise self._lost.result()
 
     def _lost_in_words(self, failure: OSError | None = None) -> UplinkError:
-        return ended(self._broker, self._farewell, failure, greeted=self._greeted.done())
+        if self._farewell is not None:
+            return thrown_out(self._broker, self._farewell)
+        if self._said_nonsense:
+            return nonsense(self._broker)
+        return ended(self._broker, failure, greeted=self._greeted.done())
 
     # In the thread
 
@@ -248,8 +253,9 @@ class MqttUplink:
             at = self._client.socket()
             if self._closing:  # it was given up meanwhile
                 self._client.disconnect()
-            while self._client.loop(1.0) == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            while (result := self._client.loop(1.0)) == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 pass
+            self._said_nonsense = result == MQTTErrorCode.MQTT_ERR_PROTOCOL
             failure = getattr(at, "failure", None)
         except Exception as error:  # noqa: BLE001 - the end of a thread: told to the event loop, which raises it
             failure = error

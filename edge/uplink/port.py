@@ -38,6 +38,7 @@ class Trouble(enum.StrEnum):
     TOO_LARGE = "too_large"  # the message is larger than the broker takes
     TAKEN_OVER = "taken_over"  # somebody else has connected under the site's name
     NOT_TAKEN = "not_taken"  # the broker refused the message for another reason, or did not answer in time
+    ENDED = "ended"  # the broker has ended the connection, for a reason of its own
     LOST = "lost"  # the connection was lost
     NO_ACKNOWLEDGEMENT = "no_acknowledgement"  # the broker takes everything, and no collector acknowledges
 

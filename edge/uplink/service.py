@@ -48,7 +48,8 @@ SILENT_S = 300.0
 
 QUICK_S = 10.0
 FLAPS = 3
-"""So many connections in a row, each lost before `QUICK_S`, look like two clients under one name."""
+"""So many connections in a row, each lost before `QUICK_S` and nobody says why, look like two clients under one name;
+for whatever reason, the pause before the next one grows."""
 
 GOODBYE_S = 2.0
 
@@ -110,7 +111,9 @@ class UplinkService:
         self._since = clock.stamp().at_wall
         self._error: UplinkError | None = None
         self._denied: dict[str, UplinkError] = {}
+        self._said = ""  # in the log
         self._flaps = 0
+        self._flapping: UplinkError | None = None  # why the last connection was lost
         self.inbox = Inbox(site, intake, reporting.take_ack, clock)
         self.connections = 0
 
@@ -145,7 +148,7 @@ class UplinkService:
     def _attention(self) -> list[str]:
         found = [f"the uplink does not work: {self.trouble}"] if self.trouble else []
         worst = self._worst()
-        passing = worst is not None and worst.trouble in (Trouble.LOST, Trouble.UNREACHABLE)
+        passing = worst is not None and worst.trouble in (Trouble.LOST, Trouble.ENDED, Trouble.UNREACHABLE)
         if worst is not None and not (passing and self._clock.mono_s() - self._since_s < OFFLINE_S):
             found.append(str(worst))
         return [*found, *self._reporting.attention()]
@@ -154,7 +157,7 @@ class UplinkService:
         if self._error is not None:
             return self._error
         if self._flaps >= FLAPS and self._clock.mono_s() - self._since_s < QUICK_S:
-            return self._flapping()  # connected again, and not for long enough to believe in it
+            return self._flapping  # connected again, and not for long enough to believe in it
         if self._denied:
             return next(iter(self._denied.values()))
         waiting_s = self._reporting.waiting_s(self._clock.mono_s())
@@ -172,10 +175,13 @@ class UplinkService:
             began_s = self._clock.mono_s()
             try:
                 async with self._connect() as uplink:
-                    failures = 0
+                    began_s, failures = self._clock.mono_s(), min(failures, FLAPS)
                     await self._up(uplink)
             except UplinkError as error:
-                self._went_down(error, self._clock.mono_s() - began_s)
+                lasted_s = self._clock.mono_s() - began_s
+                if self._online and lasted_s >= QUICK_S:
+                    failures = 0
+                self._went_down(error, lasted_s)
             failures += 1
             await asyncio.sleep(random.uniform(0.0, min(PAUSE_MAX_S, PAUSE_S * 2**failures)))
 
@@ -210,18 +216,17 @@ class UplinkService:
             self._online = online
             self._since_s, self._since = self._clock.mono_s(), self._clock.stamp().at_wall
 
-    def _flapping(self) -> UplinkError:
-        text = f"the connection to the broker {self._where} is lost again and again: perhaps another client connects"
-        return UplinkError(Trouble.TAKEN_OVER, f"{text} under this site's name")
-
     def _went_down(self, error: UplinkError, lasted_s: float) -> None:
         was_up = self._online
         self._flaps = self._flaps + 1 if was_up and lasted_s < QUICK_S else 0
-        if self._flaps >= FLAPS and error.trouble is Trouble.LOST:
-            error = self._flapping()
+        if self._flaps >= FLAPS and error.trouble is Trouble.LOST:  # nobody has said why
+            text = f"the connection to the broker {self._where} is lost again and again: perhaps another client"
+            error = UplinkError(Trouble.TAKEN_OVER, f"{text} connects under this site's name")
+        self._flapping = error
         self._turned(online=False)
-        if self._error is None or str(self._error) != str(error):
+        if self._said != str(error):
             log.warning("%s; trying again", error)
+        self._said = "" if was_up and lasted_s >= QUICK_S else str(error)
         self._error = error
 
     # What goes out

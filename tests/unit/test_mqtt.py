@@ -150,14 +150,31 @@ async def test_a_broker_that_sends_more_than_was_allowed_is_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "trouble"), [(0x8E, Trouble.TAKEN_OVER), (0x95, Trouble.LOST), (0x8B, Trouble.LOST), (None, Trouble.LOST)]
+    ("code", "trouble"),
+    [
+        (0x8E, Trouble.TAKEN_OVER),
+        (0x95, Trouble.TOO_LARGE),
+        (0x97, Trouble.FULL),
+        (0x80, Trouble.ENDED),
+        (0x8B, Trouble.ENDED),
+        (None, Trouble.LOST),
+    ],
 )
 async def test_the_end_of_a_connection_says_why(code: int | None, trouble: Trouble) -> None:
     async with Peer() as peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
         peer.hang_up(code)
         error = await uplink.lost()
         assert error.trouble is trouble
-        assert error.ends_the_connection
+
+
+async def test_an_answer_that_mqtt_5_does_not_have_is_told_and_ends_the_connection() -> None:
+    async with Peer() as peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
+        peer.puback = 0x95  # what Mosquitto 2.0.11 says above its message_size_limit; section 3.4.2.1 has no such code
+        with pytest.raises(UplinkError) as raised:
+            await uplink.publish(OUT, b"batch")
+        assert raised.value.trouble is Trouble.NO_MQTT
+        assert raised.value.ends_the_connection
+        assert "message_size_limit" in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -313,3 +313,42 @@ async def test_a_site_without_telemetry_sends_none(bench: Bench) -> None:
         await bench.reporting.began.wait()
     assert bench.service.view()["telemetry"] == {"every_s": 0, "sent": 0, "waiting": 0}
     assert all(name != VALUES for name, _, _ in bench.uplink.published)
+
+
+@pytest.mark.parametrize("trouble", [Trouble.ENDED, Trouble.FULL, Trouble.NO_MQTT])
+async def test_what_the_broker_says_when_it_throws_the_site_out_is_not_covered_by_a_guess(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, trouble: Trouble
+) -> None:
+    thrown_out = UplinkError(trouble, "the broker has no room")
+
+    async def throw_out(_: object) -> None:
+        raise thrown_out
+
+    monkeypatch.setattr(bench.service.inbox, "receive", throw_out)
+    async with bench.running():
+        await bench.until(lambda: bench.service.connections > service.FLAPS)
+        assert bench.service.view()["trouble"] == trouble
+        assert bench.service.view()["text"] == "the broker has no room"
+
+
+async def test_who_is_thrown_out_at_once_comes_back_slower_and_not_in_step(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most: list[float] = []
+
+    def drawn(low: float, high: float) -> float:
+        assert low == 0.0, "full jitter: anything from nothing on"
+        most.append(high)
+        if len(most) == 6:  # from now on nobody answers at all
+            bench.errors = [LOST] * 100
+        return 0.0
+
+    async def throw_out(_: object) -> None:
+        raise LOST
+
+    monkeypatch.setattr(service.random, "uniform", drawn)
+    monkeypatch.setattr(service, "PAUSE_S", 1.0)
+    monkeypatch.setattr(bench.service.inbox, "receive", throw_out)
+    async with bench.running():
+        await bench.until(lambda: len(most) >= 10)
+    assert most[:10] == [2, 4, 8, 16, 16, 16, 32, 60, 60, 60]
