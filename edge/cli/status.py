@@ -112,9 +112,7 @@ def _uplink_lines(uplink: Mapping[str, Any] | None) -> list[str]:
     reporting = uplink["reporting"]
     backlog = "" if reporting is None else f"; {reporting['backlog']} events not acknowledged"
     lines = text.wrap(f"centre: {is_there} for {text.since(uplink['since'])}{backlog}", "", "  ")
-    if (
-        uplink["text"] and uplink["text"] not in uplink["attention"]
-    ):  # it may pass by itself; there it is told with more
+    if uplink["text"] and uplink["text"] not in uplink["attention"]:  # it may pass by itself
         lines += text.wrap(uplink["text"], "  ")
     return lines
 

@@ -88,8 +88,14 @@ def ended(broker: Broker, failure: OSError | None, *, greeted: bool) -> UplinkEr
     if isinstance(failure, ssl.SSLError) and not isinstance(failure, ssl.SSLEOFError):
         return in_words(failure, str(broker), files)
     if not greeted and broker.tls is not None and files.certificate is None:
-        text = f"the broker {broker} ends the connection at once, and the site shows it no client certificate"
-        return UplinkError(Trouble.NO_CERTIFICATE, text)
+        text = f"the broker {broker} ends the connection at once, as one does that wants a client certificate: give"
+        return UplinkError(Trouble.NO_CERTIFICATE, f"{text} uplink.certificate and uplink.key")
+    if not greeted and broker.tls is not None:
+        text = (
+            f"what answers at {broker} ends the connection at once: perhaps it does not accept the site's certificate,"
+            " speaks no MQTT 5, or is full; see its log"
+        )
+        return UplinkError(Trouble.NO_MQTT, text)
     if not greeted:
         text = f"what answers at {broker} ends the connection at once: it wants TLS, or speaks no MQTT 5"
         return UplinkError(Trouble.NO_MQTT, text)
@@ -112,4 +118,7 @@ def unreached(broker: Broker, failure: OSError) -> UplinkError:
         return UplinkError(Trouble.UNREACHABLE, text)
     if isinstance(failure, TimeoutError):
         return UplinkError(Trouble.UNREACHABLE, f"the broker {broker} does not answer")
+    if isinstance(failure, ConnectionResetError | ssl.SSLEOFError):
+        text = f"the broker {broker} ends the connection before it says anything; it may be full: see its log"
+        return UplinkError(Trouble.UNREACHABLE, text)
     return in_words(failure, str(broker), broker.tls or TlsFiles())

@@ -290,22 +290,22 @@ def test_a_broker_that_is_full_says_so_as_far_as_it_does(tmp_path: Path) -> None
         case.broker.start()
         case.written()
         case.site.start(ready="is up")
-        until(lambda: case.site.live()["uplink"]["trouble"])
-        print(case.site.live()["uplink"], case.broker.log()[-800:])
         told(case, "ended", "does not say why; it may be full: see its log")
 
 
-def test_a_broker_without_room_for_another_connection(tmp_path: Path) -> None:
+def test_a_broker_without_room_for_another_connection_is_named(tmp_path: Path) -> None:
     async def meanwhile(case: Case, then: Callable[[], object]) -> None:
         async with connect(case.broker.at(CENTRE), CENTRE, [], session_s=0):
             await asyncio.to_thread(then)
 
+    said: list[str] = []
     case = Case(tmp_path)
     case.broker.configure(max_connections="1")
     with ended(case):
         case.broker.start()
         case.written()
-        asyncio.run(meanwhile(case, lambda: print(check(case))))
+        asyncio.run(meanwhile(case, lambda: said.append(check(case))))
+    assert "before it says anything; it may be full: see its log" in said[0]
 
 
 def test_a_broker_that_takes_all_while_no_collector_acknowledges_is_told(tmp_path: Path) -> None:
