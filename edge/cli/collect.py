@@ -150,7 +150,7 @@ def screen(found: Mapping[str, Any]) -> list[str]:
     rows = [
         [
             site["site"],
-            {True: "online", False: "OFFLINE", None: "-"}[site["online"]],
+            "SILENT" if site["silent"] else {True: "online", False: "OFFLINE", None: "-"}[site["online"]],
             text.since(at) if (at := site["state_at"] or site["applied_at"]) else "-",
             str(site["running"]),
             "-" if site["backlog"] is None else str(site["backlog"]),

@@ -20,6 +20,8 @@ def problem(table: SiteUplinkTable, site: str, daemon: Mapping[str, Any] | None)
     """Why the centre cannot be reached, in a sentence; empty if it can."""
     known = daemon and daemon["uplink"]
     if known:
+        if not known["online"] and not known["text"]:
+            return f"the running daemon is still connecting to {known['where']}; ask again"
         return str(known["text"])
     return asyncio.run(_tried(table, site))
 
