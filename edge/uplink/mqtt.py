@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import datetime
 import functools
+import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -56,6 +57,10 @@ IN_FLIGHT = 16
 
 OVERHEAD_BYTES = 16
 """Of a PUBLISH beside topic and payload (section 3.3): header, lengths, identifier, an empty set of properties."""
+
+UNSENT_BYTES = 32 * 1024
+"""Of what was handed to the kernel and has not gone out (tcp(7)): a fact must not wait behind minutes of values that
+"are on the line" in a buffer of megabytes."""
 
 _SUBSCRIPTION = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
 
@@ -251,6 +256,8 @@ class MqttUplink:
                 properties=self._connecting,
             )
             at = self._client.socket()
+            if isinstance(at, socket.socket):
+                at.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             if self._closing:  # it was given up meanwhile
                 self._client.disconnect()
             while (result := self._client.loop(1.0)) == MQTTErrorCode.MQTT_ERR_SUCCESS:

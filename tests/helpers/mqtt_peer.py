@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import Self
 
 from edge.uplink.broker import Broker
@@ -30,6 +31,9 @@ class Peer:
         self.published: list[tuple[int, bytes]] = []  # packet type's flags, body
         self.acked: list[int] = []
         self.connects: list[bytes] = []
+        self.reads = asyncio.Event()  # cleared: it takes nothing more from the line
+        self.reads.set()
+        self.small = False  # the line holds hardly anything
         self.seen = asyncio.Event()
         self.broker = Broker(HOST, 0, None)
         self._server: asyncio.Server | None = None
@@ -37,7 +41,11 @@ class Peer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
+        with socket.socket() as listening:
+            listening.bind((HOST, 0))
+            if self.small:  # before the connection, since its window scale is agreed upon then
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024)
+            self._server = await asyncio.start_server(self._serve, sock=listening.dup(), limit=1024)
         self.broker = Broker(HOST, self._server.sockets[0].getsockname()[1], None)
         return self
 
@@ -79,6 +87,7 @@ class Peer:
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 while True:
+                    await self.reads.wait()
                     kind, flags, body = await read_packet(reader)
                     for answer in self._answers(kind, flags, body):
                         writer.write(answer)

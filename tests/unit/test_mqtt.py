@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 from pathlib import Path
@@ -262,6 +263,21 @@ async def test_what_may_be_lost_goes_at_qos_0_and_nobody_waits_for_an_answer() -
         await uplink.lost()
         with pytest.raises(UplinkError):
             await uplink.publish(OUT, b"too late", sure=False)
+
+
+async def test_what_may_be_lost_does_not_pile_up_on_a_line_that_takes_nothing() -> None:
+    peer = Peer()
+    peer.small = True
+    async with peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
+        peer.reads.clear()
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):  # it is the line that takes nothing, for however long
+                while sent < 100:
+                    await uplink.publish(OUT, bytes(16 * 1024), sure=False)
+                    sent += 1
+        assert sent <= 8, "a fact would wait behind all of them"
+        peer.reads.set()
 
 
 async def test_a_site_that_may_not_listen_is_told_so() -> None:
