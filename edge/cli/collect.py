@@ -33,6 +33,8 @@ url = "mqtts://broker.example:8883"
 # ca = "ca.pem"
 # certificate = "collector.pem"
 # key = "collector-key.pem"
+# user = "collector"                # or a name, and a password in a file of mode 0600
+# password_file = "broker.password"
 
 # One table for each site; its key is the file site.pub of the site's state_dir.
 #

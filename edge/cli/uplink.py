@@ -19,7 +19,7 @@ from edge.model.uplink import SiteUplinkTable
 def problem(table: SiteUplinkTable, site: str, daemon: Mapping[str, Any] | None) -> str:
     """Why the centre cannot be reached, in a sentence; empty if it can."""
     known = daemon and daemon["uplink"]
-    if known:
+    if known and known["where"] == f"{table.host}:{table.port}":  # else the file has been changed since it started
         if not known["online"] and not known["text"]:
             return f"the running daemon is still connecting to {known['where']}; ask again"
         return str(known["text"])

@@ -44,6 +44,9 @@ MAX_KEYS = 1024
 KEY_CHARACTERS = 128
 TEXT_CHARACTERS = 200
 
+MAX_NUMBER = 1e18
+"""JSON has no greater integer that every reader takes, and nothing that is measured is greater."""
+
 MAX_BYTES = 16 * 1024
 """Of a message's values: 22 kB in its envelope, which is 5 s of a line of 5 kB/s. What is left goes with the next."""
 
@@ -95,10 +98,10 @@ class Telemetry:
                 self._dropped += 1
                 return
             self._keys.add(key)
-        if isinstance(value, float) and not math.isfinite(value):
-            value = None  # JSON has no such number
-        elif isinstance(value, str):
+        if isinstance(value, str):
             value = value[:TEXT_CHARACTERS]
+        elif value is not None and not (math.isfinite(value) and abs(value) < MAX_NUMBER):
+            value = None
         before = self._values.get(key)
         skipped = 0 if before is None else before.skipped + 1
         self._values[key] = _Newest(value, unit[:KEY_CHARACTERS], self._clock.mono_s(), skipped)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.helpers.centre import site_events
+from tests.helpers.centre import Centre, site_events
 from tests.helpers.mosquitto import free_port
 from tests.helpers.reporting_printer import reporting_printer, rewrite, told, value
 from tests.helpers.site import LONG, until
@@ -37,6 +40,12 @@ def broker(tmp_path: Path) -> Iterator[str]:
             process.wait(START_S)
 
 
+def state_of(centre: Centre) -> Any:
+    """What the site says an issuer needs to choose it."""
+    with contextlib.closing(sqlite3.connect(centre.database)) as connection:
+        return json.loads(connection.execute("SELECT state FROM sites").fetchone()[0])
+
+
 def test_what_a_printer_tells_is_seen_at_the_centre_with_its_age_and_is_no_fact(tmp_path: Path, broker: str) -> None:
     with reporting_printer(tmp_path, broker, broker) as (site, centre):
         site.start()
@@ -47,6 +56,13 @@ def test_what_a_printer_tells_is_seen_at_the_centre_with_its_age_and_is_no_fact(
         assert value(centre, "target/T") == 200.0
         assert value(centre, "state") == "EXECUTE"
         assert site.live()["uplink"]["telemetry"]["sent"] > 0
+        until(lambda: state_of(centre)["machines"][0]["run_ends_in_s"])
+        state = state_of(centre)
+        assert state["machines"][0]["processes"] == ["fdm"]
+        assert state["machines"][0]["properties"] == {"material": "PLA", "nozzle_mm": 0.4}
+        assert state["capacity"]["fdm"] | {"free_in_s": 0} == {"machines": 1, "online": 1, "free": 0, "free_in_s": 0}
+        assert state["queue"]["listed"][0]["ends_in_s"] > 60
+        assert state["clock"]["trust"] == "trusted"
         screen = centre.edge("status", "--values", "--config", str(centre.config)).stdout
         assert "no facts" in screen
         assert "prn-1/temperature/T" in screen

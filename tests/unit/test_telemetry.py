@@ -121,8 +121,8 @@ def test_a_message_is_bounded_and_every_key_has_its_turn() -> None:
     assert len(sizes) < MAX_KEYS
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_json_has_no_number_for_is_no_value(value: float) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**30, -(10**30)])
+def test_what_the_centre_reads_as_no_number_is_no_value(value: float) -> None:
     telemetry, _ = made()
     telemetry.put("a", value)
     assert values(telemetry) == {"a": None}
