@@ -5,8 +5,8 @@ Rules
 1. One value a key is kept, the newest, for `MAX_KEYS` keys: what is in memory is bounded however long nobody listens.
 2. What was not sent is told: values that a newer one has replaced, values of keys beyond the bound, and from when to
    when nothing could be sent.
-3. Nothing is sent while a fact is not acknowledged, and no message is larger than `MAX_BYTES`: a fact that comes while
-   one is on its way waits no longer than for that.
+3. Nothing is sent while a fact is not acknowledged, no message is larger than `MAX_BYTES`, and the next is made when
+   the one before is on the line: a fact that comes meanwhile waits for little.
 4. The broker keeps none of it for a collector that is away, where it would take the place of facts. Only the first of
    each connection is sent so that the broker has to answer: the answer says whether the site may write there.
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ class Telemetry:
             self._keys.add(key)
         if isinstance(value, str):
             value = value[:TEXT_CHARACTERS]
-        elif value is not None and not (math.isfinite(value) and abs(value) < MAX_NUMBER):
+        elif value is not None and not -MAX_NUMBER < value < MAX_NUMBER:  # true of NaN, too
             value = None
         before = self._values.get(key)
         skipped = 0 if before is None else before.skipped + 1
