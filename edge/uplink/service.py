@@ -149,6 +149,7 @@ class UplinkService:
         found = [f"the uplink does not work: {self.trouble}"] if self.trouble else []
         worst = self._worst()
         passing = worst is not None and worst.trouble in (Trouble.LOST, Trouble.ENDED, Trouble.UNREACHABLE)
+        passing = passing and self._flaps < FLAPS  # what comes again and again does not pass
         if worst is not None and not (passing and self._clock.mono_s() - self._since_s < OFFLINE_S):
             found.append(str(worst))
         return [*found, *self._reporting.attention()]

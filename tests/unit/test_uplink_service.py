@@ -329,6 +329,7 @@ async def test_what_the_broker_says_when_it_throws_the_site_out_is_not_covered_b
         await bench.until(lambda: bench.service.connections > service.FLAPS)
         assert bench.service.view()["trouble"] == trouble
         assert bench.service.view()["text"] == "the broker has no room"
+        assert bench.service.view()["attention"] == ["the broker has no room"], "it does not pass by itself"
 
 
 async def test_who_is_thrown_out_at_once_comes_back_slower_and_not_in_step(
