@@ -24,7 +24,7 @@ def reporting_printer(folder: Path, uplink: str, centre_uplink: str) -> Iterator
     site = SiteFolder(folder / "site")
     rewrite(site, uplink)
     centre = Centre(folder / "centre", centre_uplink, site)
-    with sim_printer(site.folder, speed=2000.0):
+    with sim_printer(site.folder, speed=20.0):  # so that half an hour of printing is not over before it is looked at
         try:
             yield site, centre
         finally:

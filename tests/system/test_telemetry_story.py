@@ -96,7 +96,7 @@ def test_a_site_may_keep_its_values_for_itself(tmp_path: Path, broker: str) -> N
         rewrite(site, broker, every_s=0)
         site.start()
         centre.start()
-        site.printed()
+        site.begun(program=LONG)
         until(lambda: centre.database.exists() and centre.events() == site_events(site))
         assert told(centre) is None
         assert site.live()["uplink"]["telemetry"] == {"every_s": 0.0, "sent": 0, "waiting": 0}
