@@ -33,7 +33,7 @@ class _Centre:
         self.done = asyncio.Event()
         self.batches = self.sent_bytes = 0
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, sure: bool = True) -> None:
         self.batches, self.sent_bytes = self.batches + 1, self.sent_bytes + len(payload)
         answer = await self.collector.take(topic, payload)
         if answer is not None:

@@ -45,10 +45,11 @@ from edge.spool import Spool
 from edge.steering import can_pause
 from edge.timefloor import Known
 from edge.timekeeping import TimeKeeper
-from edge.uplink.build import build
+from edge.uplink.build import build, telemetry_of
 from edge.uplink.firstword import FirstWord
 from edge.uplink.outbox import Outbox
 from edge.uplink.sitekey import open_key
+from edge.uplink.telemetry import MachineValues
 
 log = logging.getLogger("edge.daemon")
 
@@ -149,6 +150,7 @@ async def run(
 
         checker = Checker(lambda: dispatcher.wake())
         stack.push_async_callback(checker.close)
+        telemetry = None if config.uplink is None else telemetry_of(config.uplink, config.site.id, state_dir, clock)
         runners = {
             item.machine.id: Runner(
                 item,
@@ -160,6 +162,7 @@ async def run(
                 runtime_dir,
                 lambda: dispatcher.wake(),
                 left.get(item.machine.id),
+                None if telemetry is None else MachineValues(telemetry, item.machine.id),
             )
             for item in equipment
         }
@@ -225,10 +228,10 @@ async def run(
         )
 
         services: dict[str, Service] = {"planning": dispatcher, "time": time, **storage, "loop lag": site.lag}
-        if config.uplink is not None:
+        if config.uplink is not None and telemetry is not None:
             key = open_key(state_dir, config.site.id)
             outbox = await Outbox.open(journal, key, lambda: authority.root)
-            site.uplink = build(config.uplink, config.site.id, site, intake, key, clock, outbox)
+            site.uplink = build(config.uplink, config.site.id, site, intake, key, clock, outbox, telemetry)
             services["uplink"] = site.uplink
             wait_s = 0.0 if was_new or witnesses.have_watched else config.uplink.first_word_s
             word = FirstWord(outbox, started_seq, wait_s, lambda: dispatcher.wake())

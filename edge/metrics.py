@@ -103,5 +103,7 @@ def _uplink(out: Exposition, view: Mapping[str, Any]) -> None:
     out.add("edge_uplink_poison_total", "counter", help, view["poison"])
     reporting = view["reporting"]
     out.add("edge_uplink_backlog_events", "gauge", "Events that no collector has acknowledged.", reporting["backlog"])
+    help = "Messages of newest values that were sent."
+    out.add("edge_uplink_telemetry_total", "counter", help, view["telemetry"]["sent"])
     help = "Acknowledgements that were not believed."
     out.add("edge_uplink_refused_acks_total", "counter", help, reporting["refused_acks"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import Any, Protocol, assert_never
 
 from edge.driver import (
     ForeignWork,
@@ -18,11 +18,24 @@ from edge.driver import (
 )
 
 
+class Watcher(Protocol):
+    """Whoever is told of what is seen as it is seen; it must not block."""
+
+    def seen(self, observation: Observation) -> None:
+        """The driver has told this."""
+
+    def run_over(self) -> None:
+        """A run has ended: its progress is no longer seen."""
+
+
 class Observed:
     """Latest-per-key memory of a driver's observations; `now_s` is any monotonic clock."""
 
-    def __init__(self, now_s: Callable[[], float], on_state: Callable[[], None]) -> None:
+    def __init__(
+        self, now_s: Callable[[], float], on_state: Callable[[], None], watcher: Watcher | None = None
+    ) -> None:
         self._now_s = now_s
+        self._watcher = watcher
         self._on_state = on_state
         self._temperatures: dict[str, tuple[float, Temperature]] = {}
         self._readings: dict[str, tuple[float, Reading]] = {}
@@ -34,6 +47,8 @@ class Observed:
     def add(self, observation: Observation) -> None:
         """Keep it in place of what was seen of the same kind and name."""
         now_s = self._now_s()
+        if self._watcher is not None:
+            self._watcher.seen(observation)
         match observation:
             case Progress():
                 self._progress = now_s, observation
@@ -71,6 +86,8 @@ class Observed:
     def forget_run(self) -> None:
         """A run has ended: its progress is no longer seen."""
         self._progress = None
+        if self._watcher is not None:
+            self._watcher.run_over()
 
     def offline(self, reason: str) -> None:
         """The connection is gone: nothing of what was seen is known any more."""

@@ -60,7 +60,7 @@ from edge.journal import Journal
 from edge.logs import log_bug
 from edge.make_safe import Made
 from edge.model.event import Draft, EventKind
-from edge.observed import Observed
+from edge.observed import Observed, Watcher
 from edge.planner import MachineView, StepKey
 from edge.plugins import Equipment
 from edge.recovery import LeftRun, Recoverer, left_run
@@ -115,6 +115,7 @@ class Runner:
         runtime_dir: Path,
         on_change: Callable[[], None],
         left: LeftRun | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.machine = equipment.machine
         self._plugin = equipment.plugin
@@ -129,7 +130,7 @@ class Runner:
         self._recover_until_s = clock.mono_s() + RECOVER_S
         self._broke = ""  # why this connection is of no use any more, if it broke in the middle of a run
         self._leaves = False  # the daemon is being restarted: what can stand is left standing
-        self.observed = Observed(clock.mono_s, on_change)
+        self.observed = Observed(clock.mono_s, on_change, watcher)
         self.identity: Identity | None = None
         self.claimed: StepKey | None = None  # from the offer until the run's end is durable
         self.run_id = left.run.run_id if left else None  # from `run_began` until the run's end is durable

@@ -33,6 +33,8 @@ url = "mqtts://broker.example:8883"
 # ca = "ca.pem"
 # certificate = "collector.pem"
 # key = "collector-key.pem"
+# user = "collector"                # or a name, and a password in a file of mode 0600
+# password_file = "broker.password"
 
 # One table for each site; its key is the file site.pub of the site's state_dir.
 #
@@ -54,6 +56,8 @@ def serve(args: argparse.Namespace) -> int:
     from edge.uplink.topics import PREFIX, What
 
     path = _path(args)
+    if args.telemetry and not args.ndjson:
+        raise UsageError("--telemetry says what --ndjson is to write; give both")
     found = config.read(path)
     if found.uplink is None:
         raise ConfigError(path, "uplink", "is missing", "without it nothing can be received")
@@ -65,10 +69,13 @@ def serve(args: argparse.Namespace) -> int:
         raise ConfigError(path, "collector.state_dir", f"{state_dir}: {error.strerror}") from error
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     key, sites = open_key(state_dir, "collector", PRIVATE_NAME, PUBLIC_NAME), found.public_keys()
-    topics = [f"{PREFIX}+/{what}" for what in (What.OUT, What.STATE, What.LINK)]
+    topics = [f"{PREFIX}+/{what}" for what in (What.OUT, What.STATE, What.LINK, What.TELEMETRY)]
     logging.getLogger("edge.collector").info("%d sites report to %s over %s", len(sites), state_dir, broker)
     write = _write if args.ndjson else None
-    asyncio.run(service.run(state_dir / FILE_NAME, sites, key, lambda: connect(broker, name, topics), write))
+    served = service.run(
+        state_dir / FILE_NAME, sites, key, lambda: connect(broker, name, topics), write, telemetry=args.telemetry
+    )
+    asyncio.run(served)
     return views.FINE
 
 
@@ -110,7 +117,7 @@ def status(args: argparse.Namespace) -> int:
     if args.json:
         text.print_json(document)
     else:
-        print("\n".join(screen(document)))
+        print("\n".join([*screen(document), *(values(document) if args.values else [])]))
     return int(document["level"])
 
 
@@ -145,20 +152,40 @@ def screen(found: Mapping[str, Any]) -> list[str]:
     rows = [
         [
             site["site"],
-            {True: "online", False: "OFFLINE", None: "-"}[site["online"]],
+            "SILENT" if site["silent"] else {True: "online", False: "OFFLINE", None: "-"}[site["online"]],
             text.since(at) if (at := site["state_at"] or site["applied_at"]) else "-",
             str(site["running"]),
             "-" if site["backlog"] is None else str(site["backlog"]),
             str(site["seq"]),
+            text.since(site["telemetry"]["came_at"]) if site["telemetry"] else "-",
             ", ".join(f"{process} {free}/{of}" for process, (free, of) in site["capacity"].items()) or "-",
         ]
         for site in found["sites"]
     ]
-    header = ["SITE", "LINK", "AGE", "RUNNING", "BACKLOG", "EVENTS", "FREE"]
+    header = ["SITE", "LINK", "AGE", "RUNNING", "BACKLOG", "EVENTS", "VALUES", "FREE"]
     lines += ["", *text.table(header, rows)] if rows else ["  no site yet: add a table [[sites]] to collector.toml"]
     for site in found["sites"]:
         for what in site["attention"]:
             lines += text.wrap(f"! {site['site']} {what}", "  ", "    ")
         if site["journals"] > 1:
             lines += text.wrap(f"note: {site['site']} has had {site['journals']} journals; all are kept", "  ", "    ")
+    return lines
+
+
+def values(found: Mapping[str, Any]) -> list[str]:
+    """The newest values of every site: no facts, so each with its age."""
+    lines = ["", text.colour("NEWEST VALUES", "bold") + " (no facts: nothing proves that none is missing)"]
+    for site in found["sites"]:
+        if (told := site["telemetry"]) is None:
+            lines.append(f"  {text.plain(site['site'])}: none has come")
+            continue
+        said = f"{site['site']}: {told['skipped']} values not sent, {told['lost']} messages lost"
+        if gap := told["gap"]:
+            said += f"; last gap {gap['from']} to {gap['to']} ({', '.join(gap['why'])})"
+        lines += text.wrap(said, "  ", "    ")
+        rows = [
+            [text.clip(key, 40), f"{seen['value']} {seen['unit']}".strip(), text.since(seen["seen_at"])]
+            for key, seen in sorted(told["values"].items())
+        ]
+        lines += text.table(["KEY", "VALUE", "AGE"], rows, "    ") if rows else []
     return lines

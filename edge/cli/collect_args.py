@@ -13,10 +13,14 @@ def add_collect_commands(commands: Commands) -> None:
     collect = command(commands, "collect", "receive what sites report, at the centre, until SIGTERM", _serve)
     _config(collect)
     collect.add_argument("--ndjson", action="store_true", help="write each new event as a line to standard output")
+    help_ = "and each message of newest values, which are no facts; with --ndjson"
+    collect.add_argument("--telemetry", action="store_true", help=help_)
     below = collect.add_subparsers(metavar="WHAT")
     init = command(below, "init", "write a collector.toml to begin with, and make the collector's key", _init)
     init.add_argument("dir", type=Path, metavar="DIR")
     status = command(below, "status", "all sites at a glance, and the alarms", _status)
+    help_ = "every newest value too, with its age"
+    status.add_argument("--values", action="store_true", help=help_)
     clear = command(below, "clear", "say that somebody has seen the alarms", _clear)
     for parser in (status, clear):
         _config(parser)

@@ -47,6 +47,16 @@ source = "ntp"                      # or "host", if this computer's own clock ha
 # [spool]                             # bundles that are dropped here are taken in
 # dir = "spool"
 
+# [uplink]                            # orders come from the centre, and facts go there (docs/uplink.md)
+# kind = "mqtt"
+# url = "mqtts://broker.example:8883"
+# ca = "ca.pem"                       # who signed the broker's certificate
+# certificate = "site.crt"            # who the site is; and key
+# key = "site.tls.key"
+# user = "{site}"                     # or a name, and a password in a file of mode 0600
+# password_file = "broker.password"
+# telemetry_every_s = 10              # newest values for whoever watches; 0 for never
+#
 # One table for each machine. `properties` is what an order's `requires` is matched with; `limits` is what a program
 # must stay within, or it is refused before anything moves.
 #

@@ -113,7 +113,10 @@ def _uplink_lines(uplink: Mapping[str, Any] | None) -> list[str]:
     is_there = f"connected to {uplink['where']}" if uplink["online"] else f"no connection to {uplink['where']}"
     reporting = uplink["reporting"]
     backlog = "" if reporting is None else f"; {reporting['backlog']} events not acknowledged"
-    return text.wrap(f"centre: {is_there} for {text.since(uplink['since'])}{backlog}", "", "  ")
+    lines = text.wrap(f"centre: {is_there} for {text.since(uplink['since'])}{backlog}", "", "  ")
+    if uplink["text"] and uplink["text"] not in uplink["attention"]:  # it may pass by itself
+        lines += text.wrap(uplink["text"], "  ")
+    return lines
 
 
 def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:

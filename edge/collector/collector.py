@@ -18,7 +18,7 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge import batch
-from edge.collector import schema
+from edge.collector import schema, telemetry
 from edge.collector.ledger import Alarm, Answer, Ledger
 from edge.errors import BatchError, FormatError, JournalError
 from edge.model.fields import time_text
@@ -50,7 +50,9 @@ class Collector:
         self._key = key
         self._now = now
         self.moved = asyncio.Event()
-        """Set whenever something may have been applied; whoever waits for it clears it."""
+        """Set whenever something may have been applied or told; whoever waits for it clears it."""
+        self.told: dict[str, bytes] = {}
+        """The newest telemetry of each site that came since somebody took it away: a line of JSON."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -93,7 +95,7 @@ class Collector:
     async def take(self, where: str, raw: bytes) -> tuple[str, bytes] | None:
         """One message, dealt with durably on return; the topic and the envelope of the answer, if there is one."""
         named = split(where)
-        if named is None:
+        if named is None or not raw:  # an empty message asks the broker whether the site may write there
             return None
         site, what = named
         if site not in self._sites:
@@ -104,7 +106,9 @@ class Collector:
                 return await self._take_batch(site, raw)
             case What.STATE | What.LINK:
                 await self._take_state(site, what, raw)
-            case What.IN | What.ACK | What.TELEMETRY:
+            case What.TELEMETRY:
+                await self._take_telemetry(site, raw)
+            case What.IN | What.ACK:
                 pass
         return None
 
@@ -145,6 +149,20 @@ class Collector:
             ).close()
         )
 
+    async def _take_telemetry(self, site: str, raw: bytes) -> None:
+        """The newest values of a site, signed as its state is, and no more proven than that."""
+        try:
+            payload = batch.opened(raw, PayloadType.TELEMETRY, site, self._sites[site])
+            found = telemetry.read(payload, site)
+        except (BatchError, FormatError) as error:
+            await self._alarm(site, Alarm.REFUSED, str(error))
+            return
+        now = self._now()
+        if await self.store.write(lambda connection: telemetry.keep(connection, found, now)):
+            line = {"site": site, "came_at": time_text(now), "telemetry": json.loads(payload)}
+            self.told[site] = json.dumps(line).encode() + b"\n"
+            self.moved.set()
+
     async def _alarm(self, site: str, kind: Alarm, text: str) -> None:
         log.error("%s: %s: %s", site or "?", kind, text)
         now = time_text(self._now())
@@ -176,4 +194,5 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (schema.FORMAT,))
     elif found != (schema.FORMAT,):
         raise JournalError(f"{path} has format {found and found[0]}; this edge reads format {schema.FORMAT}")
-    connection.execute(schema.UNJUDGED)
+    for statement in schema.ADDED.split(";\n"):
+        connection.execute(statement)

@@ -4,6 +4,12 @@
 
 Lines come in the order in which events were applied, each at least once: after a crash the last ones may come again,
 and a reader drops them by `number`, or by (site, journal, seq). How far it has come is kept after it was written.
+
+With telemetry, also each of its messages, at most once and never before an event that waits:
+
+    {"site": …, "came_at": …, "telemetry": the message, as docs/uplink.md has it}
+
+For a reader that is slow the newest of each site is kept, and the `number` in it shows what is missing.
 """
 
 from __future__ import annotations
@@ -19,16 +25,19 @@ LINES = 256
 """Handed on together."""
 
 
-async def hand_on(collector: Collector, write: Callable[[bytes], None]) -> None:
+async def hand_on(collector: Collector, write: Callable[[bytes], None], *, telemetry: bool = False) -> None:
     """Hand on what is new, until cancelled. `write` blocks until the reader has taken it, and may raise `OSError`."""
     while True:
         collector.moved.clear()
         lines, last = await collector.store.write(_read)
-        if not lines:
+        if lines:
+            await asyncio.to_thread(write, b"".join(lines))
+            await collector.store.write(lambda connection, last=last: _keep(connection, last))  # type: ignore[misc]
+        elif telemetry and collector.told:
+            told, collector.told = collector.told, {}
+            await asyncio.to_thread(write, b"".join(told.values()))
+        else:
             await collector.moved.wait()
-            continue
-        await asyncio.to_thread(write, b"".join(lines))
-        await collector.store.write(lambda connection, last=last: _keep(connection, last))  # type: ignore[misc]
 
 
 def _read(connection: sqlite3.Connection) -> tuple[list[bytes], int]:

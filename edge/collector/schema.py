@@ -115,8 +115,8 @@ ALTER TABLE journals ADD COLUMN after_seq INTEGER;
     + GAPS
 }
 
-#: Younger than the format: made wherever it is missing.
-UNJUDGED = """
+#: What came with a later version of edge: made where it is missing, and no reason for another `FORMAT`.
+ADDED = """
 -- Orders that wait at a site until somebody vouches for its clock, and that no event has judged or given up: a fold.
 CREATE TABLE IF NOT EXISTS unjudged (
     site TEXT NOT NULL,
@@ -124,5 +124,31 @@ CREATE TABLE IF NOT EXISTS unjudged (
     job_id TEXT NOT NULL,
     since TEXT NOT NULL,
     PRIMARY KEY (site, journal, job_id)
+) STRICT, WITHOUT ROWID;
+
+-- What a site says of itself, unproven, and no fact: the newest value of each key. value: JSON. seen_at: when it was
+-- seen, by this host's clock. number: of the message that it came with. skipped: values before it that were not sent.
+CREATE TABLE IF NOT EXISTS telemetry (
+    site TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    seen_at TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    skipped INTEGER NOT NULL,
+    PRIMARY KEY (site, key)
+) STRICT, WITHOUT ROWID;
+
+-- Of these messages: the newest (run: one start of the site's daemon; number: counted from 1 in it), how many were lost
+-- on the way, and how many values the site has not sent, in this run. gap: the newest gap that was told or seen, JSON.
+CREATE TABLE IF NOT EXISTS telemetry_heard (
+    site TEXT PRIMARY KEY,
+    run TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    came_at TEXT NOT NULL,
+    lost INTEGER NOT NULL,
+    skipped INTEGER NOT NULL,
+    dropped INTEGER NOT NULL,
+    gap TEXT
 ) STRICT, WITHOUT ROWID;
 """

@@ -20,6 +20,8 @@ from edge.uplink.port import Uplink, UplinkError
 
 PAUSE_S = 0.5
 PAUSE_MAX_S = 30.0
+QUICK_S = 10.0
+FLAPS = 3
 
 log = logging.getLogger("edge.collector")
 
@@ -27,9 +29,15 @@ Connect = Callable[[], contextlib.AbstractAsyncContextManager[Uplink]]
 
 
 async def run(
-    path: Path, sites: Keys, key: Ed25519PrivateKey, connect: Connect, write: Callable[[bytes], None] | None
+    path: Path,
+    sites: Keys,
+    key: Ed25519PrivateKey,
+    connect: Connect,
+    write: Callable[[bytes], None] | None,
+    *,
+    telemetry: bool = False,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. With `write`, each applied event goes there as a line.
+    """Serve until SIGTERM or SIGINT. With `write`, each applied event goes there as a line, and so does `telemetry`.
 
     Raises:
         JournalError: the database cannot be used.
@@ -41,21 +49,25 @@ async def run(
     async with Collector.open(path, sites, key) as collector:
         work: dict[str, Coroutine[Any, Any, object]] = {"collector: receive": _keep_serving(collector, connect)}
         if write is not None:
-            work["collector: hand on"] = hand_on(collector, write)
+            work["collector: hand on"] = hand_on(collector, write, telemetry=telemetry)
         await until_first(work | {"signals": stop.wait()})
 
 
 async def _keep_serving(collector: Collector, connect: Connect) -> None:
     failures, told = 0, ""
+    loop = asyncio.get_running_loop()
     while True:
+        up_s = None
         try:
             async with connect() as uplink:
                 log.info("connected")
-                failures, told = 0, ""
+                up_s, told = loop.time(), ""
                 await collector.serve(uplink)
         except UplinkError as error:
             if str(error) != told:
                 log.error("%s", error)
             told = str(error)
+        if up_s is not None:  # one that is thrown out at once, again and again, comes back slower
+            failures = 0 if loop.time() - up_s >= QUICK_S else min(failures, FLAPS)
         failures += 1
         await asyncio.sleep(random.uniform(0.0, min(PAUSE_MAX_S, PAUSE_S * 2**failures)))

@@ -6,6 +6,7 @@ What is proven (events, runs) comes from the events; what a site says of itself 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,9 @@ from edge.collector import schema
 from edge.errors import EdgeError, NoJournalError
 
 FINE, ATTENTION, UNSAFE = 0, 1, 2
+
+SILENT = datetime.timedelta(minutes=3)
+"""A site that is online says how it is once a minute."""
 
 GENTLE = frozenset({"new_journal"})
 """Kinds of alarms that want a person, and are no attack and no fault."""
@@ -43,11 +47,14 @@ def opened(state_dir: Path, mode: str = "ro") -> Iterator[sqlite3.Connection]:
         raise EdgeError(f"{path} cannot be used: {error}") from error
 
 
-def document(connection: sqlite3.Connection, configured: list[str]) -> dict[str, Any]:
+def document(
+    connection: sqlite3.Connection, configured: list[str], now: datetime.datetime | None = None
+) -> dict[str, Any]:
     """All sites at a glance; the shape is in docs/json.md. `configured` are those of collector.toml."""
+    now = now or datetime.datetime.now(datetime.UTC)
     connection.execute("BEGIN")
     known = {site for (site,) in connection.execute("SELECT site FROM journals UNION SELECT site FROM sites")}
-    sites = [_site(connection, site) for site in sorted(known | set(configured))]
+    sites = [_site(connection, site, now) for site in sorted(known | set(configured))]
     alarms = _rows(connection, "SELECT * FROM alarms WHERE cleared_at IS NULL ORDER BY last_at DESC")
     (events,) = connection.execute("SELECT count(*) FROM events").fetchone()
     (handed_on,) = connection.execute("SELECT value FROM meta WHERE key = 'handed_on'").fetchone()
@@ -62,7 +69,7 @@ def clear(connection: sqlite3.Connection, now: str) -> int:
     return connection.execute("UPDATE alarms SET cleared_at = ? WHERE cleared_at IS NULL", (now,)).rowcount
 
 
-def _site(connection: sqlite3.Connection, site: str) -> dict[str, Any]:
+def _site(connection: sqlite3.Connection, site: str, now: datetime.datetime) -> dict[str, Any]:
     journals = _rows(connection, "SELECT * FROM journals WHERE site = ? ORDER BY number DESC", site)
     told = _rows(connection, "SELECT * FROM sites WHERE site = ?", site)
     parked = connection.execute("SELECT count(*) FROM parked WHERE site = ?", (site,)).fetchone()[0]
@@ -96,8 +103,28 @@ def _site(connection: sqlite3.Connection, site: str) -> dict[str, Any]:
         "unknown": runs.get("unknown", 0),
         "unjudged": _unjudged(connection, site, journals[0]["journal"]) if journals else 0,
         "capacity": _capacity(state),
+        "telemetry": _telemetry(connection, site),
     }
-    return {**found, "attention": _attention(found, state)}
+    heard_at = max(filter(None, (found["link_at"], found["state_at"], found["applied_at"])), default=None)
+    silent = online and heard_at is not None and now - datetime.datetime.fromisoformat(heard_at) > SILENT
+    return {**found, "silent": bool(silent), "attention": _attention({**found, "silent": silent}, state)}
+
+
+def _telemetry(connection: sqlite3.Connection, site: str) -> dict[str, Any] | None:
+    """The newest values of a site; None if none has come, or the collector has not run since it knows of them."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'telemetry_heard'").fetchone():
+        return None
+    heard = _rows(connection, "SELECT * FROM telemetry_heard WHERE site = ?", site)
+    if not heard:
+        return None
+    values = {
+        row["key"]: {name: row[name] for name in ("unit", "seen_at", "skipped")} | {"value": json.loads(row["value"])}
+        for row in _rows(connection, "SELECT * FROM telemetry WHERE site = ? ORDER BY key", site)
+    }
+    (row,) = heard
+    gap = row["gap"] and json.loads(row["gap"])
+    names = ("came_at", "run", "number", "lost", "skipped", "dropped")
+    return {**{name: row[name] for name in names}, "gap": gap, "values": values}
 
 
 def _unjudged(connection: sqlite3.Connection, site: str, journal: str) -> int:
@@ -133,6 +160,8 @@ def _attention(found: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
         words.append("has not reported yet")
     elif found["online"] is False:
         words.append("is offline")
+    if found["silent"]:
+        words.append("is online as far as the broker knows, and has said nothing for minutes")
     if found["unknown"]:
         words.append(f"{found['unknown']} of its runs ended in doubt")
     words += [f"events {first} to {last} are lost here, and pruned there" for first, last in found["lost"]]

@@ -179,7 +179,8 @@ class Story:
         import asyncio
 
         from edge.trust import read_envelope
-        from edge.uplink.mqtt import Broker, connect
+        from edge.uplink.broker import Broker
+        from edge.uplink.mqtt import connect
 
         raw = read_envelope(self._folder / bundle)
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from edge.errors import ConfigError
 from edge.model.fields import Process, SiteId
 from edge.model.strictjson import shown
-from edge.model.uplink import MetricsTable, UplinkTable
+from edge.model.uplink import MetricsTable, SiteUplinkTable
 from edge.sitefile import SiteFile
 from edge.timefloor import Source
 
@@ -94,7 +94,7 @@ class SiteConfig(_Table):
     artifacts: ArtifactsTable = ArtifactsTable()
     spool: SpoolTable | None = None
     machines: list[MachineTable] = []
-    uplink: UplinkTable | None = None
+    uplink: SiteUplinkTable | None = None
     metrics: MetricsTable | None = None
     remote: RemoteTable = RemoteTable()
 

@@ -48,6 +48,7 @@ class PayloadType(enum.StrEnum):
     BATCH = "application/vnd.mf-edge.batch.v1+json"
     ACK = "application/vnd.mf-edge.ack.v1+json"
     STATE = "application/vnd.mf-edge.state.v1+json"
+    TELEMETRY = "application/vnd.mf-edge.telemetry.v1+json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.clock import SystemClock
 from edge.intake import Intake
-from edge.model.uplink import UplinkTable
+from edge.model.uplink import SiteUplinkTable, UplinkTable
 from edge.site import Site
 from edge.trust import PayloadType, sign
-from edge.uplink.mqtt import Broker, Will, connect
+from edge.uplink.broker import Broker
+from edge.uplink.login import Login
+from edge.uplink.mqtt import Will, connect
 from edge.uplink.service import Reporting, UplinkService, link
+from edge.uplink.sitekey import open_key
+from edge.uplink.telemetry import Telemetry
 from edge.uplink.tls import TlsFiles
 from edge.uplink.topics import What, topic
 
@@ -18,7 +24,18 @@ from edge.uplink.topics import What, topic
 def broker_of(table: UplinkTable) -> Broker:
     """The broker that `[uplink]` names."""
     tls = TlsFiles(table.ca, table.certificate, table.key) if table.tls else None
-    return Broker(table.host, table.port, tls)
+    login = None
+    if table.user is not None and table.password_file is not None:
+        login = Login(table.user, table.password_file)
+    return Broker(table.host, table.port, tls, login)
+
+
+def telemetry_of(table: SiteUplinkTable, site_id: str, state_dir: Path, clock: SystemClock) -> Telemetry:
+    """What the drivers' newest values are put into. Raises `KeyFileError`."""
+    key = open_key(state_dir, site_id)
+    return Telemetry(
+        site_id, lambda payload: sign(PayloadType.TELEMETRY, payload, [key]), clock, table.telemetry_every_s
+    )
 
 
 def build(
@@ -29,6 +46,7 @@ def build(
     key: Ed25519PrivateKey,
     clock: SystemClock,
     reporting: Reporting,
+    telemetry: Telemetry,
 ) -> UplinkService:
     """The service that keeps the site connected. What it says of the site is signed with the site's `key`."""
     broker = broker_of(table)
@@ -44,4 +62,5 @@ def build(
         fingerprint=site.fingerprint,
         clock=clock,
         reporting=reporting,
+        telemetry=telemetry,
     )

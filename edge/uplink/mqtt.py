@@ -2,8 +2,8 @@
 
 Rules
 
-1. QoS 1 both ways. The session outlives the connection (Clean Start 0, Session Expiry Interval), so what comes for a
-   site that is away waits at the broker.
+1. QoS 1 both ways, and QoS 0 for what may be lost. The session outlives the connection (Clean Start 0, Session Expiry
+   Interval), so what comes for a site that is away waits at the broker.
 2. A PUBACK's reason code is looked at: a message that the broker's access list forbids is acknowledged too, with 0x87.
 3. A message that came is acknowledged by whoever has made it durable, never by this module.
 4. Not more than `RECEIVE_MAXIMUM` messages are on their way in, and not more than the broker allows out.
@@ -17,13 +17,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import enum
 import functools
 import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -33,8 +32,10 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edge.uplink.broker import Broker, Code, ended, nonsense, not_taken, refused, thrown_out, unreached
+from edge.uplink.login import read_password
 from edge.uplink.port import Message, Trouble, UplinkError
-from edge.uplink.tls import TlsFiles, context_of, in_words
+from edge.uplink.tls import context_of
 
 CONNECT_S = 10.0
 """For the TCP and TLS handshakes, each, and for the broker's CONNACK and SUBACK."""
@@ -57,28 +58,11 @@ IN_FLIGHT = 16
 OVERHEAD_BYTES = 16
 """Of a PUBLISH beside topic and payload (section 3.3): header, lengths, identifier, an empty set of properties."""
 
+UNSENT_BYTES = 32 * 1024
+"""Of what was handed to the kernel and has not gone out (tcp(7)): a fact must not wait behind minutes of values that
+"are on the line" in a buffer of megabytes."""
+
 _SUBSCRIPTION = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
-
-
-class _Code(enum.IntEnum):
-    """Reason codes (section 2.4) that mean something to a person here."""
-
-    FIRST_FAILURE = 0x80
-    NOT_AUTHORIZED = 0x87
-    SESSION_TAKEN_OVER = 0x8E
-    QUOTA_EXCEEDED = 0x97
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where the broker is, and how it is spoken to. `tls` is None for a broker on this host without TLS."""
-
-    host: str
-    port: int
-    tls: TlsFiles | None = field(default_factory=TlsFiles)
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +121,10 @@ class MqttUplink:
         receive_maximum: int,
     ) -> None:
         self._broker = broker
-        self._files = broker.tls or TlsFiles()
         self._loop = asyncio.get_running_loop()
         self._client = _client(client_id, context, will)
+        if broker.login is not None:
+            self._client.username_pw_set(broker.login.user, read_password(broker.login.password_file))
         self._connecting = _connecting(session_s, receive_maximum)
         self._clean = session_s == 0
         self._greeted: asyncio.Future[tuple[ReasonCode, Properties | None]] = self._loop.create_future()
@@ -149,6 +134,7 @@ class MqttUplink:
         self._arrived: asyncio.Queue[MqttMessage] = asyncio.Queue(4 * receive_maximum)
         self._window = asyncio.Semaphore(IN_FLIGHT)
         self._farewell: ReasonCode | None = None
+        self._said_nonsense = False
         self._closing = False
         self._ended = threading.Event()
         self._keeps = True
@@ -170,9 +156,9 @@ class MqttUplink:
         client.on_socket_register_write = _leave_it_to_the_thread
         threading.Thread(target=self._run, name=f"mqtt {self._broker}", daemon=True).start()
         code, properties = await self._answer(self._greeted, 3 * CONNECT_S, "said nothing to CONNECT")
-        if code.value >= _Code.FIRST_FAILURE:
+        if code.value >= Code.FIRST_FAILURE:
             said = getattr(properties, "ReasonString", "")
-            raise _refused(code, self._broker, said)
+            raise refused(code, self._broker, said)
         self._keeps = getattr(properties, "RetainAvailable", 1) == 1
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self._window = asyncio.Semaphore(min(IN_FLIGHT, getattr(properties, "ReceiveMaximum", IN_FLIGHT)))
@@ -180,12 +166,12 @@ class MqttUplink:
             client.subscribe([(topic, _SUBSCRIPTION) for topic in topics])
             codes = await self._answer(self._granted, CONNECT_S, "said nothing to SUBSCRIBE")
             for topic, granted in zip(topics, codes, strict=False):
-                if granted.value >= _Code.FIRST_FAILURE:
+                if granted.value >= Code.FIRST_FAILURE:
                     raise UplinkError(
                         Trouble.REFUSED, f"the broker {self._broker} does not let the site listen to {topic}: {granted}"
                     )
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, sure: bool = True) -> None:
         """See `edge.uplink.port.Uplink`."""
         size = len(topic.encode()) + len(payload) + OVERHEAD_BYTES
         if self.max_packet_bytes is not None and size > self.max_packet_bytes:
@@ -195,19 +181,20 @@ class MqttUplink:
             )
         if retain and not self._keeps:
             raise UplinkError(Trouble.DENIED, f"the broker {self._broker} keeps no retained message, as {topic} needs")
-        async with self._window:
+        async with self._window if sure else contextlib.nullcontext():
             self._raise_if_lost()
-            sent = self._client.publish(topic, payload, qos=1, retain=retain)
+            sent = self._client.publish(topic, payload, qos=1 if sure else 0, retain=retain)
             if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._raise_if_lost()
                 raise self._lost_in_words()
             self._taken[sent.mid] = answer = self._loop.create_future()
             try:
+                # At QoS 0 paho answers when the last byte is on the line, so that no two wait for a slow one.
                 code = await self._answer(answer, TAKEN_S, f"did not take a message for {topic}")
             finally:
                 del self._taken[sent.mid]
-        if code.value >= _Code.FIRST_FAILURE:
-            raise _not_taken(code, self._broker, topic)
+        if code.value >= Code.FIRST_FAILURE:
+            raise not_taken(code, self._broker, topic)
 
     async def messages(self) -> AsyncIterator[Message]:
         """See `edge.uplink.port.Uplink`."""
@@ -250,22 +237,11 @@ class MqttUplink:
             raise self._lost.result()
 
     def _lost_in_words(self, failure: OSError | None = None) -> UplinkError:
-        """Why the connection is gone, as far as anybody has said."""
-        farewell = self._farewell
-        if farewell is not None and farewell.value == _Code.SESSION_TAKEN_OVER:
-            text = f"another client has connected to {self._broker} under this site's name; do two daemons run?"
-            return UplinkError(Trouble.TAKEN_OVER, text)
-        if farewell is not None:
-            return UplinkError(Trouble.LOST, f"the broker {self._broker} has ended the connection: {farewell}")
-        if isinstance(failure, ssl.SSLError) and not isinstance(failure, ssl.SSLEOFError):
-            return in_words(failure, str(self._broker), self._files)
-        if not self._greeted.done() and self._broker.tls is not None and self._files.certificate is None:
-            text = f"the broker {self._broker} ends the connection at once, and the site shows it no client certificate"
-            return UplinkError(Trouble.NO_CERTIFICATE, text)
-        if not self._greeted.done():
-            text = f"what answers at {self._broker} ends the connection at once: it wants TLS, or speaks no MQTT 5"
-            return UplinkError(Trouble.NO_MQTT, text)
-        return UplinkError(Trouble.LOST, f"the connection to the broker {self._broker} was lost")
+        if self._farewell is not None:
+            return thrown_out(self._broker, self._farewell)
+        if self._said_nonsense:
+            return nonsense(self._broker)
+        return ended(self._broker, failure, greeted=self._greeted.done())
 
     # In the thread
 
@@ -280,10 +256,13 @@ class MqttUplink:
                 properties=self._connecting,
             )
             at = self._client.socket()
+            if isinstance(at, socket.socket):
+                at.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             if self._closing:  # it was given up meanwhile
                 self._client.disconnect()
-            while self._client.loop(1.0) == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            while (result := self._client.loop(1.0)) == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 pass
+            self._said_nonsense = result == MQTTErrorCode.MQTT_ERR_PROTOCOL
             failure = getattr(at, "failure", None)
         except Exception as error:  # noqa: BLE001 - the end of a thread: told to the event loop, which raises it
             failure = error
@@ -342,19 +321,11 @@ class MqttUplink:
 
     def _over(self, failure: Exception | None) -> None:
         if isinstance(failure, OSError) and not self._greeted.done():
-            _settle(self._lost, self._unreached(failure))
+            _settle(self._lost, unreached(self._broker, failure))
         elif failure is None or isinstance(failure, OSError):
             _settle(self._lost, self._lost_in_words(failure))
         elif not self._lost.done():
             self._lost.set_exception(failure)  # our bug, or paho's: for the boundary that writes tracebacks
-
-    def _unreached(self, failure: OSError) -> UplinkError:
-        if isinstance(failure, socket.gaierror):
-            text = f"the name of the broker {self._broker} cannot be looked up: {failure.strerror}"
-            return UplinkError(Trouble.UNREACHABLE, text)
-        if isinstance(failure, TimeoutError):
-            return UplinkError(Trouble.UNREACHABLE, f"the broker {self._broker} does not answer")
-        return in_words(failure, str(self._broker), self._files)
 
 
 def _client(client_id: str, context: ssl.SSLContext | None, will: Will | None) -> Client:
@@ -381,23 +352,6 @@ def _connecting(session_s: int, receive_maximum: int) -> Properties:
     properties.ReceiveMaximum = receive_maximum
     properties.MaximumPacketSize = MAX_PACKET_BYTES
     return properties
-
-
-def _refused(code: ReasonCode, broker: Broker, said: str) -> UplinkError:
-    because = f"{code}: {said}" if said else str(code)
-    if code.value == _Code.QUOTA_EXCEEDED:
-        return UplinkError(Trouble.REFUSED, f"the broker {broker} has no room for this site: {because}")
-    return UplinkError(Trouble.REFUSED, f"the broker {broker} does not let this site in: {because}")
-
-
-def _not_taken(code: ReasonCode, broker: Broker, topic: str) -> UplinkError:
-    match code.value:
-        case _Code.NOT_AUTHORIZED:
-            return UplinkError(Trouble.DENIED, f"the broker {broker} does not let this site write to {topic}")
-        case _Code.QUOTA_EXCEEDED:
-            return UplinkError(Trouble.FULL, f"the broker {broker} has no room for a message for {topic}")
-        case _:
-            return UplinkError(Trouble.NOT_TAKEN, f"the broker {broker} does not take a message for {topic}: {code}")
 
 
 def _settle(future: asyncio.Future[Any], value: object) -> None:

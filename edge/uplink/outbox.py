@@ -84,17 +84,21 @@ class Outbox:
 
     def view(self) -> dict[str, object]:
         """How reporting goes: ``uplink.reporting`` of `edge status --json`."""
-        last_seq = self._journal.last_seq
         return {
-            "last_seq": last_seq,
+            "last_seq": self._journal.last_seq,
             "acked_seq": self._mark.acked.seq,
             "acked_at": self._mark.at,
-            "backlog": max(0, last_seq - self._mark.acked.seq),
+            "backlog": self.backlog,
             "in_flight": self._window.in_flight,
             "stopped": self.stopped,
             "refused_acks": self._refused,
             "refusal": self._refusal,
         }
+
+    @property
+    def backlog(self) -> int:
+        """How many events the collector has not acknowledged."""
+        return max(0, self._journal.last_seq - self._mark.acked.seq)
 
     @property
     def stopped(self) -> str:

@@ -30,6 +30,7 @@ class Trouble(enum.StrEnum):
     NO_CERTIFICATE = "no_certificate"  # the broker wants a client certificate, and none is configured
     OURS_EXPIRED = "ours_expired"  # the site's certificate has expired
     OURS_REFUSED = "ours_refused"  # the broker does not accept the site's certificate
+    WRONG_PASSWORD = "wrong_password"  # the broker does not accept the user's name or password
     REFUSED = "refused"  # the broker does not let this client in
     NO_MQTT = "no_mqtt"  # what answers speaks no MQTT 5
     DENIED = "denied"  # the broker does not let the site write or read this topic
@@ -37,6 +38,7 @@ class Trouble(enum.StrEnum):
     TOO_LARGE = "too_large"  # the message is larger than the broker takes
     TAKEN_OVER = "taken_over"  # somebody else has connected under the site's name
     NOT_TAKEN = "not_taken"  # the broker refused the message for another reason, or did not answer in time
+    ENDED = "ended"  # the broker has ended the connection, for a reason of its own
     LOST = "lost"  # the connection was lost
     NO_ACKNOWLEDGEMENT = "no_acknowledgement"  # the broker takes everything, and no collector acknowledges
 
@@ -72,8 +74,12 @@ class Message(Protocol):
 class Uplink(Protocol):
     """One connection to the centre."""
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Hand over a message; returns when the broker has taken it. Raises `UplinkError`."""
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, sure: bool = True) -> None:
+        """Hand over a message; returns when the broker has taken it. Raises `UplinkError`.
+
+        One that is not `sure` may be lost: it returns when the message is on the line, and nobody says what becomes of
+        it there.
+        """
 
     def messages(self) -> AsyncIterator[Message]:
         """What comes, oldest first, for one reader. Raises `UplinkError` when the connection is lost."""

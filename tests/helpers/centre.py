@@ -69,9 +69,9 @@ class Centre:
         command = [sys.executable, "-m", "edge.cli.main", "collect", *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start it, and wait until it is connected."""
-        program = [sys.executable, "-m", "edge.cli.main", "collect", "--config", str(self.config), "--ndjson"]
+        program = [sys.executable, "-m", "edge.cli.main", "collect", "--config", str(self.config), "--ndjson", *options]
         # What it says comes to us, what it hands on goes to the file.
         shell = ["/bin/sh", "-c", 'lines=$1; shift; exec "$@" 2>&1 >>"$lines"', "sh", str(self.lines), *program]
         process = subprocess.Popen(shell, stdout=subprocess.PIPE, text=True)

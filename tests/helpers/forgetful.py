@@ -90,7 +90,8 @@ class Forgetful:
     def _published(self, writer: asyncio.StreamWriter, flags: int, body: bytes) -> tuple[str, bytes]:
         size = 2 + int.from_bytes(body[:2], "big")
         topic, rest = body[2:size].decode(), body[size:]
-        assert flags >> 1 & 3 == 1, "everything here is sent with QoS 1"
+        if not flags >> 1 & 3:  # QoS 0 has no number, and wants no answer
+            return topic, rest[1 + rest[0] :]
         writer.write(packet(PUBACK, 0, rest[:2] + b"\0\0"))
         assert rest[2] < 0x80, "nobody here has that many properties"
         return topic, rest[3 + rest[2] :]

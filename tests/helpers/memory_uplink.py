@@ -30,7 +30,7 @@ class MemoryUplink:
     refuses: Callable[[str], UplinkError | None] = lambda _: None
     coming: asyncio.Queue[MemoryMessage | None] = field(default_factory=asyncio.Queue)
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, sure: bool = True) -> None:
         if (error := self.refuses(topic)) is not None:
             raise error
         self.published.append((topic, payload, retain))

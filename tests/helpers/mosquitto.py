@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from edge.uplink.mqtt import Broker
+from edge.uplink.broker import Broker
 from edge.uplink.tls import TlsFiles
 from tests.helpers.certificates import Authority
 
@@ -56,6 +56,7 @@ pattern read mf/v1/%u/ack
 pattern write mf/v1/%u/out
 pattern write mf/v1/%u/state
 pattern write mf/v1/%u/link
+pattern write mf/v1/%u/telemetry
 """
 
 
@@ -105,6 +106,31 @@ class Mosquitto:
             yield broker
         finally:
             broker.end(signal.SIGTERM)
+
+    def configure(self, **lines: str) -> None:
+        """Other lines of its configuration; it has them when it is started again."""
+        path = self.folder / "mosquitto.conf"
+        kept = [line for line in path.read_text().splitlines() if line.split(" ")[0] not in lines]
+        path.write_text("\n".join([*kept, *(f"{name} {value}" for name, value in lines.items()), ""]))
+
+    def users(self, **passwords: str) -> None:
+        """Let users in by their passwords, with no certificate."""
+        path = self.folder / "passwords"
+        path.touch()
+        for user, password in passwords.items():
+            done = shutil.which("mosquitto_passwd") or "/usr/bin/mosquitto_passwd"
+            subprocess.run([done, "-b", path, user, password], check=True, capture_output=True, timeout=DEADLINE_S)
+        self.configure(
+            require_certificate="false",
+            use_identity_as_username="false",
+            password_file=str(path),
+            acl_file=str(self.folder / "acl"),
+        )
+
+    def restart(self) -> None:
+        """End it and start it anew."""
+        self.end(signal.SIGTERM)
+        self.start()
 
     def start(self) -> None:
         """Start it, or start it again, and wait until it listens."""

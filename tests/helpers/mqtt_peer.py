@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import Self
 
-from edge.uplink.mqtt import Broker
+from edge.uplink.broker import Broker
 
 HOST = "127.0.0.1"
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 14
@@ -30,6 +31,9 @@ class Peer:
         self.published: list[tuple[int, bytes]] = []  # packet type's flags, body
         self.acked: list[int] = []
         self.connects: list[bytes] = []
+        self.reads = asyncio.Event()  # cleared: it takes nothing more from the line
+        self.reads.set()
+        self.small = False  # the line holds hardly anything
         self.seen = asyncio.Event()
         self.broker = Broker(HOST, 0, None)
         self._server: asyncio.Server | None = None
@@ -37,7 +41,11 @@ class Peer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
+        with socket.socket() as listening:
+            listening.bind((HOST, 0))
+            if self.small:  # before the connection, since its window scale is agreed upon then
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024)
+            self._server = await asyncio.start_server(self._serve, sock=listening.dup(), limit=1024)
         self.broker = Broker(HOST, self._server.sockets[0].getsockname()[1], None)
         return self
 
@@ -79,6 +87,7 @@ class Peer:
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 while True:
+                    await self.reads.wait()
                     kind, flags, body = await read_packet(reader)
                     for answer in self._answers(kind, flags, body):
                         writer.write(answer)
@@ -101,7 +110,9 @@ class Peer:
             self.published.append((flags, body))
             size = int.from_bytes(body[:2], "big")
             identifier = body[2 + size : 4 + size]
-            return [] if self.puback is None else [packet(PUBACK, 0, identifier + bytes([self.puback, 0]))]
+            if self.puback is None or not flags & 0x06:  # QoS 0 wants no answer
+                return []
+            return [packet(PUBACK, 0, identifier + bytes([self.puback, 0]))]
         if kind == PUBACK:
             self.acked.append(int.from_bytes(body[:2], "big"))
         return [packet(PINGREQ + 1, 0, b"")] if kind == PINGREQ else []

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.uplink.mqtt import Broker, MqttUplink, Will, connect
+from edge.uplink.broker import Broker
+from edge.uplink.mqtt import MqttUplink, Will, connect
 from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.tls import TlsFiles
 from tests.helpers.certificates import Authority

@@ -226,7 +226,9 @@ async def test_unknown_sites_raise_one_alarm_however_many_they_are(tmp_path: Pat
         for number in range(5):
             assert await collector.take(topic(f"site-{number}", What.OUT), first) is None
         assert await collector.take("something/else", first) is None
-        assert await collector.take(topic(SITE, What.TELEMETRY), b"{}") is None
+        assert await collector.take(topic(SITE, What.IN), b"{}") is None
+        for what in What:
+            assert await collector.take(topic(SITE, what), b"") is None, "a question to the broker, nothing for us"
         assert (await alarms_of(collector))["unknown_site"][1] == 5
         (count,) = await collector.store.write(lambda c: c.execute("SELECT count(*) FROM alarms").fetchone())
         assert count == 1

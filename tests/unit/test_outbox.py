@@ -47,7 +47,7 @@ class Wire:
         self.published: asyncio.Queue[bytes] = asyncio.Queue()
         self._left = fail
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, sure: bool = True) -> None:
         if self._left == 0:
             raise UplinkError(Trouble.LOST, "the connection was lost")
         if self._left is not None:

@@ -209,6 +209,13 @@ def test_an_uplink_is_read_with_its_files_beside_the_site_file(tmp_path: Path) -
         (('key = "site.tls.key"\n', ""), "uplink.key: is missing; it belongs to uplink.certificate"),
         (('certificate = "site.crt"\n', ""), "uplink.certificate: is missing; it belongs to uplink.key"),
         (('kind = "mqtt"', 'kind = "amqp"'), "uplink.kind"),
+        (
+            ('kind = "mqtt"', 'kind = "mqtt"\nuser = "me"'),
+            "uplink.password_file: is missing; it belongs to",
+        ),
+        (('kind = "mqtt"', 'kind = "mqtt"\npassword_file = "p"'), "uplink.user: is missing; it belongs to"),
+        (('kind = "mqtt"', 'kind = "mqtt"\ntelemetry_every_s = 0.5'), "is 0.5, must be 0 for never, or at least 1"),
+        (('kind = "mqtt"', 'kind = "mqtt"\ntelemetry_every_s = nan'), "uplink.telemetry_every_s"),
         (('kind = "mqtt"', 'kine = "mqtt"'), "uplink.ki"),
     ],
 )
@@ -233,3 +240,18 @@ def test_a_broker_on_this_host_needs_no_tls_and_any_other_does(tmp_path: Path, h
 def test_a_metrics_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
     with pytest.raises(ConfigError, match=r"metrics\.port"):
         load(tmp_path, SITE + f"[metrics]\nport = {port}\n")
+
+
+@pytest.mark.parametrize("url", ["mqtts://me:secret@broker.acme", "mqtts://me:secret@[broken", "http://me:secret@b"])
+def test_a_password_in_the_address_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path, UPLINK.replace("mqtts://broker.acme", url))
+    assert "they belong into uplink.user and uplink.password_file" in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_login_is_read_with_its_file_beside_the_site_file(tmp_path: Path) -> None:
+    found = load(tmp_path, UPLINK + 'user = "me"\npassword_file = "secret/password"\ntelemetry_every_s = 0\n').uplink
+    assert found is not None
+    assert (found.user, found.password_file) == ("me", tmp_path / "secret" / "password")
+    assert found.telemetry_every_s == 0

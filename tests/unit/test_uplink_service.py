@@ -12,12 +12,14 @@ import pytest
 
 from edge.clock import SystemClock
 from edge.errors import IllegalTransitionError, JournalError, StoreClosedError
-from edge.uplink import service
+from edge.uplink import inbox, service, telemetry
+from edge.uplink.mqtt import RECEIVE_MAXIMUM
 from edge.uplink.port import Trouble, Uplink, UplinkError
 from edge.uplink.service import UplinkService
+from edge.uplink.telemetry import Telemetry
 from tests.helpers.memory_uplink import LOST, MemoryUplink
 
-IN, ACK, STATE, LINK = (f"mf/v1/berlin-1/{what}" for what in ("in", "ack", "state", "link"))
+IN, ACK, STATE, LINK, VALUES = (f"mf/v1/berlin-1/{what}" for what in ("in", "ack", "state", "link", "telemetry"))
 DENIED = UplinkError(Trouble.DENIED, f"the broker does not let this site write to {STATE}")
 
 
@@ -26,6 +28,7 @@ class Reporting:
 
     def __init__(self) -> None:
         self.acks: list[bytes] = []
+        self.backlog = 0
         self.waits_s = 0.0
         self.began = asyncio.Event()
 
@@ -58,6 +61,7 @@ class Bench:
         self.reporting = Reporting()
         self.errors: list[UplinkError] = []
         self.clock = SystemClock()
+        self.telemetry = Telemetry("berlin-1", lambda payload: b"signed " + payload, self.clock, every_s=0.01)
         self.service = UplinkService(
             where="broker.acme:8883",
             site="berlin-1",
@@ -68,6 +72,7 @@ class Bench:
             fingerprint=lambda: self.fingerprint,
             clock=self.clock,
             reporting=self.reporting,
+            telemetry=self.telemetry,
         )
 
     @property
@@ -110,8 +115,10 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    for name, value in {"PAUSE_S": 0.01, "RETRY_S": 0.01, "STATE_S": 0.01}.items():
-        monkeypatch.setattr(service, name, value)
+    for name in ("PAUSE_S", "RETRY_S", "STATE_S"):
+        monkeypatch.setattr(service, name, 0.01)
+    monkeypatch.setattr(inbox, "RETRY_S", 0.01)
+    monkeypatch.setattr(telemetry, "AGAIN_S", 0.01)
     return Bench()
 
 
@@ -122,10 +129,10 @@ async def test_a_message_is_acknowledged_after_its_verdict_and_never_before(benc
         await judging.wait()
         return None
 
-    bench.service._intake = slow
+    bench.service.inbox._intake = slow
     async with bench.running():
         (message,) = bench.uplink.come(IN, b"order")
-        await bench.until(lambda: bench.service.received == 1)
+        await bench.until(lambda: bench.service.inbox.received == 1)
         assert not message.acked
         judging.set()
         await bench.until(lambda: message.acked)
@@ -137,7 +144,7 @@ async def test_a_message_that_we_stumble_over_is_counted_and_does_not_block_the_
         messages = bench.uplink.come(IN, b"bug", b"bad", b"good")
         await bench.until(lambda: all(message.acked for message in messages))
     assert bench.judged == [b"bug", b"bad", b"good"]
-    assert bench.service.poison == 2
+    assert bench.service.inbox.poison == 2
     assert bench.service.trouble == ""
 
 
@@ -193,13 +200,13 @@ async def test_no_more_messages_are_in_hand_than_the_receive_maximum(bench: Benc
         in_hand -= 1
         return None
 
-    bench.service._intake = slow
+    bench.service.inbox._intake = slow
     async with bench.running():
         messages = bench.uplink.come(IN, *(b"%d" % number for number in range(200)))
-        await bench.until(lambda: in_hand == service.RECEIVE_MAXIMUM)
+        await bench.until(lambda: in_hand == RECEIVE_MAXIMUM)
         going.set()
         await bench.until(lambda: all(message.acked for message in messages))
-    assert most == service.RECEIVE_MAXIMUM
+    assert most == RECEIVE_MAXIMUM
 
 
 async def test_the_state_is_published_when_it_changes_and_the_link_with_it(bench: Bench) -> None:
@@ -272,3 +279,77 @@ async def test_a_broker_that_takes_and_forgets_is_told_by_the_missing_acknowledg
         monkeypatch.setattr(service, "SILENT_S", 0.01)
         await bench.until(lambda: bench.service.view()["trouble"] == "no_acknowledgement")
         assert "no collector has acknowledged" in bench.service.view()["attention"][0]
+
+
+async def test_newest_values_wait_for_facts_and_a_denied_topic_of_them_is_shown(bench: Bench) -> None:
+    def told() -> list[dict[str, Any]]:
+        return [json.loads(raw.removeprefix(b"signed ")) for name, raw, _ in bench.uplink.published if name == VALUES]
+
+    bench.reporting.backlog = 3
+    async with bench.running():
+        await bench.until(lambda: bench.service.view()["online"])
+        bench.telemetry.put("prn-1/state", "EXECUTE")
+        await bench.until(lambda: bench.telemetry._late)
+        assert told() == []
+        bench.reporting.backlog = 0
+        await bench.until(told)
+        assert told()[0]["gap"]["why"] == ["facts"]
+        bench.uplink.cut()
+        await bench.until(lambda: bench.service.connections == 2)
+        refused = UplinkError(Trouble.DENIED, f"the broker does not let this site write to {VALUES}")
+        bench.uplink.refuses = lambda topic: refused if topic == VALUES else None
+        bench.telemetry.put("prn-1/state", "IDLE")
+        await bench.until(lambda: bench.service.view()["trouble"] == "denied")
+        assert bench.service.view()["online"]
+        bench.uplink.refuses = lambda _: None
+        bench.telemetry.put("prn-1/state", "EXECUTE")
+        await bench.until(lambda: bench.service.view()["trouble"] is None)
+
+
+async def test_a_site_without_telemetry_sends_none(bench: Bench) -> None:
+    bench.telemetry.every_s = 0
+    bench.telemetry.put("prn-1/state", "EXECUTE")
+    async with bench.running():
+        await bench.reporting.began.wait()
+    assert bench.service.view()["telemetry"] == {"every_s": 0, "sent": 0, "waiting": 0}
+    assert all(name != VALUES for name, _, _ in bench.uplink.published)
+
+
+@pytest.mark.parametrize("trouble", [Trouble.ENDED, Trouble.FULL, Trouble.NO_MQTT])
+async def test_what_the_broker_says_when_it_throws_the_site_out_is_not_covered_by_a_guess(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, trouble: Trouble
+) -> None:
+    thrown_out = UplinkError(trouble, "the broker has no room")
+
+    async def throw_out(_: object) -> None:
+        raise thrown_out
+
+    monkeypatch.setattr(bench.service.inbox, "receive", throw_out)
+    async with bench.running():
+        await bench.until(lambda: bench.service.connections > service.FLAPS)
+        assert bench.service.view()["trouble"] == trouble
+        assert bench.service.view()["text"] == "the broker has no room"
+        assert bench.service.view()["attention"] == ["the broker has no room"], "it does not pass by itself"
+
+
+async def test_who_is_thrown_out_at_once_comes_back_slower_and_not_in_step(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most: list[float] = []
+
+    def drawn(low: float, high: float) -> float:
+        assert low == 0.0, "full jitter: anything from nothing on"
+        most.append(high)
+        if len(most) == 6:  # from now on nobody answers at all
+            bench.errors = [LOST] * 100
+        return 0.0
+
+    async def throw_out(_: object) -> None:
+        raise LOST
+
+    monkeypatch.setattr(service.random, "uniform", drawn)
+    monkeypatch.setattr(service, "PAUSE_S", 1.0)
+    monkeypatch.setattr(bench.service.inbox, "receive", throw_out)
+    async with bench.running():
+        await bench.until(lambda: len(most) >= 10)
+    assert most[:10] == [2, 4, 8, 16, 16, 16, 32, 60, 60, 60]
