@@ -14,7 +14,8 @@ from drivers.gcode.profile import Profile
 from drivers.gcode.replies import Position, Reply, Temperatures
 from drivers.gcode.resume import Standing, standing_after
 from drivers.gcode.session import Session
-from edge.driver import ConnectError, DriverContext, MachineError, MachineState, StateSeen
+from drivers.gcode.stream import Silent, Speaks
+from edge.driver import ConnectError, DriverContext, MachineError, MachineState, Message, StateSeen
 
 
 class Device:
@@ -25,6 +26,7 @@ class Device:
         self.context = context
         self.clock = context.clock
         self.session = Session(context, heard)
+        self.session.on_silence = self.tell_silence
         self.profile: Profile | None = None
         self.profile_name = ""
         self.firmware = Firmware("")
@@ -32,6 +34,7 @@ class Device:
         self.busy_s = 0.0  # when the firmware last said that it was busy with what it had been told
         self.booted = False  # the firmware's boot banner came on this connection
         self.in_program = False  # motion has begun, and its end is not confirmed
+        self.seen = StateSeen(MachineState.OFFLINE)  # as told last
         self.wire_free = asyncio.Event()  # `execute` needs the line no more
         self.wire_free.set()
 
@@ -61,7 +64,22 @@ class Device:
 
     def see(self, state: MachineState, detail: str = "") -> None:
         """Tell the machine's state."""
-        self.context.emit(StateSeen(state, detail))
+        self.seen = StateSeen(state, detail)
+        self.context.emit(self.seen)
+
+    def tell_silence(self, event: Silent | Speaks) -> None:
+        """What the state is while the printer says nothing though it should, and afterwards again what it was."""
+        match event:
+            case Silent(for_s=for_s):
+                detail = f"it has said nothing for {for_s:.0f} s; it is asked whether it is still there"
+                # A state that names what a run waits for keeps its words: they go into the journal.
+                if self.seen.state is MachineState.EXECUTE:
+                    self.context.emit(StateSeen(MachineState.EXECUTE, detail))
+                elif self.seen.state is MachineState.IDLE:
+                    self.context.emit(StateSeen(MachineState.STOPPED, detail))
+            case Speaks(after_s=after_s):
+                self.context.emit(Message(f"it said nothing for {after_s:.0f} s, and speaks again"))
+                self.context.emit(self.seen)
 
     async def run(self, macro: Iterable[str], after: int, *, counted: bool = False) -> None:
         """Commands of the driver's own, numbered behind `after`, until they are acknowledged. Raises `MachineError`."""

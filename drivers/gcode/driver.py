@@ -44,6 +44,7 @@ from edge.driver import (
     IdentityError,
     Json,
     LinkHealth,
+    LinkLostError,
     MachineError,
     MachineState,
     Message,
@@ -244,6 +245,8 @@ class GcodeDriver(Driver):
             await self._device.run(modes, MODES_BASE)
             if not self._stopping.is_asked and not self._detached:  # either cuts it
                 await self._device.counted(MODES_BASE + len(modes))
+        except LinkLostError:
+            raise
         except MachineError as error:
             raise MachineError(f"the modes could not be set: {error}", Motion.NONE) from error
         finally:
