@@ -6,6 +6,7 @@
 | `corrupt` | share, 0 to 1 | this share of the incoming lines has one bit flipped before the firmware sees them |
 | `die-after` | N | the board resets after N executed commands: banner, line counter 0, heaters off |
 | `drop-ok` | N | the Nth `ok` of a numbered line is never sent |
+| `garble` | share, 0 to 1 | this share of the lines that the printer sends has one bit flipped on its way |
 | `halt-after` | N | after N executed commands thermal protection kills the firmware, which is silent from then on |
 | `no-ok-after-resend` | | `Resend: n` comes without an `ok` after it, as some firmware does |
 | `pause-after` | N | after N executed commands somebody presses Pause at the display, and Resume a minute later |
@@ -40,6 +41,7 @@ class Faults:
     """The faults of one run; the defaults are none. Field names are the fault names with `_` for `-`."""
 
     corrupt: float = 0.0
+    garble: float = 0.0
     die_after: int | None = None
     drop_ok: int | None = None
     halt_after: int | None = None
@@ -64,7 +66,7 @@ class Faults:
                 if argument:
                     raise FaultError(f"fault {name} takes no argument")
                 values[key] = True
-            elif key == "corrupt":
+            elif key in ("corrupt", "garble"):
                 values[key] = _share(name, argument)
             else:
                 values[key] = _count(name, argument)

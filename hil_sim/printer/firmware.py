@@ -69,6 +69,7 @@ class Firmware:
         self._record = record
         self._board = Board(options)
         self._noise = LineNoise(faults.corrupt, seed) if faults.corrupt else None
+        self._noise_back = LineNoise(faults.garble, seed) if faults.garble else None
         self._executed = 0
         self._numbered_oks = 0
         self._skip_bytes = 0
@@ -154,7 +155,7 @@ class Firmware:
             return b""
         data = "".join(out).encode("latin-1", "replace")
         out.clear()
-        return data
+        return self._noise_back.disturb(data) if self._noise_back else data
 
     # -- time
 

@@ -91,6 +91,13 @@ def test_corrupt_flips_one_bit_in_its_share_of_the_lines() -> None:
     assert again.disturb(b"".join(lines)) == b"".join(map(LineNoise(0.1, seed=1).disturb, lines))
 
 
+def test_garble_flips_bits_in_what_is_sent() -> None:
+    rig = Rig(faults=Faults(garble=1.0), seed=3)
+    (said,) = rig.send("G90\n")
+    assert len(said) == len("ok")
+    assert said != "ok"
+
+
 def test_corrupt_lines_are_refused_by_their_checksum() -> None:
     rig = Rig(faults=Faults(corrupt=1.0), seed=3)
     assert all(not line.startswith("ok T") for line in rig.send(numbered(1, "M105")))
