@@ -33,7 +33,7 @@ class Device:
         self.heaters: dict[str, tuple[float, float]] = {}  # name -> (actual, target) in degC
         self.busy_s = 0.0  # when the firmware last said that it was busy with what it had been told
         self.booted = False  # the firmware's boot banner came on this connection
-        self.in_program = False  # motion has begun, and its end is not confirmed
+        self.in_part = False  # the program has homed all axes, and its end is not confirmed: a stop lifts the nozzle
         self.seen = StateSeen(MachineState.OFFLINE)  # as told last
         self.wire_free = asyncio.Event()  # `execute` needs the line no more
         self.wire_free.set()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -31,7 +32,7 @@ from drivers.gcode.macros import FINAL
 from drivers.gcode.profile import Profile
 from drivers.gcode.recovery import Keeper
 from drivers.gcode.replies import Action, Busy, Reply, Temperatures, Text
-from drivers.gcode.resume import misplaced
+from drivers.gcode.resume import AXES, homed_by, misplaced
 from drivers.gcode.stream import Wire
 from drivers.gcode.window import window_for
 from edge.driver import (
@@ -72,6 +73,9 @@ STALL_BUSY_INTERVALS = 3
 
 MODES_BASE = 890_000_000
 """The commands that set the modes before a program are numbered from here: neither the program's nor a stop's."""
+
+NEVER = sys.maxsize
+"""No command of a program has this number."""
 
 ALWAYS_SO = frozenset({"G17", "G21"})
 """The plane XY and millimetres: a firmware that does not know how to choose them has nothing else."""
@@ -212,14 +216,14 @@ class GcodeDriver(Driver):
         failure: BaseException | None = None
         try:
             try:
-                total = await asyncio.to_thread(_count, program.path)
+                total, homed_at = await asyncio.to_thread(_survey, program.path)
             except OSError as error:
                 raise MachineError(f"{program.name} cannot be read: {error.strerror}", Motion.NONE) from error
             if not after and not self._stopping.is_asked and not self._detached:
                 await self._set_modes()
             if self._stopping.is_asked:
                 return await self._stopped({}, Motion.NONE)
-            return await self._stream(run, program.path, total, after)
+            return await self._stream(run, program.path, total, homed_at, after)
         except asyncio.CancelledError:
             if not self._detached:
                 await shielded(self._stopping.quietly(), f"stop {self._machine.id}")
@@ -252,17 +256,16 @@ class GcodeDriver(Driver):
         finally:
             self._device.wire_free.set()
 
-    async def _stream(self, run: Run, path: Path, total: int, after: int) -> Outcome:
+    async def _stream(self, run: Run, path: Path, total: int, homed_at: int, after: int) -> Outcome:
         if after:
             await recovery.look_again(self._device, run, path, after)
         keeper = Keeper(self._device, run, total, after)
         self._device.wire_free.clear()
         keeper.start()
         try:
-            self._device.in_program = True
             self._holding.begin_program()
             self._see(MachineState.EXECUTE)
-            await self._send(path, total, after, keeper)
+            await self._send(path, total, homed_at, after, keeper)
             if self._detached:
                 keeper.beat()
                 self._device.wire_free.set()
@@ -276,12 +279,16 @@ class GcodeDriver(Driver):
             await keeper.end()
         return await self._stopped(evidence, Motion.POSSIBLE)
 
-    async def _send(self, path: Path, total: int, after: int, keeper: Keeper) -> None:
+    async def _send(self, path: Path, total: int, homed_at: int, after: int, keeper: Keeper) -> None:
         """The program from the command behind `after` to its end, or until it is to be stopped or left standing."""
         health: LinkHealth | None = None  # as last told
 
+        device = self._device
+        device.in_part = homed_at <= after
+
         def acked(number: int) -> None:
             nonlocal health
+            device.in_part = homed_at <= number
             self._context.emit(Progress(min(number, total), total))
             stream = self._session.stream
             if health is None or (stream.resends, stream.time_outs) != (health.resends, health.time_outs):
@@ -322,7 +329,7 @@ class GcodeDriver(Driver):
         expected = await asyncio.to_thread(standing_in, path, total)
         if wrong := misplaced(expected, position.axes_mm):
             raise MachineError(f"all {total} commands are acknowledged, but {wrong}")
-        self._device.in_program = False
+        self._device.in_part = False
         evidence: dict[str, Json] = {"commands": total, **self._link_evidence(), "position_mm": dict(position.axes_mm)}
         return Outcome(OutcomeKind.SUCCEEDED, Motion.POSSIBLE, f"all {total} commands carried out", evidence)
 
@@ -427,5 +434,11 @@ def _resumed_after(resume: Resume | None) -> int:
             raise NotAcceptableError("resume", repr(resume), "what `recover` of this driver has found")
 
 
-def _count(path: Path) -> int:
-    return sum(1 for _ in program_commands(path))
+def _survey(path: Path) -> tuple[int, int]:
+    """How many commands a program has, and the number of the first after which all axes are homed."""
+    homed: frozenset[str] = frozenset()
+    total, homed_at = 0, NEVER
+    for total, command in enumerate(program_commands(path), start=1):
+        if homed_at == NEVER and (homed := homed_by(command, homed)) >= AXES:
+            homed_at = total
+    return total, homed_at

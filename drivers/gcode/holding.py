@@ -199,7 +199,7 @@ class Holding:
             raise MachineError(f"the run was to be held after command {number}, but {wrong}")
         await device.look_at_heaters()
         nozzle_degc = device.heaters["T"][0] if "T" in device.heaters else None
-        where = macros.place(expected.at, seen, expected.targets_degc, nozzle_degc)
+        where = macros.place(expected.at, seen, expected.targets_degc, nozzle_degc, homed=expected.homed)
         await self._carry_out(macros.pausing(device.known_profile.macro.pause, where))
         return where, Standing(seen, expected.targets_degc, absolute=True)
 
@@ -210,6 +210,8 @@ class Holding:
         reason = "paused on request"
         if self._by_printer:
             reason = f"paused by the printer: {self._why}" if self._why else f"paused by {AT_THE_PRINTER}"
+        if not where.homed:
+            reason += "; it has not moved aside, for its axes are not homed"
         device.see(MachineState.HELD, reason)
         self.wake()
         standby = macros.standby(device.known_profile.macro.standby, where)

@@ -10,7 +10,9 @@ from hil_sim.faults import FaultError, Faults, LineNoise
 
 def test_faults_are_parsed_from_their_texts() -> None:
     texts = ["drop-ok=3", "corrupt=0.5", "die-after=7", "silent-after=8", "halt-after=9", "no-ok-after-resend"]
-    assert Faults.parse(texts) == Faults(0.5, 7, 3, 9, True, 8)
+    assert Faults.parse(texts) == Faults(
+        corrupt=0.5, die_after=7, drop_ok=3, halt_after=9, no_ok_after_resend=True, silent_after=8
+    )
 
 
 @pytest.mark.parametrize(
