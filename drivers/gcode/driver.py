@@ -267,7 +267,7 @@ class GcodeDriver(Driver):
             self._see(MachineState.EXECUTE)
             await self._send(path, total, homed_at, after, keeper)
             if self._detached:
-                keeper.beat()
+                await keeper.leave()
                 self._device.wire_free.set()
                 await self._stand()
             if not self._stopping.is_asked:

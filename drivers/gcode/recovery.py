@@ -61,6 +61,18 @@ class Keeper:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
 
+    async def leave(self) -> None:
+        """The run is left standing, and all that was sent is acknowledged: write down where.
+
+        Of one that has carried out nothing yet, no reservation may stay: with the counter at 0 it would look like one
+        that has lost its place.
+        """
+        if self._acked:
+            self.beat()
+            return
+        await self.end()
+        await self._device.context.checkpoint(None)
+
     @property
     def acked(self) -> int:
         """Number of the program's last command that was acknowledged."""
