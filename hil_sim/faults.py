@@ -8,6 +8,7 @@
 | `drop-ok` | N | the Nth `ok` of a numbered line is never sent |
 | `garble` | share, 0 to 1 | this share of the lines that the printer sends has one bit flipped on its way |
 | `halt-after` | N | after N executed commands thermal protection kills the firmware, which is silent from then on |
+| `lose-answers` | N | the first N answers to a question (`M108`, `M876`) never arrive |
 | `no-ok-after-resend` | | `Resend: n` comes without an `ok` after it, as some firmware does |
 | `pause-after` | N | after N executed commands somebody presses Pause at the display, and Resume a minute later |
 | `run-out-after` | N | after N executed commands the filament runs out: the firmware pauses, and carries out an M600 |
@@ -45,6 +46,7 @@ class Faults:
     die_after: int | None = None
     drop_ok: int | None = None
     halt_after: int | None = None
+    lose_answers: int | None = None
     no_ok_after_resend: bool = False
     silent_after: int | None = None
     run_out_after: int | None = None

@@ -30,6 +30,8 @@ class Options:
     advanced_ok: bool = False
     emergency_parser: bool = True
     prompts: bool = True
+    asks_for_more: bool = False
+    """M600 asks whether enough filament has come out (M600_PURGE_MORE_RESUMABLE)."""
     thermal_protection: bool = True
     rx_bytes: int = 128
     size_mm: tuple[float, float, float] = (200.0, 200.0, 200.0)

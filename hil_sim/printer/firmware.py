@@ -71,6 +71,7 @@ class Firmware:
         self._noise = LineNoise(faults.corrupt, seed) if faults.corrupt else None
         self._noise_back = LineNoise(faults.garble, seed) if faults.garble else None
         self._executed = 0
+        self._answers_lost = 0
         self._numbered_oks = 0
         self._skip_bytes = 0
         self._power_up()
@@ -180,6 +181,9 @@ class Firmware:
     # -- bytes
 
     def _arrive(self, piece: bytes) -> None:
+        if self._answers_lost < (self._faults.lose_answers or 0) and piece.startswith((b"M108", b"M876")):
+            self._answers_lost += 1
+            return
         self._watch_for_emergency(piece)
         if self._life is not _Life.RUNNING:
             return

@@ -128,6 +128,9 @@ def _change_filament(board: Board, _arguments: str) -> Waiting:
     board.prompt("Nozzle Parked", "Continue", asks=True)
     yield from wait_for_user(board)
     board.out_of_filament = False
+    if board.options.asks_for_more:
+        board.prompt("Paused", "PurgeMore", "Continue", asks=True)
+        yield from wait_for_user(board)
     if board.options.prompts:
         board.say(texts.PROMPT_END)
     board.say("//action:resumed\n")
