@@ -108,7 +108,9 @@ class Site:
             if run["ended_at"] is None and runner is not None and runner.seen.state is not MachineState.HELD:
                 seen = runner.seen
                 text = f"{run['machine']} is {seen.state}: {seen.detail}"
-                troubles += [{"code": "machine", "text": text, "command": "", "step": run["step"]}] if seen.detail else []
+                troubles += (
+                    [{"code": "machine", "text": text, "command": "", "step": run["step"]}] if seen.detail else []
+                )
         return troubles
 
     async def events(self, after: int, limit: int, wait_s: float, machine: str | None) -> list[views.Row]:

@@ -12,6 +12,7 @@
 | `no-ok-after-resend` | | `Resend: n` comes without an `ok` after it, as some firmware does |
 | `pause-after` | N | after N executed commands somebody presses Pause at the display, and Resume a minute later |
 | `run-out-after` | N | after N executed commands the filament runs out: the firmware pauses, and carries out an M600 |
+| `sd-print-after` | N | after N executed commands somebody starts a print from the SD card, of ten minutes |
 | `silent-after` | N | after N executed commands the firmware hangs: reads, does and answers nothing until a reset |
 
 A router has those of `GRBL_NAMES`, where N counts blocks and `ok`s of any line, and one of its own:
@@ -48,6 +49,7 @@ class Faults:
     halt_after: int | None = None
     lose_answers: int | None = None
     no_ok_after_resend: bool = False
+    sd_print_after: int | None = None
     silent_after: int | None = None
     run_out_after: int | None = None
     pause_after: int | None = None

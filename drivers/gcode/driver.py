@@ -29,6 +29,7 @@ from drivers.gcode.device import Device, program_commands, standing_in
 from drivers.gcode.holding import Holding
 from drivers.gcode.identity import Firmware
 from drivers.gcode.macros import FINAL
+from drivers.gcode.others import Others
 from drivers.gcode.profile import Profile
 from drivers.gcode.recovery import Keeper
 from drivers.gcode.replies import Action, Busy, Reply, Temperatures, Text
@@ -46,11 +47,13 @@ from edge.driver import (
     Json,
     LinkHealth,
     LinkLostError,
+    Lost,
     MachineError,
     MachineState,
     Message,
     Motion,
     NotAcceptableError,
+    NotConfirmedError,
     Outcome,
     OutcomeKind,
     Program,
@@ -67,6 +70,9 @@ HANDSHAKE_S = 20.0
 
 POLL_S = 5.0
 """How often an idle printer is asked for its temperatures; also what notices a dead connection."""
+
+BUSY_S = 6.0
+"""How long an idle printer counts as busy after it has said so, where nobody knows how often it does."""
 
 STALL_BUSY_INTERVALS = 3
 """Busy messages that must be missing in a row before a command counts as stalled."""
@@ -96,6 +102,7 @@ class GcodeDriver(Driver):
         self._holding = Holding(self._device)
         self._stopping = self._holding.stopping
         self._aborting = Aborting(self._device)
+        self._others = Others(context.emit)
         self._running = False
         self._detached = False
         self._patience: asyncio.Timeout | None = None  # how long an unidentified printer may take to answer
@@ -140,16 +147,21 @@ class GcodeDriver(Driver):
         window = window_for(wanted, profile.wire, usb_id)
         log.info("%s: %s", self._machine.id, window)
         self._session.renew(_wire(profile, window.window_bytes))
-        if firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
-            try:
-                # Unchecked: on a bad line it may arrive as another command, and one that waits for a person.
-                async with asyncio.timeout(HANDSHAKE_S):
-                    await self._session.ask(profile.macro.report_temperatures)
-            except TimeoutError as error:
-                raise ConnectError(f"{wanted.place} says who it is, and then does not answer") from error
-            except MachineError as error:
-                raise ConnectError(f"{wanted.place}: {error}") from error
+        try:
+            # Unchecked: on a bad line it may arrive as another command, and one that waits for a person.
+            async with asyncio.timeout(HANDSHAKE_S):
+                await self._prepare(profile)
+        except TimeoutError as error:
+            raise ConnectError(f"{wanted.place} says who it is, and then does not answer") from error
+        except MachineError as error:
+            raise ConnectError(f"{wanted.place}: {error}") from error
         self._see_rest()
+
+    async def _prepare(self, profile: Profile) -> None:
+        """Have it report what it can by itself, and see whether it is at work for somebody else."""
+        if self._device.firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
+            await self._session.ask(profile.macro.report_temperatures)
+        await self._look_for_others()
 
     async def _introduction(self) -> Firmware:
         """The answer to M115, past a board that is just booting and one that ends what it was told before."""
@@ -186,8 +198,18 @@ class GcodeDriver(Driver):
             if self._session.stream.idle:
                 try:
                     await self._device.look_at_heaters()
+                    await self._look_for_others()
                 except MachineError:
                     return  # latched in the session; `lost` tells it
+                if self._at_rest:
+                    self._see_rest()
+
+    async def _look_for_others(self) -> None:
+        """Ask a printer with a card whether it prints from that. Raises `MachineError`."""
+        if self._device.firmware.has("SDCARD"):
+            replies = await self._session.ask("M27")
+            for reply in replies:
+                self._others.heard(reply, self._device.clock.mono_s(), 0.0)
 
     async def close(self) -> None:
         """Let go of the link; commands nothing."""
@@ -220,6 +242,8 @@ class GcodeDriver(Driver):
             except OSError as error:
                 raise MachineError(f"{program.name} cannot be read: {error.strerror}", Motion.NONE) from error
             if not after and not self._stopping.is_asked and not self._detached:
+                await self._refuse_others()
+            if not after and not self._stopping.is_asked and not self._detached:
                 await self._set_modes()
             if self._stopping.is_asked:
                 return await self._stopped({}, Motion.NONE)
@@ -235,6 +259,12 @@ class GcodeDriver(Driver):
             self._running = False
             self._holding.end_run(failure)
             self._see_rest()
+
+    async def _refuse_others(self) -> None:
+        """Never a line of ours into somebody else's work. Raises `MachineError`."""
+        await self._look_for_others()
+        if doing := self._others.doing(self._device.clock.mono_s()):
+            raise MachineError(f"not begun, for the printer is at work: {doing}", Motion.NONE)
 
     async def _set_modes(self) -> None:
         """Bring about what the analysis of a program takes for granted, whatever the last one left behind.
@@ -326,6 +356,7 @@ class GcodeDriver(Driver):
         """All is acknowledged; SUCCEEDED is what the firmware's own counter and position say."""
         await self._device.counted(total + 1)
         position = await self._device.position()
+        await self._device.look_at_heaters()  # what is hot from here on is known to be the program's
         expected = await asyncio.to_thread(standing_in, path, total)
         if wrong := misplaced(expected, position.axes_mm):
             raise MachineError(f"all {total} commands are acknowledged, but {wrong}")
@@ -342,6 +373,9 @@ class GcodeDriver(Driver):
         return Outcome(OutcomeKind.STOPPED, motion, self._stopping.reason, evidence)
 
     async def recover(self, run: Run, program: Program) -> Recovery:
+        if self._others.prints:
+            # It is at somebody's work by now, and a stop would be a line of ours in the middle of that.
+            return Lost(f"the printer is at other work: {self._others.prints}", same_machine=False)
         return await recovery.recover(self._device, run, program)
 
     async def detach(self) -> None:
@@ -361,13 +395,24 @@ class GcodeDriver(Driver):
     async def stop(self, deadline_s: float) -> None:
         self._detached = False
         await self._stopping.stop(deadline_s)
+        if self._others.prints:
+            raise NotConfirmedError(
+                f"switched off, but {self._others.prints}, which nothing from here ends but an abort"
+            )
 
     async def abort(self) -> None:
         self._aborting.abort()
 
     # What is seen
 
+    @property
+    def _at_rest(self) -> bool:
+        """Whether nothing of ours is carried out, so that what the printer does is what others want of it."""
+        return not self._running and not self._stopping.goes_on and self._device.profile is not None
+
     def _heard(self, reply: Reply) -> None:
+        if self._at_rest:
+            self._hear_others(reply)
         match reply:
             case Temperatures(heaters=heaters):
                 self._device.heaters.update(heaters)
@@ -390,12 +435,27 @@ class GcodeDriver(Driver):
                 return
         self._holding.heard(reply)
 
+    def _hear_others(self, reply: Reply) -> None:
+        """What a printer says that has nothing to do for us."""
+        now_s = self._device.clock.mono_s()
+        before = self._others.doing(now_s)
+        busy_s = self._device.known_profile.wire.busy_interval_s * STALL_BUSY_INTERVALS
+        self._others.heard(reply, now_s, busy_s or BUSY_S)
+        if isinstance(reply, Temperatures):
+            for name, (_, target_degc) in reply.heaters.items():
+                if (known := self._device.heaters.get(name)) is not None:
+                    self._others.heated(name, known[1], target_degc)
+        if self._others.doing(now_s) != before:
+            self._see_rest()
+
     def _see_rest(self) -> None:
         """The state of a printer that carries nothing out."""
         if self._aborting.begun:
             return  # it tells by itself what became of it
         if self._session.failure is not None:
             self._see(MachineState.ABORTED)
+        elif doing := self._others.doing(self._device.clock.mono_s()):
+            self._see(MachineState.EXECUTE, doing)
         elif reason := self._device.unprotected():
             self._see(MachineState.STOPPED, reason)
         else:

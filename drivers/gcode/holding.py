@@ -34,7 +34,7 @@ from edge.driver import MachineError, MachineState, Message, NotAcceptableError,
 AT_THE_PRINTER = "a person at the printer"
 
 ANSWERS_MAX = 3
-"""How often one question is answered: all answers fit into Marlin's queue of four (BUFSIZE), behind what it waits in."""
+"""How often one question is answered: Marlin's queue of four (BUFSIZE) holds them all behind what it waits in."""
 
 ANSWER_AGAIN_S = 1.5
 """What the printer says so soon after an answer may be of before it: longer than any link takes to and fro, and less

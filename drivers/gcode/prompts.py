@@ -9,8 +9,8 @@ Rules
 1. The firmware waits for a person from its ``busy: paused`` or its ``paused`` on, until the command that waits is
    acknowledged, or until it says ``resumed``.
 2. A prompt says for what; alone it holds nothing up: some only inform, and some stand beside a print that goes on.
-3. ``busy: processing`` after ``busy: paused`` says that what it waited for has come. One command may wait several times:
-   M600 asks for the filament, and then whether enough of it has come out.
+3. ``busy: processing`` after ``busy: paused`` says that what it waited for has come. One command may wait several
+   times: M600 asks for the filament, and then whether enough of it has come out.
 """
 
 from __future__ import annotations

@@ -73,8 +73,9 @@ class Wire:
 
     `window_bytes`: bytes in flight at most, 0 for one line at a time. `stall_s`: how long a line may stay without
     ``ok`` or ``busy`` before the firmware is probed. `silence_s`: how long nothing at all may be heard while an answer
-    is owed, before it is asked for the last time. `max_resends`: how often the same line may be asked for again. `counts`: the firmware says the last line
-    that it took when it is asked. `harmless`: codes that the firmware need not know, because they only inform.
+    is owed, before it is asked for the last time. `max_resends`: how often the same line may be asked for again.
+    `counts`: the firmware says the last line that it took when it is asked. `harmless`: codes that the firmware need
+    not know, because they only inform.
     """
 
     window_bytes: int = 0

@@ -83,9 +83,10 @@ def test_a_bad_wire_costs_time_and_no_command(tmp_path: Path, faults: list[str])
 
 @pytest.mark.parametrize("seed", ["1", "2", "4"])
 def test_garbage_from_the_printer_is_never_taken_for_a_success(tmp_path: Path, seed: str) -> None:
-    with site_of(
-        tmp_path, "--fault", "garble=0.02", "--seed", seed, speed=2000.0, busy_s=0.1, silence_s=5.0
-    ) as (site, printer):
+    with site_of(tmp_path, "--fault", "garble=0.02", "--seed", seed, speed=2000.0, busy_s=0.1, silence_s=5.0) as (
+        site,
+        printer,
+    ):
         job_id = site.printed(TINY.read_bytes())
         body = ended(site, job_id)
         assert is_beginning(printer, commands_in(TINY))

@@ -69,7 +69,7 @@ async def test_answers_that_all_get_lost_are_told_and_the_next_word_of_a_person_
     commands = [*HOMED, "M0 first", *MOVES]
     async with printing(tmp_path, commands, "--fault", "lose-answers=4") as run:
         await run.told(MachineState.HELD, "first")
-        with pytest.raises(NotConfirmedError, match="was told 3 times to go on, and still waits: .*push the button"):
+        with pytest.raises(NotConfirmedError, match=r"was told 3 times to go on, and still waits: .*push the button"):
             await run.driver.resume(run.deadline_s())
         assert run.context.of_kind(StateSeen)[-1].state is MachineState.HELD
         await run.driver.resume(run.deadline_s())
