@@ -14,8 +14,14 @@ from drivers.gcode.profile import Profile
 from drivers.gcode.replies import Position, Reply, Temperatures
 from drivers.gcode.resume import Standing, standing_after
 from drivers.gcode.session import Session
-from drivers.gcode.stream import Silent, Speaks
+from drivers.gcode.stream import Silent, Speaks, Wire
 from edge.driver import ConnectError, DriverContext, MachineError, MachineState, Message, StateSeen
+
+STALL_BUSY_INTERVALS = 3
+"""Busy messages that must be missing in a row before a command counts as stalled."""
+
+ALWAYS_SO = frozenset({"G17", "G21"})
+"""The plane XY and millimetres: a firmware that does not know how to choose them has nothing else."""
 
 
 class Device:
@@ -125,3 +131,15 @@ def _is_temperatures(reply: Reply) -> bool:
 
 def _is_position(reply: Reply) -> bool:
     return isinstance(reply, Position)
+
+
+def wire_of(profile: Profile, window_bytes: int) -> Wire:
+    """How a connection to a firmware of this profile is used."""
+    wire = profile.wire
+    return Wire(
+        window_bytes=window_bytes,
+        stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
+        silence_s=wire.silence_s,
+        counts=profile.firmware.keeps_line_numbers,
+        harmless=frozenset(profile.program.harmless_if_unknown) | ALWAYS_SO,
+    )

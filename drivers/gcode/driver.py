@@ -25,7 +25,8 @@ from drivers.gcode import profile as profiles
 from drivers.gcode.aborting import Aborting
 from drivers.gcode.attended import attended
 from drivers.gcode.config import Printer
-from drivers.gcode.device import Device, program_commands, standing_in
+from drivers.gcode.device import STALL_BUSY_INTERVALS, Device, program_commands, standing_in, wire_of
+from drivers.gcode.failing import answers_still, made_safe
 from drivers.gcode.holding import Holding
 from drivers.gcode.identity import Firmware
 from drivers.gcode.macros import FINAL
@@ -74,17 +75,11 @@ POLL_S = 5.0
 BUSY_S = 6.0
 """How long an idle printer counts as busy after it has said so, where nobody knows how often it does."""
 
-STALL_BUSY_INTERVALS = 3
-"""Busy messages that must be missing in a row before a command counts as stalled."""
-
 MODES_BASE = 890_000_000
 """The commands that set the modes before a program are numbered from here: neither the program's nor a stop's."""
 
 NEVER = sys.maxsize
 """No command of a program has this number."""
-
-ALWAYS_SO = frozenset({"G17", "G21"})
-"""The plane XY and millimetres: a firmware that does not know how to choose them has nothing else."""
 
 GRBL_MET = "this is grbl ({text}), which profile = 'auto' does not try: name the profile, 'grbl' or 'grblhal'"
 
@@ -146,7 +141,7 @@ class GcodeDriver(Driver):
         log.warning("%s: profile %s was tried on: %s", self._machine.id, name, profile.tried_on)
         window = window_for(wanted, profile.wire, usb_id)
         log.info("%s: %s", self._machine.id, window)
-        self._session.renew(_wire(profile, window.window_bytes))
+        self._session.renew(wire_of(profile, window.window_bytes))
         try:
             # Unchecked: on a bad line it may arrive as another command, and one that waits for a person.
             async with asyncio.timeout(HANDSHAKE_S):
@@ -254,11 +249,25 @@ class GcodeDriver(Driver):
             raise
         except MachineError as error:
             failure = error
-            raise
+            if not answers_still(self._device, error) or self._stopping.is_asked or self._aborting.begun:
+                raise
+            failure = await self._left_safe(error)
+            raise failure from error
         finally:
             self._running = False
             self._holding.end_run(failure)
             self._see_rest()
+
+    async def _left_safe(self, failed: MachineError) -> MachineError:
+        """No heater stays on after a run that failed at a printer that answers; the failure, and what came of that."""
+        words: list[str] = []
+
+        async def make_safe() -> None:
+            words.append(await made_safe(self._device, self._stopping))
+
+        await shielded(make_safe(), f"make {self._machine.id} safe")
+        text = f"{failed}; {words[0]}"
+        return NotConfirmedError(text) if isinstance(failed, NotConfirmedError) else MachineError(text)
 
     async def _refuse_others(self) -> None:
         """Never a line of ours into somebody else's work. Raises `MachineError`."""
@@ -470,17 +479,6 @@ async def open_printer(machine: Printer, context: DriverContext) -> AsyncIterato
     """As `DriverPlugin.open`."""
     async with attended(GcodeDriver(machine, context), machine.id) as driver:
         yield driver
-
-
-def _wire(profile: Profile, window_bytes: int) -> Wire:
-    wire = profile.wire
-    return Wire(
-        window_bytes=window_bytes,
-        stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
-        silence_s=wire.silence_s,
-        counts=profile.firmware.keeps_line_numbers,
-        harmless=frozenset(profile.program.harmless_if_unknown) | ALWAYS_SO,
-    )
 
 
 def _resumed_after(resume: Resume | None) -> int:

@@ -36,6 +36,20 @@ class Session(Line[GcodeStream]):
         self.gone = True
         super().close()
 
+    def follow(self, latched: Session) -> None:
+        """Talk over the link of a session that has latched, which takes no part any more."""
+        assert latched._link is not None
+        self.attach(latched._link)
+        latched.overhear = self._overheard
+
+    def _overheard(self, data: bytes) -> None:
+        """As `received`, of bytes that are recorded already; none at all says that the link is gone."""
+        if not data:
+            self.fail(LinkLostError("the link to the machine broke"))
+            return
+        now_s = self._clock.mono_s()
+        self._after(self.stream.receive(data, now_s), now_s)
+
     # What a driver asks for
 
     async def probe(self) -> int:

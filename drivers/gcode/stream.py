@@ -29,6 +29,7 @@ Source of the protocol: Marlin/src/gcode/queue.cpp (2.1.2.1), `get_serial_comman
 from __future__ import annotations
 
 import enum
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -47,6 +48,9 @@ from drivers.gcode.replies import (
     UnknownCommand,
     parse,
 )
+
+_HALTED = re.compile(r"halt|kill|stopped|shutdown|m999", re.IGNORECASE)
+"""What is in each of Marlin's and Smoothieware's last words (language.h, STR_ERR_KILLED, STR_THERMAL_RUNAWAY …)."""
 
 PROBE_NUMBER = 999_999_999
 """Ahead of any program, and below 2**31 - 1, the largest line number that Marlin keeps (`long`, queue.cpp)."""
@@ -134,6 +138,7 @@ class Cause(enum.Enum):
 
     SAID = enum.auto()  # the firmware said what is wrong, or broke the protocol
     RESTARTED = enum.auto()  # the firmware's boot banner came
+    HALTED = enum.auto()  # the firmware says that it has stopped everything
     UNCLEAR = enum.auto()  # it talks, but does not say what it has done
     SILENT = enum.auto()  # nothing is heard any more: what the machine does now is unknown
 
@@ -397,7 +402,8 @@ class GcodeStream:
             case Boot():
                 return self._fail("the printer has restarted", Cause.RESTARTED)
             case Fatal(text=text):
-                return self._fail(f"the printer stopped itself: {text}", Cause.SAID)
+                cause = Cause.HALTED if _HALTED.search(text) else Cause.SAID
+                return self._fail(f"the printer stopped itself: {text}", cause)
             case UnknownCommand(command=command) if self._numbered_in_flight():
                 (code,) = self._flight[0].command.split()[:1]
                 if command.split()[:1] == [code]:

@@ -107,6 +107,21 @@ def test_a_board_that_resets_in_mid_print_has_failed_its_run(tmp_path: Path) -> 
         assert job_id in said(site, "status")
 
 
+def test_a_print_that_fails_at_a_printer_that_answers_leaves_no_heater_on(tmp_path: Path) -> None:
+    program = b"G28\nG90\nM140 S60\nG1 X10 Z5 F600\nG1 E5\nG1 X20\n"
+    with site_of(tmp_path) as (site, printer):
+        job_id = site.printed(program)
+        body = ended(site, job_id)
+        cold = "the firmware did not carry out a command: cold extrusion prevented"
+        assert (body["outcome"], body["motion"]) == ("FAILED", "possible")
+        assert body["reason"] == f"{cold}; it was switched off, and has confirmed it"
+        assert is_beginning(printer, commands_in_text(program))
+        assert printer.macros() == ["M104 S0", "M140 S0", "M107", "G91", "G1 Z10 F600", "G90", "M400"]
+        until(lambda: site.live()["machines"][0]["state"] == "IDLE")
+        assert "heating" not in {item["kind"] for item in site.json("status", code=None)["attention"]}
+        assert f"HELD: {cold}; it was switched off" in said(site, "why", job_id)
+
+
 def test_a_firmware_that_stops_itself_has_failed_its_run_in_its_own_words(tmp_path: Path) -> None:
     with site_of(tmp_path, "--fault", "halt-after=60") as (site, printer):
         job_id = site.printed(LONG)
