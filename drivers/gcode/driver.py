@@ -25,15 +25,15 @@ from drivers.gcode import profile as profiles
 from drivers.gcode.aborting import Aborting
 from drivers.gcode.attended import attended
 from drivers.gcode.config import Printer
-from drivers.gcode.device import STALL_BUSY_INTERVALS, Device, program_commands, standing_in, wire_of
+from drivers.gcode.device import Device, program_commands, standing_in, wire_of
 from drivers.gcode.failing import answers_still, made_safe
 from drivers.gcode.holding import Holding
 from drivers.gcode.identity import Firmware
 from drivers.gcode.macros import FINAL
-from drivers.gcode.others import Others
 from drivers.gcode.profile import Profile
 from drivers.gcode.recovery import Keeper
 from drivers.gcode.replies import Action, Busy, Reply, Temperatures, Text
+from drivers.gcode.resting import Resting
 from drivers.gcode.resume import AXES, homed_by, misplaced
 from drivers.gcode.stream import Wire
 from drivers.gcode.window import window_for
@@ -69,12 +69,6 @@ from edge.driver import (
 HANDSHAKE_S = 20.0
 """How long a printer that is not busy may take to say who it is; a bootloader alone takes 2 s."""
 
-POLL_S = 5.0
-"""How often an idle printer is asked for its temperatures; also what notices a dead connection."""
-
-BUSY_S = 6.0
-"""How long an idle printer counts as busy after it has said so, where nobody knows how often it does."""
-
 MODES_BASE = 890_000_000
 """The commands that set the modes before a program are numbered from here: neither the program's nor a stop's."""
 
@@ -97,7 +91,7 @@ class GcodeDriver(Driver):
         self._holding = Holding(self._device)
         self._stopping = self._holding.stopping
         self._aborting = Aborting(self._device)
-        self._others = Others(context.emit)
+        self._resting = Resting(self._device, self._at_rest, lambda: self._aborting.begun)
         self._running = False
         self._detached = False
         self._patience: asyncio.Timeout | None = None  # how long an unidentified printer may take to answer
@@ -150,13 +144,13 @@ class GcodeDriver(Driver):
             raise ConnectError(f"{wanted.place} says who it is, and then does not answer") from error
         except MachineError as error:
             raise ConnectError(f"{wanted.place}: {error}") from error
-        self._see_rest()
+        self._resting.tell()
 
     async def _prepare(self, profile: Profile) -> None:
         """Have it report what it can by itself, and see whether it is at work for somebody else."""
         if self._device.firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
             await self._session.ask(profile.macro.report_temperatures)
-        await self._look_for_others()
+        await self._resting.look_for_others()
 
     async def _introduction(self) -> Firmware:
         """The answer to M115, past a board that is just booting and one that ends what it was told before."""
@@ -187,24 +181,8 @@ class GcodeDriver(Driver):
             self._patience = None
 
     async def keep_looking(self) -> None:
-        """Ask an idle printer for its temperatures, for ever. A silent one fails the session."""
-        while self._session.failure is None:
-            await asyncio.sleep(POLL_S)
-            if self._session.stream.idle:
-                try:
-                    await self._device.look_at_heaters()
-                    await self._look_for_others()
-                except MachineError:
-                    return  # latched in the session; `lost` tells it
-                if self._at_rest:
-                    self._see_rest()
-
-    async def _look_for_others(self) -> None:
-        """Ask a printer with a card whether it prints from that. Raises `MachineError`."""
-        if self._device.firmware.has("SDCARD"):
-            replies = await self._session.ask("M27")
-            for reply in replies:
-                self._others.heard(reply, self._device.clock.mono_s(), 0.0)
+        """Look after the connection and after what others do, for ever."""
+        await self._resting.keep_looking()
 
     async def close(self) -> None:
         """Let go of the link; commands nothing."""
@@ -237,7 +215,7 @@ class GcodeDriver(Driver):
             except OSError as error:
                 raise MachineError(f"{program.name} cannot be read: {error.strerror}", Motion.NONE) from error
             if not after and not self._stopping.is_asked and not self._detached:
-                await self._refuse_others()
+                await self._resting.must_be_free()
             if not after and not self._stopping.is_asked and not self._detached:
                 await self._set_modes()
             if self._stopping.is_asked:
@@ -256,7 +234,7 @@ class GcodeDriver(Driver):
         finally:
             self._running = False
             self._holding.end_run(failure)
-            self._see_rest()
+            self._resting.tell()
 
     async def _left_safe(self, failed: MachineError) -> MachineError:
         """No heater stays on after a run that failed at a printer that answers; the failure, and what came of that."""
@@ -268,12 +246,6 @@ class GcodeDriver(Driver):
         await shielded(make_safe(), f"make {self._machine.id} safe")
         text = f"{failed}; {words[0]}"
         return NotConfirmedError(text) if isinstance(failed, NotConfirmedError) else MachineError(text)
-
-    async def _refuse_others(self) -> None:
-        """Never a line of ours into somebody else's work. Raises `MachineError`."""
-        await self._look_for_others()
-        if doing := self._others.doing(self._device.clock.mono_s()):
-            raise MachineError(f"not begun, for the printer is at work: {doing}", Motion.NONE)
 
     async def _set_modes(self) -> None:
         """Bring about what the analysis of a program takes for granted, whatever the last one left behind.
@@ -382,9 +354,9 @@ class GcodeDriver(Driver):
         return Outcome(OutcomeKind.STOPPED, motion, self._stopping.reason, evidence)
 
     async def recover(self, run: Run, program: Program) -> Recovery:
-        if self._others.prints:
+        if self._resting.prints:
             # It is at somebody's work by now, and a stop would be a line of ours in the middle of that.
-            return Lost(f"the printer is at other work: {self._others.prints}", same_machine=False)
+            return Lost(f"the printer is at other work: {self._resting.prints}", same_machine=False)
         return await recovery.recover(self._device, run, program)
 
     async def detach(self) -> None:
@@ -404,9 +376,9 @@ class GcodeDriver(Driver):
     async def stop(self, deadline_s: float) -> None:
         self._detached = False
         await self._stopping.stop(deadline_s)
-        if self._others.prints:
+        if self._resting.prints:
             raise NotConfirmedError(
-                f"switched off, but {self._others.prints}, which nothing from here ends but an abort"
+                f"switched off, but {self._resting.prints}, which nothing from here ends but an abort"
             )
 
     async def abort(self) -> None:
@@ -414,14 +386,12 @@ class GcodeDriver(Driver):
 
     # What is seen
 
-    @property
     def _at_rest(self) -> bool:
         """Whether nothing of ours is carried out, so that what the printer does is what others want of it."""
         return not self._running and not self._stopping.goes_on and self._device.profile is not None
 
     def _heard(self, reply: Reply) -> None:
-        if self._at_rest:
-            self._hear_others(reply)
+        self._resting.heard(reply)
         match reply:
             case Temperatures(heaters=heaters):
                 self._device.heaters.update(heaters)
@@ -443,32 +413,6 @@ class GcodeDriver(Driver):
             case _:
                 return
         self._holding.heard(reply)
-
-    def _hear_others(self, reply: Reply) -> None:
-        """What a printer says that has nothing to do for us."""
-        now_s = self._device.clock.mono_s()
-        before = self._others.doing(now_s)
-        busy_s = self._device.known_profile.wire.busy_interval_s * STALL_BUSY_INTERVALS
-        self._others.heard(reply, now_s, busy_s or BUSY_S)
-        if isinstance(reply, Temperatures):
-            for name, (_, target_degc) in reply.heaters.items():
-                if (known := self._device.heaters.get(name)) is not None:
-                    self._others.heated(name, known[1], target_degc)
-        if self._others.doing(now_s) != before:
-            self._see_rest()
-
-    def _see_rest(self) -> None:
-        """The state of a printer that carries nothing out."""
-        if self._aborting.begun:
-            return  # it tells by itself what became of it
-        if self._session.failure is not None:
-            self._see(MachineState.ABORTED)
-        elif doing := self._others.doing(self._device.clock.mono_s()):
-            self._see(MachineState.EXECUTE, doing)
-        elif reason := self._device.unprotected():
-            self._see(MachineState.STOPPED, reason)
-        else:
-            self._see(MachineState.IDLE)
 
     def _see(self, state: MachineState, detail: str = "") -> None:
         self._device.see(state, detail)

@@ -328,7 +328,8 @@ class Holding:
     def _show(self) -> None:
         """Tell whether the printer waits for a person, when that changes."""
         # Standing aside, the printer has nothing to wait for: what it still shows is of before.
-        held = self._prompts.held and self._phase is _Phase.GOING
+        # And what it asks while no run goes on is no business of ours.
+        held = self._running and self._prompts.held and self._phase is _Phase.GOING
         profile = self._device.profile
         self._device.session.be_patient(held and profile is not None and not profile.wire.busy_interval_s)
         if held:

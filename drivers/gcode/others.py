@@ -34,6 +34,8 @@ class Others:
         self._tell = tell
         self._file = ""  # that was opened last, for whatever
         self._prints = ""  # the print from the SD card that goes on, in words
+        self._told = False  # of that print
+        self._hot: set[str] = set()  # nozzles that others have heated
         self._busy_until_s = 0.0
 
     @property
@@ -58,17 +60,34 @@ class Others:
                 pass
 
     def heated(self, name: str, before_degc: float, target_degc: float) -> None:
-        """The target of an idle printer's heater is known to have changed."""
-        if name.startswith("T") and before_degc <= 0.0 < target_degc and not self._prints:
-            words = f"somebody heated the nozzle to {target_degc:g} degC at the printer while no run was going on"
-            self._tell(ForeignWork(secrets.token_hex(16), words))
+        """What an idle printer's heater is to reach, and what it was before."""
+        if not name.startswith("T"):
+            return
+        if target_degc <= 0.0:
+            self._hot.discard(name)
+        elif before_degc <= 0.0:
+            if not self._hot:
+                self._tell_of_heat(target_degc)
+            self._hot.add(name)
+
+    def _tell_of_heat(self, target_degc: float) -> None:
+        if self._file or self._prints:  # that is what it is heated for
+            self._tell_of_print()
+            return
+        words = f"somebody heated the nozzle to {target_degc:g} degC at the printer while no run was going on"
+        self._tell(ForeignWork(secrets.token_hex(16), words))
+
+    def _tell_of_print(self) -> None:
+        if not self._told:
+            self._told = True
+            what = self._file or "something"
+            self._tell(ForeignWork(secrets.token_hex(16), f"somebody printed {what} from the printer's SD card"))
 
     def _read(self, text: str) -> None:
         if found := _FILE.match(text):
             self._file = found["name"]
         elif _OVER.match(text):
-            self._file = self._prints = ""
-        elif (found := _PRINTING.match(text)) and int(found["total"]) and not self._prints:
-            what = self._file or "something"
-            self._prints = f"somebody prints {what} from the SD card"
-            self._tell(ForeignWork(secrets.token_hex(16), f"somebody printed {what} from the printer's SD card"))
+            self._file, self._prints, self._told = "", "", False
+        elif (found := _PRINTING.match(text)) and int(found["total"]):
+            self._prints = f"somebody prints {self._file or 'something'} from the SD card"
+            self._tell_of_print()

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.gcode import PLUGIN
-from drivers.gcode import driver as driver_module
+from drivers.gcode import PLUGIN, resting
 from edge.driver import ForeignWork, Lost, MachineError, MachineState, Motion, NotConfirmedError, OutcomeKind, StateSeen
 from edge.testing.context import RecordingContext
 from tests.helpers.printing import RUN, bench_machine, program_of, write_program
@@ -23,7 +22,7 @@ CARD = ("--sd-card", "--fault", "sd-print-after=4")
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_module, "POLL_S", 0.1)
+    monkeypatch.setattr(resting, "POLL_S", 0.1)
 
 
 async def test_nothing_is_begun_while_somebody_prints_from_the_card(tmp_path: Path) -> None:
@@ -55,7 +54,7 @@ async def test_nothing_is_begun_while_somebody_prints_from_the_card(tmp_path: Pa
 
 
 async def test_a_start_asks_the_card_even_if_nothing_was_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_module, "POLL_S", PATIENCE_S)
+    monkeypatch.setattr(resting, "POLL_S", PATIENCE_S)
     program = write_program(tmp_path / "program.gcode", PROGRAM)
     with sim_printer(tmp_path, "--sd-card", "--fault", "sd-print-after=3", speed=60.0) as printer:
         context = RecordingContext(tmp_path)
@@ -83,12 +82,15 @@ async def test_a_nozzle_that_is_heated_at_the_display_is_told_and_what_a_program
             assert "heated the nozzle to 215 degC" in work.detail
 
 
-async def test_a_printer_that_is_busy_for_others_begins_nothing_and_is_free_when_it_is_quiet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", ["G4 S20", "M0 S20"])
+async def test_a_printer_that_is_busy_for_others_begins_nothing_and_is_free_when_it_is_quiet(
+    tmp_path: Path, asked: str
+) -> None:
     program = write_program(tmp_path / "program.gcode", PROGRAM)
     with sim_printer(tmp_path, speed=5.0) as printer:
         context = RecordingContext(tmp_path)
         async with PLUGIN.open(bench_machine(printer), context) as driver:
-            levelling = asyncio.create_task(driver._session.ask("G4 S20"), name="a hand at the display")  # type: ignore[attr-defined]
+            levelling = asyncio.create_task(driver._session.ask(asked), name="a hand at the display")  # type: ignore[attr-defined]
             words = "busy with what somebody asked for at the printer"
             await context.seen(
                 StateSeen, lambda seen: (seen.state, seen.detail) == (MachineState.EXECUTE, words), PATIENCE_S
