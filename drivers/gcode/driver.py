@@ -94,6 +94,7 @@ class GcodeDriver(Driver):
         self._resting = Resting(self._device, self._at_rest, lambda: self._aborting.begun)
         self._running = False
         self._detached = False
+        self._errs = False  # the line, so often that it was told
         self._patience: asyncio.Timeout | None = None  # how long an unidentified printer may take to answer
 
     @property
@@ -207,6 +208,7 @@ class GcodeDriver(Driver):
         if not self._session.stream.drained:
             raise MachineError("the printer is not done with the last program; stop it first", Motion.NONE)
         self._running = True
+        self._errs = False
         self._holding.begin_run()
         failure: BaseException | None = None
         try:
@@ -305,6 +307,8 @@ class GcodeDriver(Driver):
             if health is None or (stream.resends, stream.time_outs) != (health.resends, health.time_outs):
                 health = LinkHealth(stream.resends, stream.time_outs)
                 self._context.emit(health)
+                if stream.distrusted:
+                    self._tell_of_errors()
             keeper.note(number)
             self._holding.acknowledged()
 
@@ -319,6 +323,14 @@ class GcodeDriver(Driver):
                 else:
                     await self._session.run(rest, acked, after, counted=counted)
                     after = self._session.stream.acked
+
+    def _tell_of_errors(self) -> None:
+        """The line errs again and again; once for each connection."""
+        if not self._errs:
+            self._errs = True
+            detail = "the line to it keeps erring: one command at a time is in flight now; look at the cable"
+            log.warning("%s: %s", self._machine.id, detail)
+            self._see(MachineState.EXECUTE, detail)
 
     async def _stand(self) -> None:
         """The run is left standing: nothing is sent until this is cancelled, or a stop is asked for after all."""

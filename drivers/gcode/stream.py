@@ -302,9 +302,14 @@ class GcodeStream:
         return bool(self._flight) and self._flight[0].busy
 
     @property
+    def distrusted(self) -> bool:
+        """Whether the link has erred so often that one line at a time is in flight for good."""
+        return self.resends >= DISTRUST_ERRORS
+
+    @property
     def window_bytes(self) -> int:
         """Bytes that may be in flight now; 0 is one line at a time."""
-        trusted = self._clean >= CLEAN_LINES and self.resends < DISTRUST_ERRORS
+        trusted = self._clean >= CLEAN_LINES and not self.distrusted
         return self._wire.window_bytes if trusted else 0
 
     # Bytes out

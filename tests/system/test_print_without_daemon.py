@@ -50,6 +50,7 @@ BRACKET = program_at(ROOT / "tests" / "programs" / "bracket.gcode")
 BRACKET_MAX_S = 110.0
 PATIENCE_S = 60.0
 
+SWITCHED_OFF = "it was switched off, and has confirmed it"
 STOP_SAFE = ["M104 S0", "M140 S0", "M107"]
 STOP_PARK = ["G91", "G1 Z10 F600", "G90"]
 
@@ -114,6 +115,8 @@ async def test_a_bad_link_costs_time_and_no_command(tmp_path: Path, faults: list
     health = context.of_kind(LinkHealth)[-1]
     assert (health.resends > 0) == (faults[0] == "corrupt=0.01")
     assert health.time_outs > 0 or faults[0] == "corrupt=0.01"
+    told = [seen.detail for seen in context.of_kind(StateSeen) if "keeps erring" in seen.detail]
+    assert len(told) == (faults[0] == "corrupt=0.01"), "once is enough"
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["pty", "tcp"])
@@ -241,14 +244,14 @@ async def test_an_extrusion_that_is_too_cold_fails_the_run(tmp_path: Path) -> No
     program = write_program(tmp_path / "cold.gcode", ["G28", "G1 X10 E5 F600", "G1 X20"])
     with sim_printer(tmp_path) as printer:
         error = await failure(printer, tmp_path, program)
-    assert str(error) == "the firmware did not carry out a command: cold extrusion prevented"
+    assert str(error) == f"the firmware did not carry out a command: cold extrusion prevented; {SWITCHED_OFF}"
 
 
 async def test_a_command_that_the_firmware_does_not_know_fails_the_run(tmp_path: Path) -> None:
     program = write_program(tmp_path / "odd.gcode", ["G28", "G999 X1", "G1 X20"])
     with sim_printer(tmp_path) as printer:
         error = await failure(printer, tmp_path, program)
-    assert str(error) == 'the firmware does not know the command "G999 X1"'
+    assert str(error) == f'the firmware does not know the command "G999 X1"; {SWITCHED_OFF}'
 
 
 async def test_another_firmware_than_configured_is_refused(tmp_path: Path) -> None:
