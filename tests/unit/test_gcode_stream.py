@@ -423,7 +423,8 @@ REFUSED = ["Error:checksum mismatch, Last Line: 1", "Resend: 2", "ok"]
     ("said", "words", "cause"),
     [
         ("start", "the printer has restarted", Cause.RESTARTED),
-        ("Error:Printer halted. kill() called!", "stopped itself: Printer halted. kill() called!", Cause.SAID),
+        ("Error:Printer halted. kill() called!", "stopped itself: Printer halted. kill() called!", Cause.HALTED),
+        ("Error:something else", "stopped itself: something else", Cause.SAID),
         ('echo:Unknown command: "G1 X1 E1"', 'does not know the command "G1 X1 E1"', Cause.SAID),
         ("echo: cold extrusion prevented", "did not carry out a command: cold extrusion prevented", Cause.SAID),
         ("Resend: 9", "counts line 8, but 2 were sent", Cause.SAID),
@@ -566,7 +567,7 @@ def test_a_print_over(link: str) -> None:
     ("faults", "words", "cause"),
     [
         (Faults(die_after=20), "the printer has restarted", Cause.RESTARTED),
-        (Faults(halt_after=20), "the printer stopped itself: ", Cause.SAID),
+        (Faults(halt_after=20), "the printer stopped itself: ", Cause.HALTED),
         (Faults(silent_after=20), "the printer has said nothing for 45 s", Cause.SILENT),
         (Faults(corrupt=1.0), "was refused 11 times", Cause.SAID),
     ],
