@@ -36,6 +36,7 @@ class Others:
         self._prints = ""  # the print from the SD card that goes on, in words
         self._told = False  # of that print
         self._hot: set[str] = set()  # nozzles that others have heated
+        self._rising: set[str] = set()  # those of which only one report says so
         self._busy_until_s = 0.0
 
     @property
@@ -65,7 +66,11 @@ class Others:
             return
         if target_degc <= 0.0:
             self._hot.discard(name)
+            self._rising.discard(name)
         elif before_degc <= 0.0:
+            self._rising.add(name)
+        elif name in self._rising:  # said twice: one report may have been changed on its way
+            self._rising.discard(name)
             if not self._hot:
                 self._tell_of_heat(target_degc)
             self._hot.add(name)
