@@ -29,6 +29,7 @@
             ├── IdentityError       another machine than configured; no motion
             ├── ProtocolError       it speaks, but not as its firmware should
             └── NotConfirmedError   asked, and no confirmation before the deadline; motion possible
+                └── LinkLostError   the way to the machine broke; the run is judged when it can be asked again
 
 A `DriverError` is *their* fault: it ends a run with an outcome. Everything else that escapes a driver is *our* fault:
 it ends the run as UNKNOWN, and the traceback is in the log under an id.

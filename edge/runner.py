@@ -127,7 +127,8 @@ class Runner:
         self._runtime_dir = runtime_dir / self.machine.id
         self._on_change = on_change
         self._left = left
-        self._recover_until_s = clock.mono_s() + RECOVER_S
+        self._left_since_s = clock.mono_s()  # since when the open run waits for its machine
+        self._recover_until_s = self._left_since_s + RECOVER_S
         self._broke = ""  # why this connection is of no use any more, if it broke in the middle of a run
         self._leaves = False  # the daemon is being restarted: what can stand is left standing
         self.observed = Observed(clock.mono_s, on_change, watcher)
@@ -302,7 +303,8 @@ class Runner:
             await self._disconnected(reason)
             too_late = self._clock.mono_s() >= self._recover_until_s and not self._closing.is_set()
             if self._left is not None and too_late:
-                why = f"{self._left.why}, and the machine could not be asked: {reason}"
+                away_s = self._clock.mono_s() - self._left_since_s
+                why = f"{self._left.why}, and the machine could not be asked for {away_s:.0f} s: {reason}"
                 await self._end_left(self._left, unknown(why))
             if self._clock.mono_s() - began_s >= RECONNECT_S[-1]:
                 failures = 0
@@ -357,7 +359,8 @@ class Runner:
     async def _disconnected(self, reason: str) -> None:
         self._driver = None
         await self._foreign.written()
-        self.observed.offline(reason)
+        before = "" if self._left is None or self._left.why == reason else f" (before: {self._left.why})"
+        self.observed.offline(f"{reason}{before}")
         if self._online is not False and not self._closing.is_set():
             self._online = False
             log.warning("%s is offline: %s", self.machine.id, reason)
@@ -445,7 +448,8 @@ class Runner:
         except EdgeError as error:
             return unknown(f"{broke}, and the run cannot be recovered: {error}")
         self._left = replace(left, made_safe=left.made_safe or (safe_by and f"{safe_by} had the machine made safe"))
-        self._recover_until_s = self._clock.mono_s() + AWAY_S
+        self._left_since_s = self._clock.mono_s()
+        self._recover_until_s = self._left_since_s + AWAY_S
         return None
 
     async def _end(self, run: Run, outcome: Outcome) -> None:

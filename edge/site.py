@@ -99,7 +99,20 @@ class Site:
         if found is None:
             gone = await self._ask(lambda snapshot: forgotten(snapshot.connection, job_id))
             raise UsageError(gone or f"there is no job {job_id} here")
-        return views.with_waits(found, self._waits().get(job_id, []))
+        return views.with_waits(found, [*self._waits().get(job_id, ()), *self._troubles(found["runs"])])
+
+    def _troubles(self, runs: Sequence[views.Row]) -> list[dict[str, str]]:
+        """What machines say that carry these runs out, beside that they do, or wait for a person."""
+        troubles = []
+        for run in runs:
+            runner = self._runners.get(run["machine"])
+            if run["ended_at"] is None and runner is not None and runner.seen.state is not MachineState.HELD:
+                seen = runner.seen
+                text = f"{run['machine']} is {seen.state}: {seen.detail}"
+                troubles += (
+                    [{"code": "machine", "text": text, "command": "", "step": run["step"]}] if seen.detail else []
+                )
+        return troubles
 
     async def events(self, after: int, limit: int, wait_s: float, machine: str | None) -> list[views.Row]:
         """Events after `after`, oldest first; waits up to `wait_s` for the first one if there is none yet."""

@@ -180,7 +180,7 @@ def _hot(machines: Sequence[Row]) -> list[Row]:
 
 
 def _unfit(machines: Sequence[Row], daemon: Mapping[str, Any] | None, suspended: Collection[str]) -> list[Row]:
-    """Machines that take no work, and do not come round by themselves or by clearing.
+    """Machines that take no work, and do not come round by themselves or by clearing, or say something of their run.
 
     One that is held in a run that is `suspended` is told with its job.
     """
@@ -192,7 +192,8 @@ def _unfit(machines: Sequence[Row], daemon: Mapping[str, Any] | None, suspended:
             "machine": m["id"],
         }
         for m in machines
-        if daemon is not None and m["state"] not in ("IDLE", "EXECUTE")
+        if daemon is not None and m["state"] != "IDLE"
+        if m["state"] != "EXECUTE" or (m["run"] and m["detail"])
         if m["state"] != "HELD" or m["id"] not in suspended
     ]
 

@@ -6,10 +6,13 @@
 | `corrupt` | share, 0 to 1 | this share of the incoming lines has one bit flipped before the firmware sees them |
 | `die-after` | N | the board resets after N executed commands: banner, line counter 0, heaters off |
 | `drop-ok` | N | the Nth `ok` of a numbered line is never sent |
+| `garble` | share, 0 to 1 | this share of the lines that the printer sends has one bit flipped on its way |
 | `halt-after` | N | after N executed commands thermal protection kills the firmware, which is silent from then on |
+| `lose-answers` | N | the first N answers to a question (`M108`, `M876`) never arrive |
 | `no-ok-after-resend` | | `Resend: n` comes without an `ok` after it, as some firmware does |
 | `pause-after` | N | after N executed commands somebody presses Pause at the display, and Resume a minute later |
 | `run-out-after` | N | after N executed commands the filament runs out: the firmware pauses, and carries out an M600 |
+| `sd-print-after` | N | after N executed commands somebody starts a print from the SD card, of ten minutes |
 | `silent-after` | N | after N executed commands the firmware hangs: reads, does and answers nothing until a reset |
 
 A router has those of `GRBL_NAMES`, where N counts blocks and `ok`s of any line, and one of its own:
@@ -40,10 +43,13 @@ class Faults:
     """The faults of one run; the defaults are none. Field names are the fault names with `_` for `-`."""
 
     corrupt: float = 0.0
+    garble: float = 0.0
     die_after: int | None = None
     drop_ok: int | None = None
     halt_after: int | None = None
+    lose_answers: int | None = None
     no_ok_after_resend: bool = False
+    sd_print_after: int | None = None
     silent_after: int | None = None
     run_out_after: int | None = None
     pause_after: int | None = None
@@ -64,7 +70,7 @@ class Faults:
                 if argument:
                     raise FaultError(f"fault {name} takes no argument")
                 values[key] = True
-            elif key == "corrupt":
+            elif key in ("corrupt", "garble"):
                 values[key] = _share(name, argument)
             else:
                 values[key] = _count(name, argument)

@@ -93,6 +93,8 @@ def _printer_arguments(machine: argparse.ArgumentParser) -> None:
         help="act on M108, M112, M410 and M876 as they arrive (default: yes)",
     )
     machine.add_argument("--no-prompts", action="store_true", help="built without host prompts")
+    machine.add_argument("--sd-card", action="store_true", help="with an SD card, which it can print from")
+    machine.add_argument("--asks-for-more", action="store_true", help="M600 asks whether enough has come out")
     machine.add_argument("--no-thermal-protection", action="store_true", help="built without, and M115 says so")
     machine.add_argument(
         "--fault", metavar="NAME[=ARG]", action="append", default=[], help=f"may be repeated: {', '.join(NAMES)}"
@@ -183,6 +185,8 @@ def _machine(arguments: argparse.Namespace, record: Callable[[float, str, str], 
         emergency_parser=arguments.emergency_parser,
         rx_bytes=arguments.rx_bytes,
         prompts=not arguments.no_prompts,
+        asks_for_more=arguments.asks_for_more,
+        sd_card=arguments.sd_card,
         thermal_protection=not arguments.no_thermal_protection,
     )
     return printer.Firmware(options, Faults.parse(arguments.fault), record, arguments.seed)

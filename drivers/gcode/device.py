@@ -14,7 +14,14 @@ from drivers.gcode.profile import Profile
 from drivers.gcode.replies import Position, Reply, Temperatures
 from drivers.gcode.resume import Standing, standing_after
 from drivers.gcode.session import Session
-from edge.driver import ConnectError, DriverContext, MachineError, MachineState, StateSeen
+from drivers.gcode.stream import Silent, Speaks, Wire
+from edge.driver import ConnectError, DriverContext, MachineError, MachineState, Message, StateSeen
+
+STALL_BUSY_INTERVALS = 3
+"""Busy messages that must be missing in a row before a command counts as stalled."""
+
+ALWAYS_SO = frozenset({"G17", "G21"})
+"""The plane XY and millimetres: a firmware that does not know how to choose them has nothing else."""
 
 
 class Device:
@@ -25,13 +32,15 @@ class Device:
         self.context = context
         self.clock = context.clock
         self.session = Session(context, heard)
+        self.session.on_silence = self.tell_silence
         self.profile: Profile | None = None
         self.profile_name = ""
         self.firmware = Firmware("")
         self.heaters: dict[str, tuple[float, float]] = {}  # name -> (actual, target) in degC
         self.busy_s = 0.0  # when the firmware last said that it was busy with what it had been told
         self.booted = False  # the firmware's boot banner came on this connection
-        self.in_program = False  # motion has begun, and its end is not confirmed
+        self.in_part = False  # the program has homed all axes, and its end is not confirmed: a stop lifts the nozzle
+        self.seen = StateSeen(MachineState.OFFLINE)  # as told last
         self.wire_free = asyncio.Event()  # `execute` needs the line no more
         self.wire_free.set()
 
@@ -61,7 +70,22 @@ class Device:
 
     def see(self, state: MachineState, detail: str = "") -> None:
         """Tell the machine's state."""
-        self.context.emit(StateSeen(state, detail))
+        self.seen = StateSeen(state, detail)
+        self.context.emit(self.seen)
+
+    def tell_silence(self, event: Silent | Speaks) -> None:
+        """What the state is while the printer says nothing though it should, and afterwards again what it was."""
+        match event:
+            case Silent(for_s=for_s):
+                detail = f"it has said nothing for {for_s:.0f} s; it is asked whether it is still there"
+                # A state that names what a run waits for keeps its words: they go into the journal.
+                if self.seen.state is MachineState.EXECUTE:
+                    self.context.emit(StateSeen(MachineState.EXECUTE, detail))
+                elif self.seen.state is MachineState.IDLE:
+                    self.context.emit(StateSeen(MachineState.STOPPED, detail))
+            case Speaks(after_s=after_s):
+                self.context.emit(Message(f"it said nothing for {after_s:.0f} s, and speaks again"))
+                self.context.emit(self.seen)
 
     async def run(self, macro: Iterable[str], after: int, *, counted: bool = False) -> None:
         """Commands of the driver's own, numbered behind `after`, until they are acknowledged. Raises `MachineError`."""
@@ -107,3 +131,15 @@ def _is_temperatures(reply: Reply) -> bool:
 
 def _is_position(reply: Reply) -> bool:
     return isinstance(reply, Position)
+
+
+def wire_of(profile: Profile, window_bytes: int) -> Wire:
+    """How a connection to a firmware of this profile is used."""
+    wire = profile.wire
+    return Wire(
+        window_bytes=window_bytes,
+        stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
+        silence_s=wire.silence_s,
+        counts=profile.firmware.keeps_line_numbers,
+        harmless=frozenset(profile.program.harmless_if_unknown) | ALWAYS_SO,
+    )

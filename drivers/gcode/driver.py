@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -24,14 +25,16 @@ from drivers.gcode import profile as profiles
 from drivers.gcode.aborting import Aborting
 from drivers.gcode.attended import attended
 from drivers.gcode.config import Printer
-from drivers.gcode.device import Device, program_commands, standing_in
+from drivers.gcode.device import Device, program_commands, standing_in, wire_of
+from drivers.gcode.failing import answers_still, made_safe
 from drivers.gcode.holding import Holding
 from drivers.gcode.identity import Firmware
 from drivers.gcode.macros import FINAL
 from drivers.gcode.profile import Profile
 from drivers.gcode.recovery import Keeper
 from drivers.gcode.replies import Action, Busy, Reply, Temperatures, Text
-from drivers.gcode.resume import misplaced
+from drivers.gcode.resting import Resting
+from drivers.gcode.resume import AXES, homed_by, misplaced
 from drivers.gcode.stream import Wire
 from drivers.gcode.window import window_for
 from edge.driver import (
@@ -44,11 +47,14 @@ from edge.driver import (
     IdentityError,
     Json,
     LinkHealth,
+    LinkLostError,
+    Lost,
     MachineError,
     MachineState,
     Message,
     Motion,
     NotAcceptableError,
+    NotConfirmedError,
     Outcome,
     OutcomeKind,
     Program,
@@ -63,17 +69,11 @@ from edge.driver import (
 HANDSHAKE_S = 20.0
 """How long a printer that is not busy may take to say who it is; a bootloader alone takes 2 s."""
 
-POLL_S = 5.0
-"""How often an idle printer is asked for its temperatures; also what notices a dead connection."""
-
-STALL_BUSY_INTERVALS = 3
-"""Busy messages that must be missing in a row before a command counts as stalled."""
-
 MODES_BASE = 890_000_000
 """The commands that set the modes before a program are numbered from here: neither the program's nor a stop's."""
 
-ALWAYS_SO = frozenset({"G17", "G21"})
-"""The plane XY and millimetres: a firmware that does not know how to choose them has nothing else."""
+NEVER = sys.maxsize
+"""No command of a program has this number."""
 
 GRBL_MET = "this is grbl ({text}), which profile = 'auto' does not try: name the profile, 'grbl' or 'grblhal'"
 
@@ -91,8 +91,10 @@ class GcodeDriver(Driver):
         self._holding = Holding(self._device)
         self._stopping = self._holding.stopping
         self._aborting = Aborting(self._device)
+        self._resting = Resting(self._device, self._at_rest, lambda: self._aborting.begun)
         self._running = False
         self._detached = False
+        self._errs = False  # the line, so often that it was told
         self._patience: asyncio.Timeout | None = None  # how long an unidentified printer may take to answer
 
     @property
@@ -134,17 +136,22 @@ class GcodeDriver(Driver):
         log.warning("%s: profile %s was tried on: %s", self._machine.id, name, profile.tried_on)
         window = window_for(wanted, profile.wire, usb_id)
         log.info("%s: %s", self._machine.id, window)
-        self._session.renew(_wire(profile, window.window_bytes))
-        if firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
-            try:
-                # Unchecked: on a bad line it may arrive as another command, and one that waits for a person.
-                async with asyncio.timeout(HANDSHAKE_S):
-                    await self._session.ask(profile.macro.report_temperatures)
-            except TimeoutError as error:
-                raise ConnectError(f"{wanted.place} says who it is, and then does not answer") from error
-            except MachineError as error:
-                raise ConnectError(f"{wanted.place}: {error}") from error
-        self._see_rest()
+        self._session.renew(wire_of(profile, window.window_bytes))
+        try:
+            # Unchecked: on a bad line it may arrive as another command, and one that waits for a person.
+            async with asyncio.timeout(HANDSHAKE_S):
+                await self._prepare(profile)
+        except TimeoutError as error:
+            raise ConnectError(f"{wanted.place} says who it is, and then does not answer") from error
+        except MachineError as error:
+            raise ConnectError(f"{wanted.place}: {error}") from error
+        self._resting.tell()
+
+    async def _prepare(self, profile: Profile) -> None:
+        """Have it report what it can by itself, and see whether it is at work for somebody else."""
+        if self._device.firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
+            await self._session.ask(profile.macro.report_temperatures)
+        await self._resting.look_for_others()
 
     async def _introduction(self) -> Firmware:
         """The answer to M115, past a board that is just booting and one that ends what it was told before."""
@@ -175,14 +182,8 @@ class GcodeDriver(Driver):
             self._patience = None
 
     async def keep_looking(self) -> None:
-        """Ask an idle printer for its temperatures, for ever. A silent one fails the session."""
-        while self._session.failure is None:
-            await asyncio.sleep(POLL_S)
-            if self._session.stream.idle:
-                try:
-                    await self._device.look_at_heaters()
-                except MachineError:
-                    return  # latched in the session; `lost` tells it
+        """Look after the connection and after what others do, for ever."""
+        await self._resting.keep_looking()
 
     async def close(self) -> None:
         """Let go of the link; commands nothing."""
@@ -207,29 +208,46 @@ class GcodeDriver(Driver):
         if not self._session.stream.drained:
             raise MachineError("the printer is not done with the last program; stop it first", Motion.NONE)
         self._running = True
+        self._errs = False
         self._holding.begin_run()
         failure: BaseException | None = None
         try:
             try:
-                total = await asyncio.to_thread(_count, program.path)
+                total, homed_at = await asyncio.to_thread(_survey, program.path)
             except OSError as error:
                 raise MachineError(f"{program.name} cannot be read: {error.strerror}", Motion.NONE) from error
+            if not after and not self._stopping.is_asked and not self._detached:
+                await self._resting.must_be_free()
             if not after and not self._stopping.is_asked and not self._detached:
                 await self._set_modes()
             if self._stopping.is_asked:
                 return await self._stopped({}, Motion.NONE)
-            return await self._stream(run, program.path, total, after)
+            return await self._stream(run, program.path, total, homed_at, after)
         except asyncio.CancelledError:
             if not self._detached:
                 await shielded(self._stopping.quietly(), f"stop {self._machine.id}")
             raise
         except MachineError as error:
             failure = error
-            raise
+            if not answers_still(self._device, error) or self._stopping.is_asked or self._aborting.begun:
+                raise
+            failure = await self._left_safe(error)
+            raise failure from error
         finally:
             self._running = False
             self._holding.end_run(failure)
-            self._see_rest()
+            self._resting.tell()
+
+    async def _left_safe(self, failed: MachineError) -> MachineError:
+        """No heater stays on after a run that failed at a printer that answers; the failure, and what came of that."""
+        words: list[str] = []
+
+        async def make_safe() -> None:
+            words.append(await made_safe(self._device, self._stopping))
+
+        await shielded(make_safe(), f"make {self._machine.id} safe")
+        text = f"{failed}; {words[0]}"
+        return NotConfirmedError(text) if isinstance(failed, NotConfirmedError) else MachineError(text)
 
     async def _set_modes(self) -> None:
         """Bring about what the analysis of a program takes for granted, whatever the last one left behind.
@@ -244,24 +262,25 @@ class GcodeDriver(Driver):
             await self._device.run(modes, MODES_BASE)
             if not self._stopping.is_asked and not self._detached:  # either cuts it
                 await self._device.counted(MODES_BASE + len(modes))
+        except LinkLostError:
+            raise
         except MachineError as error:
             raise MachineError(f"the modes could not be set: {error}", Motion.NONE) from error
         finally:
             self._device.wire_free.set()
 
-    async def _stream(self, run: Run, path: Path, total: int, after: int) -> Outcome:
+    async def _stream(self, run: Run, path: Path, total: int, homed_at: int, after: int) -> Outcome:
         if after:
             await recovery.look_again(self._device, run, path, after)
         keeper = Keeper(self._device, run, total, after)
         self._device.wire_free.clear()
         keeper.start()
         try:
-            self._device.in_program = True
             self._holding.begin_program()
             self._see(MachineState.EXECUTE)
-            await self._send(path, total, after, keeper)
+            await self._send(path, total, homed_at, after, keeper)
             if self._detached:
-                keeper.beat()
+                await keeper.leave()
                 self._device.wire_free.set()
                 await self._stand()
             if not self._stopping.is_asked:
@@ -273,17 +292,23 @@ class GcodeDriver(Driver):
             await keeper.end()
         return await self._stopped(evidence, Motion.POSSIBLE)
 
-    async def _send(self, path: Path, total: int, after: int, keeper: Keeper) -> None:
+    async def _send(self, path: Path, total: int, homed_at: int, after: int, keeper: Keeper) -> None:
         """The program from the command behind `after` to its end, or until it is to be stopped or left standing."""
         health: LinkHealth | None = None  # as last told
 
+        device = self._device
+        device.in_part = homed_at <= after
+
         def acked(number: int) -> None:
             nonlocal health
+            device.in_part = homed_at <= number
             self._context.emit(Progress(min(number, total), total))
             stream = self._session.stream
             if health is None or (stream.resends, stream.time_outs) != (health.resends, health.time_outs):
                 health = LinkHealth(stream.resends, stream.time_outs)
                 self._context.emit(health)
+                if stream.distrusted:
+                    self._tell_of_errors()
             keeper.note(number)
             self._holding.acknowledged()
 
@@ -298,6 +323,14 @@ class GcodeDriver(Driver):
                 else:
                     await self._session.run(rest, acked, after, counted=counted)
                     after = self._session.stream.acked
+
+    def _tell_of_errors(self) -> None:
+        """The line errs again and again; once for each connection."""
+        if not self._errs:
+            self._errs = True
+            detail = "the line to it keeps erring: one command at a time is in flight now; look at the cable"
+            log.warning("%s: %s", self._machine.id, detail)
+            self._see(MachineState.EXECUTE, detail)
 
     async def _stand(self) -> None:
         """The run is left standing: nothing is sent until this is cancelled, or a stop is asked for after all."""
@@ -316,10 +349,11 @@ class GcodeDriver(Driver):
         """All is acknowledged; SUCCEEDED is what the firmware's own counter and position say."""
         await self._device.counted(total + 1)
         position = await self._device.position()
+        await self._device.look_at_heaters()  # what is hot from here on is known to be the program's
         expected = await asyncio.to_thread(standing_in, path, total)
         if wrong := misplaced(expected, position.axes_mm):
             raise MachineError(f"all {total} commands are acknowledged, but {wrong}")
-        self._device.in_program = False
+        self._device.in_part = False
         evidence: dict[str, Json] = {"commands": total, **self._link_evidence(), "position_mm": dict(position.axes_mm)}
         return Outcome(OutcomeKind.SUCCEEDED, Motion.POSSIBLE, f"all {total} commands carried out", evidence)
 
@@ -332,6 +366,9 @@ class GcodeDriver(Driver):
         return Outcome(OutcomeKind.STOPPED, motion, self._stopping.reason, evidence)
 
     async def recover(self, run: Run, program: Program) -> Recovery:
+        if self._resting.prints:
+            # It is at somebody's work by now, and a stop would be a line of ours in the middle of that.
+            return Lost(f"the printer is at other work: {self._resting.prints}", same_machine=False)
         return await recovery.recover(self._device, run, program)
 
     async def detach(self) -> None:
@@ -351,13 +388,22 @@ class GcodeDriver(Driver):
     async def stop(self, deadline_s: float) -> None:
         self._detached = False
         await self._stopping.stop(deadline_s)
+        if self._resting.prints:
+            raise NotConfirmedError(
+                f"switched off, but {self._resting.prints}, which nothing from here ends but an abort"
+            )
 
     async def abort(self) -> None:
         self._aborting.abort()
 
     # What is seen
 
+    def _at_rest(self) -> bool:
+        """Whether nothing of ours is carried out, so that what the printer does is what others want of it."""
+        return not self._running and not self._stopping.goes_on and self._device.profile is not None
+
     def _heard(self, reply: Reply) -> None:
+        self._resting.heard(reply)
         match reply:
             case Temperatures(heaters=heaters):
                 self._device.heaters.update(heaters)
@@ -380,17 +426,6 @@ class GcodeDriver(Driver):
                 return
         self._holding.heard(reply)
 
-    def _see_rest(self) -> None:
-        """The state of a printer that carries nothing out."""
-        if self._aborting.begun:
-            return  # it tells by itself what became of it
-        if self._session.failure is not None:
-            self._see(MachineState.ABORTED)
-        elif reason := self._device.unprotected():
-            self._see(MachineState.STOPPED, reason)
-        else:
-            self._see(MachineState.IDLE)
-
     def _see(self, state: MachineState, detail: str = "") -> None:
         self._device.see(state, detail)
 
@@ -400,17 +435,6 @@ async def open_printer(machine: Printer, context: DriverContext) -> AsyncIterato
     """As `DriverPlugin.open`."""
     async with attended(GcodeDriver(machine, context), machine.id) as driver:
         yield driver
-
-
-def _wire(profile: Profile, window_bytes: int) -> Wire:
-    wire = profile.wire
-    return Wire(
-        window_bytes=window_bytes,
-        stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
-        silence_s=wire.silence_s,
-        counts=profile.firmware.keeps_line_numbers,
-        harmless=frozenset(profile.program.harmless_if_unknown) | ALWAYS_SO,
-    )
 
 
 def _resumed_after(resume: Resume | None) -> int:
@@ -424,5 +448,11 @@ def _resumed_after(resume: Resume | None) -> int:
             raise NotAcceptableError("resume", repr(resume), "what `recover` of this driver has found")
 
 
-def _count(path: Path) -> int:
-    return sum(1 for _ in program_commands(path))
+def _survey(path: Path) -> tuple[int, int]:
+    """How many commands a program has, and the number of the first after which all axes are homed."""
+    homed: frozenset[str] = frozenset()
+    total, homed_at = 0, NEVER
+    for total, command in enumerate(program_commands(path), start=1):
+        if homed_at == NEVER and (homed := homed_by(command, homed)) >= AXES:
+            homed_at = total
+    return total, homed_at

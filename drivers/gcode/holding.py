@@ -8,6 +8,10 @@ with its next command and number.
 By itself the printer holds in M0, M1, M600 and at a run-out. There it blocks in one command, takes no other, and has
 time-outs of its own for its heaters (PAUSE_PARK_NOZZLE_TIMEOUT, Marlin/Configuration_adv.h): standby is left to it. The
 run goes on by itself when a person has answered at the machine.
+
+An answer from here goes past the queue, unchecked, so it can get lost. It is sent again only when the printer says,
+well after the last one, that it waits for the same thing: a second answer to a first question would answer the next.
+What ends the wait is what the printer says, never that the answer was sent.
 """
 
 from __future__ import annotations
@@ -22,12 +26,19 @@ from drivers.gcode.device import Device, standing_in
 from drivers.gcode.macros import FINAL, Place
 from drivers.gcode.prompts import Prompts, Wish
 from drivers.gcode.recovery import Keeper
-from drivers.gcode.replies import Reply
+from drivers.gcode.replies import Busy, Reply
 from drivers.gcode.resume import MACRO_BASE, Standing, misplaced
 from drivers.gcode.stopping import Stopping
 from edge.driver import MachineError, MachineState, Message, NotAcceptableError, NotConfirmedError
 
 AT_THE_PRINTER = "a person at the printer"
+
+ANSWERS_MAX = 3
+"""How often one question is answered: Marlin's queue of four (BUFSIZE) holds them all behind what it waits in."""
+
+ANSWER_AGAIN_S = 1.5
+"""What the printer says so soon after an answer may be of before it: longer than any link takes to and fro, and less
+than the 2 s between Marlin's busy messages (DEFAULT_KEEPALIVE_INTERVAL)."""
 
 
 class _Phase(enum.Enum):
@@ -55,7 +66,10 @@ class Holding:
         self._by_printer = False  # it was the printer that asked
         self._why = ""  # and what for
         self._leaving = False  # the run is to be left standing
-        self._answered = False  # the printer's question, and it has not gone on yet
+        self._answered: tuple[int, int] | None = None  # the printer's question that was answered from here
+        self._answers = 0  # how often
+        self._answered_s = 0.0  # and when last
+        self._deaf = False  # and in vain
         self._shown = False  # as held by the printer
         self._over: Exception | None = None  # why nothing can be confirmed any more
         self._news = asyncio.Event()
@@ -71,7 +85,8 @@ class Holding:
     def begin_run(self) -> None:
         """A run begins."""
         self._running, self._phase, self._over = True, _Phase.GOING, None
-        self._asked = self._by_printer = self._leaving = self._answered = self._shown = False
+        self._asked = self._by_printer = self._leaving = self._shown = False
+        self._forget_answer()
         self._sending = False
         self._prompts.forget()
         self.stopping.begin_run()
@@ -125,12 +140,27 @@ class Holding:
     async def resume(self, deadline_s: float) -> None:
         """As `Driver.resume`."""
         self._must_run("resume")
-        if self._shown:
+        asked = self._prompts.question if self._shown else None
+        if asked is not None:
             self._answer()
         self._asked = False
         self.wake()
-        late = "the printer did not confirm in time that it goes on"
-        await self._until(lambda: self._phase is _Phase.GOING and not self._shown, deadline_s, late)
+
+        def goes_on() -> bool:
+            if asked is not None and self._shown:
+                self._must_be_heard(asked)
+            return self._phase is _Phase.GOING and not self._shown
+
+        await self._until(goes_on, deadline_s, "the printer did not confirm in time that it goes on")
+
+    def _must_be_heard(self, asked: tuple[int, int]) -> None:
+        """Raises `NotConfirmedError` if the printer does not go on after an answer to the question `asked`."""
+        prompts = self._prompts
+        if prompts.question != asked and not prompts.informs:
+            raise NotConfirmedError(f"the printer has taken the answer, and asks once more: {prompts.words}")
+        if self._deaf:
+            told = f"the printer was told {self._answers} times to go on, and still waits"
+            raise NotConfirmedError(f"{told}: {prompts.words}; push the button at the printer")
 
     def _must_run(self, what: str) -> None:
         self._device.session.check()
@@ -199,7 +229,7 @@ class Holding:
             raise MachineError(f"the run was to be held after command {number}, but {wrong}")
         await device.look_at_heaters()
         nozzle_degc = device.heaters["T"][0] if "T" in device.heaters else None
-        where = macros.place(expected.at, seen, expected.targets_degc, nozzle_degc)
+        where = macros.place(expected.at, seen, expected.targets_degc, nozzle_degc, homed=expected.homed)
         await self._carry_out(macros.pausing(device.known_profile.macro.pause, where))
         return where, Standing(seen, expected.targets_degc, absolute=True)
 
@@ -210,6 +240,8 @@ class Holding:
         reason = "paused on request"
         if self._by_printer:
             reason = f"paused by the printer: {self._why}" if self._why else f"paused by {AT_THE_PRINTER}"
+        if not where.homed:
+            reason += "; it has not moved aside, for its axes are not homed"
         device.see(MachineState.HELD, reason)
         self.wake()
         standby = macros.standby(device.known_profile.macro.standby, where)
@@ -269,6 +301,8 @@ class Holding:
         """Something that the printer said beside answers."""
         wish = self._prompts.hear(reply)
         self._show()
+        if isinstance(reply, Busy):
+            self._answer_again()
         if wish is not None and self._running and not self.stopping.is_asked:
             self._wished(wish)
 
@@ -294,7 +328,8 @@ class Holding:
     def _show(self) -> None:
         """Tell whether the printer waits for a person, when that changes."""
         # Standing aside, the printer has nothing to wait for: what it still shows is of before.
-        held = self._prompts.held and self._phase is _Phase.GOING
+        # And what it asks while no run goes on is no business of ours.
+        held = self._running and self._prompts.held and self._phase is _Phase.GOING
         profile = self._device.profile
         self._device.session.be_patient(held and profile is not None and not profile.wire.busy_interval_s)
         if held:
@@ -303,17 +338,44 @@ class Holding:
             self._device.see(MachineState.EXECUTE)
         if held != self._shown:
             self._shown = held
-            self._answered = False
-            self.wake()
+            self._forget_answer()
+        self.wake()
 
     def _answer(self) -> None:
         """Let the printer go on. Raises `NotAcceptableError` where only a person there can."""
         device, prompts = self._device, self._prompts
-        if self._answered:
-            return
+        if self._answered == prompts.question and not self._deaf:
+            # A printer that never says that it is busy cannot say either that it still waits: the person has seen it.
+            soon = device.clock.mono_s() - self._answered_s < ANSWER_AGAIN_S
+            if soon or device.known_profile.wire.busy_interval_s:
+                return
         if not device.acts_at_once or (prompts.buttons and prompts.choice is None):
             # Without an emergency parser the answer waits in the queue behind the command that it answers.
             raise NotAcceptableError("resume", prompts.words, "push the button at the printer")
-        asks = prompts.choice is not None and device.firmware.has("PROMPT_SUPPORT")
-        self._answered = True
-        device.session.interject(f"M876 S{prompts.choice}" if asks else "M108")
+        self._forget_answer()
+        self._answered = prompts.question
+        self._send_answer()
+
+    def _send_answer(self) -> None:
+        device, choice = self._device, self._prompts.choice
+        asks = choice is not None and device.firmware.has("PROMPT_SUPPORT")
+        self._answers += 1
+        self._answered_s = device.clock.mono_s()
+        device.session.interject(f"M876 S{choice}" if asks else "M108")
+
+    def _answer_again(self) -> None:
+        """The printer has said whether it waits: if it is still for what was answered, the answer has got lost."""
+        if self._answered is None or self._deaf:
+            return
+        if self._answered != self._prompts.question or not self._prompts.waits:
+            return
+        if self._device.clock.mono_s() - self._answered_s < ANSWER_AGAIN_S:
+            return
+        if self._answers < ANSWERS_MAX:
+            self._send_answer()
+        else:
+            self._deaf = True
+            self.wake()
+
+    def _forget_answer(self) -> None:
+        self._answered, self._answers, self._deaf = None, 0, False

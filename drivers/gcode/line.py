@@ -203,7 +203,8 @@ class Line(Generic[StreamT]):
                 self._on_heard(reply)
             case Failed(reason=reason, cause=cause):
                 self.cause = cause
-                self.fail(NotConfirmedError(reason) if cause is Cause.SILENT else MachineError(reason))
+                unknown = cause in (Cause.SILENT, Cause.UNCLEAR)
+                self.fail(NotConfirmedError(reason) if unknown else MachineError(reason))
             case _:
                 raise AssertionError(f"{event} is not of this dialect")
 

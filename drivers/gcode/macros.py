@@ -44,7 +44,10 @@ class _Number(float):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where and how a run is held: mm, mm/min, degC. `cold`: the nozzle must not move filament now."""
+    """Where and how a run is held: mm, mm/min, degC. `cold`: the nozzle must not move filament now.
+
+    `homed`: whether the axes may be moved at all; an axis that is not homed can be anywhere.
+    """
 
     position_mm: Mapping[str, float]
     feed_mm_per_min: float
@@ -53,10 +56,16 @@ class Place:
     absolute_e: bool
     inches: bool
     cold: bool
+    homed: bool = True
 
 
 def place(
-    at: Position, seen_mm: Mapping[str, float], targets_degc: Mapping[str, float], nozzle_degc: float | None
+    at: Position,
+    seen_mm: Mapping[str, float],
+    targets_degc: Mapping[str, float],
+    nozzle_degc: float | None,
+    *,
+    homed: bool = True,
 ) -> Place:
     """What is known of a run that stands still after a command.
 
@@ -68,11 +77,14 @@ def place(
         position_mm["E"] = at.e_mm
     feed = FEED_MM_PER_MIN if at.feed_mm_per_min is None else at.feed_mm_per_min
     cold = nozzle_degc is not None and nozzle_degc < COLD_DEGC
-    return Place({**seen_mm, **position_mm}, feed, dict(targets_degc), at.absolute, at.absolute_e, at.inches, cold)
+    where = {**seen_mm, **position_mm}
+    return Place(where, feed, dict(targets_degc), at.absolute, at.absolute_e, at.inches, cold, homed)
 
 
 def pausing(macro: Sequence[str], where: Place) -> tuple[str, ...]:
-    """Away from the part, and still. Macros are in mm."""
+    """Away from the part, and still. Macros are in mm. What is not homed stays where it is: there is no part yet."""
+    if not where.homed:
+        return (FINAL,)
     commands = (*(("G21",) if where.inches else ()), *_filled(macro, where))
     return commands if commands[-1:] == (FINAL,) else (*commands, FINAL)
 
@@ -80,8 +92,11 @@ def pausing(macro: Sequence[str], where: Place) -> tuple[str, ...]:
 def resuming(macro: Sequence[str], where: Place, *, reheat: bool) -> tuple[str, ...]:
     """Warm, back to the place, with the modes of the program, and still."""
     modes = ("G90" if where.absolute else "G91", "M82" if where.absolute_e else "M83")
+    heating = _reheating(where.targets_degc) if reheat else ()
+    if not where.homed:
+        return (*heating, FINAL)
     return (
-        *(_reheating(where.targets_degc) if reheat else ()),
+        *heating,
         *_filled(macro, where),
         *modes,
         *(("G20",) if where.inches else ()),

@@ -9,6 +9,8 @@ Rules
 1. The firmware waits for a person from its ``busy: paused`` or its ``paused`` on, until the command that waits is
    acknowledged, or until it says ``resumed``.
 2. A prompt says for what; alone it holds nothing up: some only inform, and some stand beside a print that goes on.
+3. ``busy: processing`` after ``busy: paused`` says that what it waited for has come. One command may wait several
+   times: M600 asks for the filament, and then whether enough of it has come out.
 """
 
 from __future__ import annotations
@@ -43,12 +45,30 @@ class Prompts:
         self._text = ""  # the prompt's
         self._said = ""  # the last echo: what M0 shows, or what to do with the filament
         self._paused = False  # by the firmware itself
-        self._waits = False  # `busy: paused` was said
+        self._waits = False  # `busy: paused` was said last
+        self._waited = False  # and whether it ever was, in this command
+        self._begun = 0  # prompts
+        self._waits_begun = 0
 
     @property
     def held(self) -> bool:
         """Whether the firmware waits for a person."""
         return self._paused or self._waits
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has said so last."""
+        return self._waits
+
+    @property
+    def question(self) -> tuple[int, int]:
+        """Which question stands: another value, another question."""
+        return (self._begun, 0) if self._begun else (0, self._waits_begun)
+
+    @property
+    def informs(self) -> bool:
+        """Whether the prompt that is shown only wants to be seen."""
+        return all(button.lower() == "dismiss" for button in self.buttons)
 
     @property
     def words(self) -> str:
@@ -65,7 +85,10 @@ class Prompts:
         """Something was said; what a person wants, if it is that."""
         match reply:
             case Busy(what=what):
-                self._waits = self._waits or what.startswith("paused")
+                waits = what.startswith("paused")
+                self._waits_begun += waits and not self._waits
+                self._waits = waits
+                self._waited = self._waited or waits
             case Text(text=text) if text.startswith("echo:"):
                 self._said = text.removeprefix("echo:").strip()
             case Action(text=text):
@@ -76,9 +99,9 @@ class Prompts:
 
     def acknowledged(self) -> None:
         """A command of the program is done: whatever waited in it goes on."""
-        if self._waits:
+        if self._waited:
             self._paused = False
-        self._waits = False
+        self._waits = self._waited = False
         self._said = ""
         if not self._paused:
             self.reason = ""
@@ -87,6 +110,7 @@ class Prompts:
         match what:
             case "prompt_begin":
                 self._text, self.buttons = rest.strip(), []
+                self._begun += 1
             case "prompt_button" | "prompt_choice":
                 self.buttons.append(rest.strip())
             case "prompt_end":
@@ -94,7 +118,7 @@ class Prompts:
             case "paused":
                 self._paused, self.reason = True, _reason(rest)
             case "resumed":
-                self._paused = self._waits = False
+                self._paused = self._waits = self._waited = False
             case "out_of_filament":
                 self.reason = _reason("filament_runout")
             case "pause":

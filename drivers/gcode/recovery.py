@@ -61,6 +61,18 @@ class Keeper:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
 
+    async def leave(self) -> None:
+        """The run is left standing, and all that was sent is acknowledged: write down where.
+
+        Of one that has carried out nothing yet, no reservation may stay: with the counter at 0 it would look like one
+        that has lost its place.
+        """
+        if self._acked:
+            self.beat()
+            return
+        await self.end()
+        await self._device.context.checkpoint(None)
+
     @property
     def acked(self) -> int:
         """Number of the program's last command that was acknowledged."""
@@ -132,14 +144,13 @@ async def recover(device: Device, run: Run, program: Program) -> Recovery:
     if left.serial != device.firmware.uuid:
         return Lost("another printer is there now", same_machine=False)
     try:
-        counted, reason = await _doubt(device, left, program.path)
+        counted, reason, device.in_part = await _doubt(device, left, program.path)
     except LinkLostError:
         raise
     except MachineError as error:
         reason = f"the printer could not be asked how far it came: {error}"
     if reason:
         return Lost(f"the print cannot go on: {reason}")
-    device.in_program = True
     return At({"after": counted}, f"the printer stands after command {counted} of {left.total}")
 
 
@@ -151,13 +162,13 @@ async def look_again(device: Device, run: Run, path: Path, after: int) -> None:
     left = recall(device.context, run)
     if not isinstance(left, Left):
         raise NotConfirmedError("nothing proves any more where the print stands")
-    counted, reason = await _doubt(device, left, path)
+    counted, reason, _ = await _doubt(device, left, path)
     if reason or counted != after:
         raise NotConfirmedError(f"the print cannot go on: {reason or f'the printer counts line {counted} now'}")
 
 
-async def _doubt(device: Device, left: Left, path: Path) -> tuple[int, str]:
-    """The firmware's counter, and why the print must not go on from there; empty if it may."""
+async def _doubt(device: Device, left: Left, path: Path) -> tuple[int, str, bool]:
+    """The firmware's counter, why the print must not go on from there, empty if it may, and whether it has homed."""
     counted = await device.session.probe()
     position = await device.position()
     await device.look_at_heaters()
@@ -173,4 +184,5 @@ async def _doubt(device: Device, left: Left, path: Path) -> tuple[int, str]:
     expected = await asyncio.to_thread(standing_in, path, min(counted, left.total))
     # While the firmware is busy with what it had been told, the print does not stand still.
     stood = replace(left, at_mono_s=max(left.at_mono_s, device.busy_s))
-    return counted, doubt(stood, found, device.known_profile.firmware.resume_gap_max_s, expected)
+    reason = doubt(stood, found, device.known_profile.firmware.resume_gap_max_s, expected)
+    return counted, reason, expected.homed and not reason

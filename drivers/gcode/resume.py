@@ -27,6 +27,8 @@ MACRO_BASE = 900_000_000
 """What the driver sends by itself is numbered from here: no program comes so far, so the firmware's counter alone says
 that it is not the program's any more."""
 
+AXES = frozenset("XYZ")
+
 POSITION_TOLERANCE_MM = 0.02
 """M114 prints two decimals (Marlin/src/gcode/host/M114.cpp); an honest position differs by half of the last one."""
 
@@ -44,20 +46,41 @@ class Standing:
     """What a program has brought about: the axes that it knows, in mm as M114 tells them, and the heaters it has set.
 
     An axis is left out while only the machine knows it: after homing, until the first absolute move. `at`: modes.
+    `homed`: whether all axes stand where their names say.
     """
 
     position_mm: Mapping[str, float]
     targets_degc: Mapping[str, float]
     absolute: bool
     at: Position | None = field(default=None, compare=False)
+    homed: bool = field(default=True, compare=False)
+
+
+def homed_by(command: str, homed: frozenset[str]) -> frozenset[str]:
+    """The axes that stand where their names say after `command`, if `homed` did before it.
+
+    Marlin/src/gcode/calibrate/G28.cpp; a motor that was released has lost its place (gcode/control/M17_M18_M84.cpp).
+    """
+    if command[:3].upper() not in ("G28", "M18", "M84"):
+        return homed
+    code, words = code_of(command), words_of(command)
+    named = words.keys() & set("XYZE")
+    if code == "G28":
+        return homed | ((named & AXES) or AXES)
+    if code in ("M18", "M84") and "S" not in words:
+        return homed - (named or AXES)
+    return homed
 
 
 def standing_after(program: Iterable[str], count: int) -> Standing:
     """How things stand after the first `count` commands. Raises `ValueError` if there are fewer."""
     targets_degc: dict[str, float] = {}
+    homed: frozenset[str] = frozenset()
 
     def noting() -> Iterator[str]:
+        nonlocal homed
         for command in program:
+            homed = homed_by(command, homed)
             if command.startswith("M") and (heater := _HEATERS.get(code_of(command))):
                 words = words_of(command)
                 targets_degc[heater] = words.get("S") or words.get("R") or 0.0
@@ -66,7 +89,7 @@ def standing_after(program: Iterable[str], count: int) -> Standing:
     found = position_after(noting(), count)
     axes = {"X": found.x_mm, "Y": found.y_mm, "Z": found.z_mm}
     known = {axis: value for axis, value in axes.items() if value is not None}
-    return Standing(known, targets_degc, found.absolute, found)
+    return Standing(known, targets_degc, found.absolute, found, homed >= AXES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from drivers.gcode.line import Line
 from drivers.gcode.replies import Reply
-from drivers.gcode.stream import Cause, Event, GcodeStream, Probed, Wire
-from edge.driver import DriverContext
+from drivers.gcode.stream import Cause, Event, Failed, GcodeStream, Probed, Silent, Speaks, Wire
+from edge.driver import DriverContext, LinkLostError
 
 
 class Session(Line[GcodeStream]):
@@ -20,6 +20,7 @@ class Session(Line[GcodeStream]):
         self._probed: asyncio.Future[int] | None = None
         self.gone = False  # nothing can be heard over this link any more
         self.overhear: Callable[[bytes], None] = lambda data: None  # what comes, whatever has latched
+        self.on_silence: Callable[[Silent | Speaks], None] = lambda event: None
 
     @property
     def restarted(self) -> bool:
@@ -34,6 +35,20 @@ class Session(Line[GcodeStream]):
         """Let go of the link. Idempotent; sends nothing."""
         self.gone = True
         super().close()
+
+    def follow(self, latched: Session) -> None:
+        """Talk over the link of a session that has latched, which takes no part any more."""
+        assert latched._link is not None
+        self.attach(latched._link)
+        latched.overhear = self._overheard
+
+    def _overheard(self, data: bytes) -> None:
+        """As `received`, of bytes that are recorded already; none at all says that the link is gone."""
+        if not data:
+            self.fail(LinkLostError("the link to the machine broke"))
+            return
+        now_s = self._clock.mono_s()
+        self._after(self.stream.receive(data, now_s), now_s)
 
     # What a driver asks for
 
@@ -104,7 +119,15 @@ class Session(Line[GcodeStream]):
         super().link_lost(reason)
 
     def _handle(self, event: Event) -> None:
-        if not isinstance(event, Probed):
-            super()._handle(event)
-        elif self._probed is not None and not self._probed.done():
-            self._probed.set_result(event.last_line)
+        match event:
+            case Probed(last_line=last_line):
+                if self._probed is not None and not self._probed.done():
+                    self._probed.set_result(last_line)
+            case Silent() | Speaks():
+                self.on_silence(event)
+            case Failed(reason=reason, cause=Cause.SILENT):
+                # Like a cable that was pulled: once it speaks again, it can be asked how far it came.
+                self.cause = event.cause
+                self.fail(LinkLostError(reason))
+            case _:
+                super()._handle(event)

@@ -117,10 +117,10 @@ class Stopping:
         async with self._breaking_waits():
             await device.wire_free.wait()
             await session.settle()
-        commands = (*macro.make_safe, *(macro.park if device.in_program else ()), FINAL)
+        commands = (*macro.make_safe, *(macro.park if device.in_part else ()), FINAL)
         await device.run(commands, MACRO_BASE)
         await device.counted(MACRO_BASE + len(commands))
-        device.in_program = False
+        device.in_part = False
         async with self._breaking_waits():  # unchecked, so it can arrive as one
             await device.look_at_heaters()
 

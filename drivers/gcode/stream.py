@@ -15,11 +15,13 @@ Rules
 4. Marlin flushes its receive buffer on an error and executes the tail of a cut line unchecked. So after any error one
    line is in flight at a time, until `CLEAN_LINES` were acknowledged; after `DISTRUST_ERRORS` errors it stays so.
 5. Nothing is guessed after a silence: a line with a number far ahead is refused by the firmware with the last number
-   it took (`PROBE_NUMBER`), and that is the truth.
+   it took (`PROBE_NUMBER`), and that is the truth. One that says nothing at all is asked a few times more before it is
+   given up; what it then still answers to the questions before moves nothing.
 6. A line whose ``N`` was garbled is no numbered line to the firmware: it says that it does not know that command, and
    then ``ok``. The text is not the one sent, so that ``ok`` acknowledges nothing and the line goes out again. So does
    a request or a probe that comes back with one character changed: no need to wait until it is overdue.
-7. A failure latches. Nothing more is sent until a new stream is made on a new connection.
+7. What was interjected acts as it arrives, or never: it is not sent again, for by then it would answer something else.
+8. A failure latches. Nothing more is sent until a new stream is made on a new connection.
 
 Source of the protocol: Marlin/src/gcode/queue.cpp (2.1.2.1), `get_serial_commands` and `flush_and_request_resend`.
 """
@@ -27,6 +29,7 @@ Source of the protocol: Marlin/src/gcode/queue.cpp (2.1.2.1), `get_serial_comman
 from __future__ import annotations
 
 import enum
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -46,6 +49,9 @@ from drivers.gcode.replies import (
     parse,
 )
 
+_HALTED = re.compile(r"halt|kill|stopped|shutdown|m999", re.IGNORECASE)
+"""What is in each of Marlin's and Smoothieware's last words (language.h, STR_ERR_KILLED, STR_THERMAL_RUNAWAY …)."""
+
 PROBE_NUMBER = 999_999_999
 """Ahead of any program, and below 2**31 - 1, the largest line number that Marlin keeps (`long`, queue.cpp)."""
 
@@ -58,6 +64,12 @@ DISTRUST_ERRORS = 5
 RESEND_OK_S = 0.25
 """How long the ``ok`` of a ``Resend`` may take. Marlin prints both in one go; a USB adapter may hold 16 ms back."""
 
+QUESTIONS = 3
+"""How often the firmware is asked within the silence that its profile allows, and as often again when that is over."""
+
+QUESTION_S = 5.0
+"""How long a question after that silence waits for its answer at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wire:
@@ -65,8 +77,9 @@ class Wire:
 
     `window_bytes`: bytes in flight at most, 0 for one line at a time. `stall_s`: how long a line may stay without
     ``ok`` or ``busy`` before the firmware is probed. `silence_s`: how long nothing at all may be heard while an answer
-    is owed. `max_resends`: how often the same line may be asked for again. `counts`: the firmware says the last line
-    that it took when it is asked. `harmless`: codes that the firmware need not know, because they only inform.
+    is owed, before it is asked for the last time. `max_resends`: how often the same line may be asked for again.
+    `counts`: the firmware says the last line that it took when it is asked. `harmless`: codes that the firmware need
+    not know, because they only inform.
     """
 
     window_bytes: int = 0
@@ -106,12 +119,28 @@ class Heard:
     reply: Reply
 
 
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Nothing at all was heard for `for_s`, though an answer is owed; the firmware is asked whether it is there."""
+
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Speaks:
+    """Something is heard again, after `Silent`: `after_s` without a byte."""
+
+    after_s: float
+
+
 class Cause(enum.Enum):
     """Why a stream has latched."""
 
     SAID = enum.auto()  # the firmware said what is wrong, or broke the protocol
     RESTARTED = enum.auto()  # the firmware's boot banner came
-    SILENT = enum.auto()  # no answer: what the machine does now is unknown
+    HALTED = enum.auto()  # the firmware says that it has stopped everything
+    UNCLEAR = enum.auto()  # it talks, but does not say what it has done
+    SILENT = enum.auto()  # nothing is heard any more: what the machine does now is unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +151,7 @@ class Failed:
     cause: Cause
 
 
-Event: TypeAlias = Acked | Answered | Probed | Heard | Failed
+Event: TypeAlias = Acked | Answered | Probed | Heard | Silent | Speaks | Failed
 
 
 @dataclass(slots=True)
@@ -132,6 +161,7 @@ class _Line:
     wire: bytes
     expects: Callable[[Reply], bool] | None = None
     sets_counter: bool = False
+    once: bool = False  # interjected: never sent again
     asked_again: int = 0
     busy: bool = False
     replies: list[Reply] = field(default_factory=list)
@@ -175,7 +205,10 @@ class GcodeStream:
         self._flight_bytes = 0
         self._probe_due = False
         self._probing = False
-        self._probes_unanswered = 0
+        self._probes_unanswered = 0  # in a row, though something was heard
+        self._probes_out = 0  # sent since the last that was answered
+        self._unheard = 0  # and since anything was heard at all
+        self._late_answers = (0, 0)  # (line number, how many answers to earlier probes may still ask for it)
         self._resend_ok_until_s: float | None = None  # the `ok` of a `Resend` may come until then
         self._garbled = False  # the next `ok` is of a line that the firmware did not recognise
         self._stale_resends = 0
@@ -221,10 +254,13 @@ class GcodeStream:
         self._requests.append(_Line(command, None, command.encode("ascii") + b"\n", expects))
 
     def interject(self, command: str, now_s: float) -> bytes:
-        """A request to be written now, whatever is in flight: for what the firmware acts upon as it arrives."""
+        """A request to be written now, whatever is in flight: for what the firmware acts upon as it arrives.
+
+        It is sent once. Where it gets lost, its ``ok`` is missing until the firmware is asked after a stall.
+        """
         if self._failure is not None:
             return b""
-        line = _Line(command, None, command.encode("ascii") + b"\n")
+        line = _Line(command, None, command.encode("ascii") + b"\n", once=True)
         self._launch(line, now_s)
         return line.wire
 
@@ -240,6 +276,7 @@ class GcodeStream:
     def excuse(self, now_s: float) -> None:
         """The silence until now had a reason; time-outs begin anew."""
         self._moved_s = self._heard_s = now_s
+        self._unheard = 0
 
     # What is so
 
@@ -265,9 +302,14 @@ class GcodeStream:
         return bool(self._flight) and self._flight[0].busy
 
     @property
+    def distrusted(self) -> bool:
+        """Whether the link has erred so often that one line at a time is in flight for good."""
+        return self.resends >= DISTRUST_ERRORS
+
+    @property
     def window_bytes(self) -> int:
         """Bytes that may be in flight now; 0 is one line at a time."""
-        trusted = self._clean >= CLEAN_LINES and self.resends < DISTRUST_ERRORS
+        trusted = self._clean >= CLEAN_LINES and not self.distrusted
         return self._wire.window_bytes if trusted else 0
 
     # Bytes out
@@ -321,6 +363,8 @@ class GcodeStream:
 
     def _start_probe(self, now_s: float) -> bytes:
         self._probing = True
+        self._probes_out += 1
+        self._unheard += 1
         self._moved_s = now_s
         return numbered(PROBE_NUMBER, "M105")
 
@@ -328,8 +372,11 @@ class GcodeStream:
 
     def receive(self, data: bytes, now_s: float) -> list[Event]:
         """What `data` means."""
-        self._heard_s = now_s
         events: list[Event] = []
+        if self._unheard > QUESTIONS and data:
+            events.append(Speaks(now_s - self._heard_s))
+        self._unheard = 0
+        self._heard_s = now_s
         for text in self._splitter.feed(data):
             for reply in parse(text):
                 if self._failure is not None:
@@ -360,7 +407,8 @@ class GcodeStream:
             case Boot():
                 return self._fail("the printer has restarted", Cause.RESTARTED)
             case Fatal(text=text):
-                return self._fail(f"the printer stopped itself: {text}", Cause.SAID)
+                cause = Cause.HALTED if _HALTED.search(text) else Cause.SAID
+                return self._fail(f"the printer stopped itself: {text}", cause)
             case UnknownCommand(command=command) if self._numbered_in_flight():
                 (code,) = self._flight[0].command.split()[:1]
                 if command.split()[:1] == [code]:
@@ -408,6 +456,7 @@ class GcodeStream:
         if self._probing:
             self._probing = False
             self._probe_due = True
+            self._probes_out -= 1
             self._probes_unanswered += 1
             return self._give_up_probing() if self._probes_unanswered > self._wire.max_resends else []
         if not self._flight:
@@ -415,6 +464,8 @@ class GcodeStream:
         if (number := self._flight[0].number) is not None:
             return self._refuse(number)
         line = self._land()
+        if line.once:
+            return []
         line.replies.clear()
         self._again.appendleft(line)
         return self._asked_too_often(line)
@@ -423,10 +474,10 @@ class GcodeStream:
         line.asked_again += 1
         if line.asked_again <= self._wire.max_resends:
             return []
-        return self._fail(f"{line.command} was sent {line.asked_again} times and never answered", Cause.SILENT)
+        return self._fail(f"{line.command} was sent {line.asked_again} times and never answered", Cause.UNCLEAR)
 
     def _give_up_probing(self) -> list[Event]:
-        return self._fail("the printer talks, but does not say which line it took", Cause.SILENT)
+        return self._fail("the printer talks, but does not say which line it took", Cause.UNCLEAR)
 
     def _acknowledge(self, number: int | None) -> list[Event]:
         """One ``ok``; with its line number (ADVANCED_OK) also the lines whose ``ok`` was lost before it."""
@@ -454,6 +505,8 @@ class GcodeStream:
         self._counts = True
         self._acked = line.number
         self._stale_resends = 0
+        if line.number >= self._late_answers[0]:
+            self._late_answers = (0, 0)
         return [Acked(line.number)]
 
     def _resend(self, number: int) -> list[Event]:
@@ -461,6 +514,10 @@ class GcodeStream:
             return self._probe_answered(number - 1)
         if (base := self._setting()) is not None:
             number = base
+        awaited, late = self._late_answers
+        if late and number == awaited:
+            self._late_answers = (awaited, late - 1)
+            return []
         if self._stale_resends and number == self._refused[0]:
             # Lines that were behind the refused one are refused with the same words.
             self._stale_resends -= 1
@@ -488,7 +545,9 @@ class GcodeStream:
             kept += 1
         else:
             return 0
-        back = [self._flight.pop() for _ in range(len(self._flight) - kept)]
+        behind = [self._flight.pop() for _ in range(len(self._flight) - kept)]
+        self._flight.extend(line for line in reversed(behind) if line.once)
+        back = [line for line in behind if not line.once]
         self._flight_bytes -= sum(len(line.wire) for line in back)
         self._again.extendleft(back)
         return len(back)
@@ -496,6 +555,9 @@ class GcodeStream:
     def _probe_answered(self, last_line: int) -> list[Event]:
         self._probing = False
         self._probes_unanswered = 0
+        # The same answer comes once more for each question that was asked before this one, if only its answer was late.
+        self._late_answers = (last_line + 1, max(0, self._probes_out - 1))
+        self._probes_out = 0
         events: list[Event] = []
         # What the firmware took needs no ok; what it did not take goes out again. A request may or may not have been
         # carried out: it is asked again, for a request moves nothing.
@@ -504,7 +566,7 @@ class GcodeStream:
             line = self._land()
             if self._counts and line.number is not None and line.number <= last_line:
                 events += self._done(line)
-            else:
+            elif not line.once:
                 line.replies.clear()
                 line.busy = False
                 if failed := self._asked_too_often(line):
@@ -537,7 +599,9 @@ class GcodeStream:
             return self._resend_ok_until_s
         if not (self._flight or self._probing):
             return None
-        return min(self._moved_s + self._wire.stall_s, self._heard_s + self._wire.silence_s)
+        late = max(0, self._unheard - QUESTIONS)
+        silent_s = self._heard_s + self._wire.silence_s + late * min(self._wire.stall_s, QUESTION_S)
+        return silent_s if self._unheard >= QUESTIONS else min(self._moved_s + self._wire.stall_s, silent_s)
 
     def tick(self, now_s: float) -> tuple[bytes, list[Event]]:
         """The deadline has come: bytes to write now (a probe), and what is known. Ask `take` afterwards."""
@@ -548,13 +612,17 @@ class GcodeStream:
             self._resend_ok_until_s = None
             return b"", []
         self.time_outs += 1
-        if now_s >= self._heard_s + self._wire.silence_s:
-            return b"", self._fail(f"nothing was heard for {self._wire.silence_s:g} s", Cause.SILENT)
+        silent_s = now_s - self._heard_s
+        silent = silent_s >= self._wire.silence_s
+        if silent and (self._unheard >= 2 * QUESTIONS or not self._wire.counts):
+            return b"", self._fail(f"the printer has said nothing for {silent_s:.0f} s", Cause.SILENT)
         if not self._wire.counts:
-            return b"", self._fail("a command was not acknowledged, and this firmware cannot say why", Cause.SILENT)
-        if self._probing:
+            return b"", self._fail("a command was not acknowledged, and this firmware cannot say why", Cause.UNCLEAR)
+        if silent:
+            self._unheard = max(self._unheard, QUESTIONS)
+        elif self._probing and not self._unheard:
             self._probes_unanswered += 1
             if self._probes_unanswered > self._wire.max_resends:
                 return b"", self._give_up_probing()
         # The line end first: what a broken line left in the firmware's buffer must not swallow the probe.
-        return b"\n" + self._start_probe(now_s), []
+        return b"\n" + self._start_probe(now_s), [Silent(silent_s)] if silent else []

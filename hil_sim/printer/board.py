@@ -30,8 +30,11 @@ class Options:
     advanced_ok: bool = False
     emergency_parser: bool = True
     prompts: bool = True
+    asks_for_more: bool = False
+    """M600 asks whether enough filament has come out (M600_PURGE_MORE_RESUMABLE)."""
     thermal_protection: bool = True
     rx_bytes: int = 128
+    sd_card: bool = False
     size_mm: tuple[float, float, float] = (200.0, 200.0, 200.0)
 
 
@@ -82,6 +85,7 @@ class Board:
         self.asks_to_continue = False
         """A prompt is shown whose answer ends the wait (PROMPT_USER_CONTINUE)."""
         self.out_of_filament = False
+        self.sd_print_began_s = math.inf
         self.report_every_s = 0.0
         self.next_report_s = math.inf
         self.heaters_off()

@@ -69,7 +69,9 @@ class Firmware:
         self._record = record
         self._board = Board(options)
         self._noise = LineNoise(faults.corrupt, seed) if faults.corrupt else None
+        self._noise_back = LineNoise(faults.garble, seed) if faults.garble else None
         self._executed = 0
+        self._answers_lost = 0
         self._numbered_oks = 0
         self._skip_bytes = 0
         self._power_up()
@@ -110,7 +112,8 @@ class Firmware:
         """When `advance` has something to do; None if nothing happens without further bytes."""
         if self._life is not _Life.RUNNING:
             return None
-        next_s = min(self._resume_at_s, self._busy_at_s, self._board.next_report_s, self._resume_pressed_at_s)
+        sd_end_s = self._board.sd_print_began_s + host_codes.SD_PRINT_S
+        next_s = min(self._resume_at_s, self._busy_at_s, self._board.next_report_s, self._resume_pressed_at_s, sd_end_s)
         return next_s if next_s < math.inf else None
 
     # -- life
@@ -154,7 +157,7 @@ class Firmware:
             return b""
         data = "".join(out).encode("latin-1", "replace")
         out.clear()
-        return data
+        return self._noise_back.disturb(data) if self._noise_back else data
 
     # -- time
 
@@ -171,6 +174,8 @@ class Firmware:
             elif next_s == self._resume_pressed_at_s:
                 self._resume_pressed_at_s = math.inf
                 board.say(texts.RESUMED_AT_DISPLAY)
+            elif next_s == board.sd_print_began_s + host_codes.SD_PRINT_S:
+                host_codes.end_sd_print(board)
             else:
                 board.next_report_s += board.report_every_s
                 board.say(f"{board.temperatures()}\n")
@@ -179,6 +184,9 @@ class Firmware:
     # -- bytes
 
     def _arrive(self, piece: bytes) -> None:
+        if self._answers_lost < (self._faults.lose_answers or 0) and piece.startswith((b"M108", b"M876")):
+            self._answers_lost += 1
+            return
         self._watch_for_emergency(piece)
         if self._life is not _Life.RUNNING:
             return
@@ -325,6 +333,8 @@ class Firmware:
             board.prompt("FilamentRunout T0")
             board.say(f"//action:paused {texts.OUT_OF_FILAMENT}\n")
             self._queue.appendleft(Command(None, "M600", injected=True))
+        elif self._executed == faults.sd_print_after:
+            host_codes.start_sd_print(board)
         elif self._executed == faults.pause_after:
             board.say(texts.PAUSED_AT_DISPLAY)
             self._resume_pressed_at_s = board.now_s + PRESSED_AFTER_S

@@ -15,6 +15,9 @@ RESIDENCY_S = 10.0
 """How long a temperature must hold before M109 and M190 end (TEMP_RESIDENCY_TIME)."""
 WINDOW_DEGC = 1.0
 """How near the target counts as reached (TEMP_WINDOW)."""
+SD_PRINT_S = 600.0
+"""How long the print from the SD card takes."""
+SD_PRINT_DEGC = 200.0
 MAX_REPORT_S = 60.0
 """The longest interval of M155."""
 
@@ -93,6 +96,7 @@ def _identify(board: Board, _arguments: str) -> None:
     built = {
         "EMERGENCY_PARSER": options.emergency_parser,
         "PROMPT_SUPPORT": options.prompts,
+        "SDCARD": options.sd_card,
         "THERMAL_PROTECTION": options.thermal_protection,
     }
     board.say(texts.identity(options.uuid, built, options.size_mm))
@@ -128,6 +132,9 @@ def _change_filament(board: Board, _arguments: str) -> Waiting:
     board.prompt("Nozzle Parked", "Continue", asks=True)
     yield from wait_for_user(board)
     board.out_of_filament = False
+    if board.options.asks_for_more:
+        board.prompt("Paused", "PurgeMore", "Continue", asks=True)
+        yield from wait_for_user(board)
     if board.options.prompts:
         board.say(texts.PROMPT_END)
     board.say("//action:resumed\n")
@@ -138,6 +145,26 @@ def _prompt_response(board: Board, arguments: str) -> None:
     """M876 without the emergency parser: its turn comes when nothing waits any more."""
     if not board.options.emergency_parser and "S" in words(arguments):
         respond(board)
+
+
+def _sd_status(board: Board, _arguments: str) -> None:
+    done_s = board.now_s - board.sd_print_began_s
+    printing = done_s >= 0.0
+    board.say(texts.sd_printing(int(texts.SD_FILE_BYTES * done_s / SD_PRINT_S)) if printing else texts.SD_NOT_PRINTING)
+
+
+def start_sd_print(board: Board) -> None:
+    """Somebody chooses a file at the display."""
+    board.say(texts.SD_OPENED)
+    board.sd_print_began_s = board.now_s
+    board.hotend.set_target(SD_PRINT_DEGC, board.now_s)
+
+
+def end_sd_print(board: Board) -> None:
+    """The file has come to its end, which switches the heaters off."""
+    board.sd_print_began_s = math.inf
+    board.heaters_off()
+    board.say(texts.SD_DONE)
 
 
 def _ask_resend(board: Board, arguments: str) -> None:
@@ -182,6 +209,7 @@ HANDLERS: dict[str, Handler] = {
     "M0": _stop_for_user("M0"),
     "M1": _stop_for_user("M1"),
     "M17": _nothing,
+    "M27": _sd_status,
     "M104": _set_heater(bed=False),
     "M105": _temperatures,
     "M106": _nothing,

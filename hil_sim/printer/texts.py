@@ -29,6 +29,11 @@ INSERT_FILAMENT = "echo:Insert filament and send M108\n"
 PAUSED_AT_DISPLAY = "//action:pause\n"
 RESUMED_AT_DISPLAY = "//action:resume\n"
 CANCELLED_AT_DISPLAY = "//action:cancel\n"
+SD_FILE = "CUP~1.GCO"
+SD_FILE_BYTES = 60_000
+SD_OPENED = f"File opened: {SD_FILE} Size: {SD_FILE_BYTES}\nFile selected\n"
+SD_NOT_PRINTING = "Not SD printing\n"
+SD_DONE = "Done printing file\n"
 KILLED = "Error:Printer halted. kill() called!\n"
 KILLED_BY_M112 = "echo:M112 Shutdown\n" + KILLED + "//action:poweroff\n"
 KILLED_BY_RUNAWAY = "Error:Thermal Runaway, system stopped! Heater_ID: 0\n" + KILLED
@@ -111,6 +116,11 @@ def prompt(text: str, *buttons: str) -> str:
 def refusal(reason: str, last_number: int) -> str:
     """The error line for a numbered line that is not taken."""
     return f"Error:{reason}, Last Line: {last_number}\n"
+
+
+def sd_printing(done_bytes: int) -> str:
+    """The answer to M27 during a print from the SD card (sd/cardreader.cpp, `report_status`)."""
+    return f"SD printing byte {done_bytes}/{SD_FILE_BYTES}\n"
 
 
 def unknown(command: str) -> str:

@@ -65,6 +65,19 @@ def test_any_corruption_of_one_line_in_flight(
     assert bench.program == program[: len(bench.program) if bench.failure else None]
 
 
+@settings(max_examples=150, deadline=None)
+@given(programs, seeds, st.integers(0, 2), st.floats(0, 0.3), st.booleans(), st.sampled_from([0, 90]))
+def test_any_garbled_answers(
+    program: list[str], seed: int, way: int, rate: float, advanced_ok: bool, window: int
+) -> None:
+    options, wire = Options(advanced_ok=advanced_ok), Wire(window_bytes=window, max_resends=1000)
+    bench = Bench(wire, options, Faults(garble=rate), seed, **ways(seed)[way])  # type: ignore[arg-type]
+    bench.print(program)
+    if bench.failure is None:
+        bench.settle()
+    assert bench.program == program[: len(bench.program) if bench.failure else None]
+
+
 @settings(max_examples=60, deadline=None)
 @given(programs, seeds, st.data(), st.booleans(), st.sampled_from([0, 90]))
 def test_any_lost_ok(program: list[str], seed: int, data: st.DataObject, advanced_ok: bool, window: int) -> None:

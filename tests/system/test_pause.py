@@ -330,3 +330,27 @@ async def held_and_killed(printer: SimPrinter, folder: Path, program: Program):
         await asyncio.wait([running])
         assert isinstance(running.exception(), NotConfirmedError)
     return dataclasses.replace(RUN, checkpoint=json.loads(json.dumps(context.checkpoints[-1])))
+
+
+UNHOMED = ["M104 S200", *["G4 P300"] * 200, "G28", "G1 X50.5 F6000", "G1 X10.5"]
+
+
+async def test_a_pause_before_homing_moves_nothing(tmp_path: Path) -> None:
+    async with printing(tmp_path, UNHOMED, standby_after_s=0.1) as run:
+        await run.reached(20)
+        await run.driver.pause(run.deadline_s())
+        await run.told(MachineState.HELD, "it has not moved aside, for its axes are not homed")
+        await run.told(MachineState.HELD, "the nozzle cools")
+        await run.driver.resume(run.deadline_s())
+        outcome = await run.outcome()
+        assert outcome.kind is OutcomeKind.SUCCEEDED, outcome.reason
+        assert program_of(run.printer) == UNHOMED
+        assert set(run.printer.macros()) == {"M400", "M104 S150", "M104 S200", "M109 S200"}
+
+
+async def test_a_stop_before_homing_moves_nothing(tmp_path: Path) -> None:
+    async with printing(tmp_path, UNHOMED) as run:
+        await run.reached(20)
+        await run.driver.stop(run.deadline_s())
+        assert (await run.outcome()).kind is OutcomeKind.STOPPED
+        assert run.printer.macros() == ["M104 S0", "M140 S0", "M107", "M400"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
+import signal
 import time
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from edge.driver import (
     ConnectError,
     IdentityError,
     LinkHealth,
+    LinkLostError,
     MachineError,
+    MachineState,
     Message,
     Motion,
     NotConfirmedError,
@@ -24,6 +28,7 @@ from edge.driver import (
     OutcomeKind,
     Program,
     Progress,
+    StateSeen,
     Temperature,
 )
 from edge.testing import RecordingContext
@@ -45,6 +50,7 @@ BRACKET = program_at(ROOT / "tests" / "programs" / "bracket.gcode")
 BRACKET_MAX_S = 110.0
 PATIENCE_S = 60.0
 
+SWITCHED_OFF = "it was switched off, and has confirmed it"
 STOP_SAFE = ["M104 S0", "M140 S0", "M107"]
 STOP_PARK = ["G91", "G1 Z10 F600", "G90"]
 
@@ -109,6 +115,8 @@ async def test_a_bad_link_costs_time_and_no_command(tmp_path: Path, faults: list
     health = context.of_kind(LinkHealth)[-1]
     assert (health.resends > 0) == (faults[0] == "corrupt=0.01")
     assert health.time_outs > 0 or faults[0] == "corrupt=0.01"
+    told = [seen.detail for seen in context.of_kind(StateSeen) if "keeps erring" in seen.detail]
+    assert len(told) == (faults[0] == "corrupt=0.01"), "once is enough"
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["pty", "tcp"])
@@ -195,25 +203,55 @@ async def test_a_firmware_that_stops_itself_fails_the_run_in_its_own_words(tmp_p
     assert not isinstance(error, NotConfirmedError)
 
 
-async def test_a_firmware_that_falls_silent_leaves_the_run_unknown(tmp_path: Path) -> None:
+async def test_a_firmware_that_falls_silent_is_one_that_cannot_be_reached(tmp_path: Path) -> None:
     with sim_printer(tmp_path, "--fault", "silent-after=500") as printer:
         error = await failure(printer, tmp_path)
-    assert isinstance(error, NotConfirmedError)
-    assert str(error) == "nothing was heard for 0.5 s"
+    assert isinstance(error, LinkLostError)
+    assert re.fullmatch(r"the printer has said nothing for \d+ s", str(error))
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["one in flight", "window"])
+async def test_a_printer_that_was_frozen_for_longer_than_is_allowed_goes_on_when_it_answers(
+    tmp_path: Path, tcp: bool
+) -> None:
+    silence_s = 1.5
+    program = write_program(tmp_path / "program.gcode", ["G28", *["G1 X10 F6000", "G1 X50"] * 500])
+    profiles = tmp_path / "profiles"
+    profiles.mkdir()
+    impatient_profile(profiles, busy_interval_s=0.5, silence_s=silence_s)
+    context = RecordingContext(tmp_path)
+    with sim_printer(tmp_path, tcp=tcp, speed=100.0) as printer:
+        async with asyncio.timeout(PATIENCE_S), PLUGIN.open(bench_machine(printer, profiles), context) as driver:
+            running = asyncio.create_task(driver.execute(RUN, program), name="run")
+            try:
+                await context.seen(Progress, lambda seen: seen.done >= 100, PATIENCE_S)
+                told = len(context.of_kind(StateSeen))
+                printer.process.send_signal(signal.SIGSTOP)
+                await context.seen(StateSeen, lambda seen: "said nothing for" in seen.detail, PATIENCE_S)
+                printer.process.send_signal(signal.SIGCONT)
+                await context.seen(Message, lambda seen: "speaks again" in seen.text, PATIENCE_S)
+                assert {seen.state for seen in context.of_kind(StateSeen)[told:]} == {MachineState.EXECUTE}
+                assert context.of_kind(StateSeen)[-1].detail == ""
+                outcome = await running
+            finally:
+                running.cancel()
+                await asyncio.wait([running])
+        assert outcome.kind is OutcomeKind.SUCCEEDED
+        assert program_of(printer) == commands_in(program.path)
 
 
 async def test_an_extrusion_that_is_too_cold_fails_the_run(tmp_path: Path) -> None:
     program = write_program(tmp_path / "cold.gcode", ["G28", "G1 X10 E5 F600", "G1 X20"])
     with sim_printer(tmp_path) as printer:
         error = await failure(printer, tmp_path, program)
-    assert str(error) == "the firmware did not carry out a command: cold extrusion prevented"
+    assert str(error) == f"the firmware did not carry out a command: cold extrusion prevented; {SWITCHED_OFF}"
 
 
 async def test_a_command_that_the_firmware_does_not_know_fails_the_run(tmp_path: Path) -> None:
     program = write_program(tmp_path / "odd.gcode", ["G28", "G999 X1", "G1 X20"])
     with sim_printer(tmp_path) as printer:
         error = await failure(printer, tmp_path, program)
-    assert str(error) == 'the firmware does not know the command "G999 X1"'
+    assert str(error) == f'the firmware does not know the command "G999 X1"; {SWITCHED_OFF}'
 
 
 async def test_another_firmware_than_configured_is_refused(tmp_path: Path) -> None:

@@ -14,10 +14,15 @@ from drivers.gcode.replies import Action
 from edge.driver import MachineState, Message, NotAcceptableError, NotConfirmedError, OutcomeKind, StateSeen
 from edge.testing.context import RecordingContext
 from tests.helpers.printing import RUN, bench_machine, impatient_profile, program_of, write_program
-from tests.helpers.sim import sim_printer
+from tests.helpers.sim import SimPrinter, sim_printer
 
 HOMED = ["G28", "G90", "G1 X10 F6000"]
 MOVES = ["G1 X50.5", "G1 X10.5"] * 100
+
+
+def answers(printer: SimPrinter) -> list[str]:
+    """What the printer was told to go on with, and has heard."""
+    return [text for number, text in printer.commands() if number == "-" and text[:4] in ("M876", "M108")]
 
 
 @pytest.mark.parametrize("command", ["M0", "M1 Change the plate", "M600"])
@@ -31,8 +36,7 @@ async def test_a_question_of_the_printer_is_answered_by_resume(tmp_path: Path, c
         await run.driver.resume(run.deadline_s())
         assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
         assert program_of(run.printer) == commands
-        answers = [text for number, text in run.printer.commands() if number == "-" and text[:4] in ("M876", "M108")]
-        assert answers == ["M108" if option else "M876 S0"]
+        assert answers(run.printer) == ["M108" if option else "M876 S0"]
 
 
 async def test_two_questions_are_two_answers(tmp_path: Path) -> None:
@@ -44,6 +48,45 @@ async def test_two_questions_are_two_answers(tmp_path: Path) -> None:
         await run.driver.resume(run.deadline_s())
         assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
         assert program_of(run.printer) == commands
+
+
+@pytest.mark.parametrize("option", ["", "--no-prompts"])
+async def test_an_answer_that_gets_lost_is_given_again(tmp_path: Path, option: str) -> None:
+    commands = [*HOMED, "M0 first", "M0 second", *MOVES]
+    options = ["--fault", "lose-answers=2", *([option] if option else [])]
+    async with printing(tmp_path, commands, *options) as run:
+        await run.told(MachineState.HELD, "first")
+        await run.driver.resume(run.deadline_s())
+        await run.told(MachineState.HELD, "second")
+        assert answers(run.printer) == ["M108" if option else "M876 S0"], "none of them answers the next question"
+        await run.driver.resume(run.deadline_s())
+        assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
+        assert program_of(run.printer) == commands
+        assert len(answers(run.printer)) == 2
+
+
+async def test_answers_that_all_get_lost_are_told_and_the_next_word_of_a_person_tries_again(tmp_path: Path) -> None:
+    commands = [*HOMED, "M0 first", *MOVES]
+    async with printing(tmp_path, commands, "--fault", "lose-answers=4") as run:
+        await run.told(MachineState.HELD, "first")
+        with pytest.raises(NotConfirmedError, match=r"was told 3 times to go on, and still waits: .*push the button"):
+            await run.driver.resume(run.deadline_s())
+        assert run.context.of_kind(StateSeen)[-1].state is MachineState.HELD
+        await run.driver.resume(run.deadline_s())
+        assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
+        assert program_of(run.printer) == commands
+
+
+async def test_a_second_question_in_the_same_command_is_for_a_person_again(tmp_path: Path) -> None:
+    commands = [*HOMED, "M600", *MOVES]
+    async with printing(tmp_path, commands, "--asks-for-more") as run:
+        await run.told(MachineState.HELD, "Nozzle Parked")
+        with pytest.raises(NotConfirmedError, match="has taken the answer, and asks once more: Paused"):
+            await run.driver.resume(run.deadline_s())
+        await run.driver.resume(run.deadline_s())
+        assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
+        assert program_of(run.printer) == commands
+        assert answers(run.printer) == ["M876 S0", "M876 S1"]
 
 
 async def test_a_person_who_answers_at_the_machine_needs_no_release(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from drivers.gcode import PLUGIN
+from drivers.gcode.driver import MODES_BASE
 from edge.driver import (
     At,
     Capability,
@@ -118,6 +119,60 @@ async def test_a_print_goes_on_after_a_detach_and_ends_exactly(tmp_path: Path) -
         async with PLUGIN.open(bench_machine(printer), RecordingContext(tmp_path)) as driver:
             found = await recovered(driver, run, program)
             assert (await driver.execute(run, program, found)).kind is OutcomeKind.SUCCEEDED
+        assert printer.program() == [*LONG, "M400"]
+
+
+async def test_a_print_that_is_left_before_its_first_command_has_not_begun(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", LONG)
+
+    class Leaving(RecordingContext):
+        """The run is to be left while its first reservation is written down."""
+
+        async def checkpoint(self, value: Json) -> None:
+            await super().checkpoint(value)
+            if len(self.checkpoints) == 1:
+                leaving.append(asyncio.create_task(driver.detach(), name="detach"))
+                await asyncio.sleep(0)
+
+    leaving: list[asyncio.Task[None]] = []
+    with sim_printer(tmp_path, speed=100.0) as printer:
+        context = Leaving(tmp_path)
+        async with PLUGIN.open(bench_machine(printer), context) as driver:
+            running = asyncio.create_task(driver.execute(RUN, program), name="run")
+            await context.seen(Progress, lambda seen: seen.done == 0, PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                while not leaving:  # noqa: ASYNC110 - nothing announces it
+                    await asyncio.sleep(0)
+                await leaving[0]
+            running.cancel()
+            await asyncio.wait([running])
+        assert printer.program() == []
+        async with PLUGIN.open(bench_machine(printer), RecordingContext(tmp_path)) as driver:
+            found = await driver.recover(left_by(context, context.checkpoints[-1]), program)
+        assert isinstance(found, Finished), found
+        assert (found.outcome.kind, found.outcome.motion) == (OutcomeKind.FAILED, Motion.NONE)
+
+
+async def test_a_print_that_is_left_while_its_modes_are_set_has_not_begun(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", LONG)
+    with sim_printer(tmp_path, speed=100.0) as printer:
+        context = RecordingContext(tmp_path)
+        async with PLUGIN.open(bench_machine(printer), context) as driver:
+            running = asyncio.create_task(driver.execute(RUN, program), name="run")
+            stream = driver._session.stream  # type: ignore[attr-defined]
+            async with asyncio.timeout(PATIENCE_S):
+                while stream.acked <= MODES_BASE:  # noqa: ASYNC110 - nothing announces it
+                    await asyncio.sleep(0)
+                await driver.detach()
+            running.cancel()
+            await asyncio.wait([running])
+        assert printer.program() == []
+        assert context.checkpoints == []
+        async with PLUGIN.open(bench_machine(printer), RecordingContext(tmp_path)) as driver:
+            found = await driver.recover(left_by(context, None), program)
+            assert isinstance(found, Finished), found
+            assert (found.outcome.kind, found.outcome.motion) == (OutcomeKind.FAILED, Motion.NONE)
+            assert (await driver.execute(RUN, program)).kind is OutcomeKind.SUCCEEDED
         assert printer.program() == [*LONG, "M400"]
 
 

@@ -76,3 +76,10 @@ def test_numbers_are_plain() -> None:
     at = Position(1e-7, -1e-7, 12345.678901, None, 3000.0, True, True, False)
     where = macros.place(at, {"X": 0.0, "Y": 0.0, "Z": 12345.68, "E": 0.0}, {}, None)
     assert macros.pausing(("G1 X{x} Y{y} Z{z:.2f} F{feed}",), where)[0] == "G1 X0 Y0 Z12345.68 F3000"
+
+
+def test_what_is_not_homed_stays_where_it_is_and_may_still_be_heated() -> None:
+    where = macros.place(position_after(("M104 S215",), 1), SEEN, TARGETS, 25.0, homed=False)
+    assert macros.pausing(PAUSE, where) == ("M400",)
+    assert macros.resuming(RESUME, where, reheat=False) == ("M400",)
+    assert macros.resuming(RESUME, where, reheat=True) == ("M140 S60", "M104 S215", "M190 S60", "M109 S215", "M400")

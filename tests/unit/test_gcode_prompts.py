@@ -87,3 +87,32 @@ def test_the_reason_of_a_pause_is_kept() -> None:
     assert prompts.reason == "the filament has run out"
     prompts.forget()
     assert (prompts.reason, prompts.held) == ("", False)
+
+
+def test_processing_after_a_wait_says_that_it_is_over_and_the_next_wait_is_another_question() -> None:
+    prompts = heard("echo:busy: paused for user")
+    first = prompts.question
+    assert (prompts.held, prompts.waits) == (True, True)
+    prompts.hear(parse("echo:busy: paused for user")[0])
+    assert prompts.question == first
+    prompts.hear(parse("echo:busy: processing")[0])
+    assert not prompts.held
+    prompts.hear(parse("echo:busy: paused for user")[0])
+    assert prompts.question != first
+
+
+def test_a_pause_of_its_own_outlasts_the_wait_in_it() -> None:
+    prompts = heard("//action:paused", "echo:busy: paused for user", "echo:busy: processing")
+    assert prompts.held
+    prompts.acknowledged()
+    assert not prompts.held
+
+
+def test_each_prompt_is_a_question_and_one_that_can_only_be_dismissed_asks_nothing() -> None:
+    prompts = heard(*prompt("Nozzle Parked", "Continue"))
+    first = prompts.question
+    assert not prompts.informs
+    for line in prompt("Resuming", "Dismiss"):
+        prompts.hear(parse(line)[0])
+    assert prompts.question != first
+    assert prompts.informs

@@ -201,3 +201,24 @@ def test_a_heater_that_was_never_heard_of_must_have_the_programs_target() -> Non
         left, dataclasses.replace(FOUND, heaters={}), GAP_S, EXPECTED
     )
     assert doubt(left, FOUND, GAP_S, EXPECTED) == ""
+
+
+@pytest.mark.parametrize(
+    ("program", "homed"),
+    [
+        (["G28"], True),
+        (["M104 S200", "G1 Z5"], False),
+        (["G28 X Y"], False),
+        (["G28 X0 Y0", "G28 Z"], True),
+        (["G28 W"], True),
+        (["G28", "M84"], False),
+        (["G28", "M84 S60"], True),
+        (["G28", "M18 E"], True),
+        (["G28", "M84 Z"], False),
+        (["G28", "M84", "G28"], True),
+        (["G280", "M184", "G28.1"], False),
+    ],
+    ids=str,
+)
+def test_a_program_has_homed_what_it_has_named_and_not_released(program: list[str], homed: bool) -> None:
+    assert standing_after(program, len(program)).homed is homed

@@ -22,6 +22,8 @@ from drivers.gcode.stream import (
     GcodeStream,
     Heard,
     Probed,
+    Silent,
+    Speaks,
     Wire,
     checksum,
     numbered,
@@ -421,7 +423,8 @@ REFUSED = ["Error:checksum mismatch, Last Line: 1", "Resend: 2", "ok"]
     ("said", "words", "cause"),
     [
         ("start", "the printer has restarted", Cause.RESTARTED),
-        ("Error:Printer halted. kill() called!", "stopped itself: Printer halted. kill() called!", Cause.SAID),
+        ("Error:Printer halted. kill() called!", "stopped itself: Printer halted. kill() called!", Cause.HALTED),
+        ("Error:something else", "stopped itself: something else", Cause.SAID),
         ('echo:Unknown command: "G1 X1 E1"', 'does not know the command "G1 X1 E1"', Cause.SAID),
         ("echo: cold extrusion prevented", "did not carry out a command: cold extrusion prevented", Cause.SAID),
         ("Resend: 9", "counts line 8, but 2 were sent", Cause.SAID),
@@ -461,14 +464,46 @@ def test_refusals_in_one_program_do_not_count_in_the_next() -> None:
         talk.sent()
 
 
-def test_silence_latches_as_unknown() -> None:
+def test_one_that_says_nothing_is_asked_in_its_time_and_a_few_times_more() -> None:
     talk = printing()
-    talk.tick()
-    talk.tick()
-    talk.tick()
-    data, events = talk.tick()
-    assert data == b""
-    assert failed(events) == Failed("nothing was heard for 20 s", Cause.SILENT)
+    began_s = talk.now_s
+    told: list[tuple[float, list[Event]]] = []
+    while not (told and told[-1][1] and isinstance(told[-1][1][-1], Failed)):
+        data, events = talk.tick()
+        told.append((talk.now_s - began_s, events))
+        assert data == (b"" if isinstance(told[-1][1][-1:] and events[-1], Failed) else b"\n" + PROBE)
+    assert told == [
+        (6.0, []),
+        (12.0, []),
+        (18.0, []),
+        (20.0, [Silent(20.0)]),
+        (25.0, [Silent(25.0)]),
+        (30.0, [Silent(30.0)]),
+        (35.0, [Failed("the printer has said nothing for 35 s", Cause.SILENT)]),
+    ]
+
+
+def test_one_that_speaks_again_in_time_goes_on_and_late_answers_move_nothing() -> None:
+    talk = printing()
+    for _ in range(5):
+        talk.tick()
+    answer = ("Error:Line Number is not Last Line Number+1, Last Line: 2", "Resend: 3", "ok")
+    assert talk.say("ok") == [Speaks(25.0), Acked(2)]  # it had the line all the time
+    assert talk.sent() == []
+    assert talk.say(*answer)[1:] == [Probed(2)]
+    assert talk.sent() == ["N3 G1 X2"]
+    for _ in range(4):
+        assert not any(isinstance(event, Failed | Probed) for event in talk.say(*answer))
+        assert talk.sent() == []
+    assert talk.say("ok") == [Acked(3)]
+    assert talk.stream.resends == 0
+
+
+def test_one_that_is_reset_in_its_silence_says_so() -> None:
+    talk = printing()
+    for _ in range(4):
+        talk.tick()
+    assert talk.say("start") == [Speaks(20.0), Failed("the printer has restarted", Cause.RESTARTED)]
 
 
 def test_a_firmware_that_talks_but_does_not_say_its_counter_latches_as_unknown() -> None:
@@ -477,8 +512,28 @@ def test_a_firmware_that_talks_but_does_not_say_its_counter_latches_as_unknown()
     for _ in range(WIRE.max_resends + 2):
         talk.say("wait")
         _, events = talk.tick()
-    assert failed(events).cause is Cause.SILENT
+    assert failed(events).cause is Cause.UNCLEAR
     assert "talks, but does not say" in failed(events).reason
+
+
+def test_what_was_interjected_is_never_sent_again() -> None:
+    talk = Talk(Wire(window_bytes=100))
+    talk.begin("G28", "G1 X1")
+    assert talk.sent() == ["N1 G28", "N2 G1 X1"]
+    talk.stream.interject("M108", talk.now_s)
+    talk.say("Error:checksum mismatch, Last Line: 0", "Resend: 1", "ok")
+    assert talk.sent() == [], "its ok may still come, and belongs to no line of the program"
+    talk.tick()
+    assert talk.say("Resend: 1", "ok") == [Probed(0)]
+    assert talk.sent() == ["N1 G28"]
+
+
+def test_an_interjection_that_arrives_changed_is_left_at_that() -> None:
+    talk = Talk()
+    talk.stream.interject("M108", talk.now_s)
+    talk.say('echo:Unknown command: "M10x"', "ok")
+    assert talk.sent() == []
+    assert talk.stream.idle
 
 
 # -- one scenario over four links
@@ -512,8 +567,8 @@ def test_a_print_over(link: str) -> None:
     ("faults", "words", "cause"),
     [
         (Faults(die_after=20), "the printer has restarted", Cause.RESTARTED),
-        (Faults(halt_after=20), "the printer stopped itself: ", Cause.SAID),
-        (Faults(silent_after=20), "nothing was heard for 30 s", Cause.SILENT),
+        (Faults(halt_after=20), "the printer stopped itself: ", Cause.HALTED),
+        (Faults(silent_after=20), "the printer has said nothing for 45 s", Cause.SILENT),
         (Faults(corrupt=1.0), "was refused 11 times", Cause.SAID),
     ],
 )
@@ -589,7 +644,7 @@ def test_a_firmware_that_cannot_be_asked_leaves_a_lost_ok_unexplained() -> None:
     talk.say("T:20.0 /0.0")
     written, events = talk.tick()
     assert written == b""
-    assert events == [Failed("a command was not acknowledged, and this firmware cannot say why", Cause.SILENT)]
+    assert events == [Failed("a command was not acknowledged, and this firmware cannot say why", Cause.UNCLEAR)]
 
 
 def test_a_request_that_is_never_answered_fails_and_is_not_asked_for_ever() -> None:
@@ -602,7 +657,7 @@ def test_a_request_that_is_never_answered_fails_and_is_not_asked_for_ever() -> N
         talk.tick()
         events = talk.say("Error:Line Number is not Last Line Number+1, Last Line: 0", "Resend: 1", "ok")
         talk.sent()
-    assert events[-1] == Failed("M114 was sent 4 times and never answered", Cause.SILENT)
+    assert events[-1] == Failed("M114 was sent 4 times and never answered", Cause.UNCLEAR)
 
 
 # -- in the words of other firmware
@@ -688,7 +743,7 @@ def test_a_request_that_arrives_changed_in_one_place_is_asked_again_at_once() ->
         assert talk.say("ok") == []
     assert talk.sent() == ["M114"]
     talk.say('echo:Unknown command: "M314"')
-    assert talk.say("ok") == [Failed("M114 was sent 4 times and never answered", Cause.SILENT)]
+    assert talk.say("ok") == [Failed("M114 was sent 4 times and never answered", Cause.UNCLEAR)]
 
 
 def test_what_somebody_else_has_asked_for_is_not_taken_for_a_changed_request() -> None:
@@ -709,7 +764,7 @@ def test_a_probe_that_arrives_changed_in_one_place_is_sent_again_at_once() -> No
         talk.say(f'echo:Unknown command: "L{PROBE_NUMBER} M105"', "ok")
     assert talk.sent() == [f"N{PROBE_NUMBER} M105"]
     events = talk.say(f'echo:Unknown command: "L{PROBE_NUMBER} M105"', "ok")
-    assert events[-1] == Failed("the printer talks, but does not say which line it took", Cause.SILENT)
+    assert events[-1] == Failed("the printer talks, but does not say which line it took", Cause.UNCLEAR)
 
 
 def test_a_changed_probe_after_a_silence_is_sent_again_past_what_is_in_flight() -> None:

@@ -10,7 +10,9 @@ from hil_sim.faults import FaultError, Faults, LineNoise
 
 def test_faults_are_parsed_from_their_texts() -> None:
     texts = ["drop-ok=3", "corrupt=0.5", "die-after=7", "silent-after=8", "halt-after=9", "no-ok-after-resend"]
-    assert Faults.parse(texts) == Faults(0.5, 7, 3, 9, True, 8)
+    assert Faults.parse(texts) == Faults(
+        corrupt=0.5, die_after=7, drop_ok=3, halt_after=9, no_ok_after_resend=True, silent_after=8
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,13 @@ def test_corrupt_flips_one_bit_in_its_share_of_the_lines() -> None:
     assert 150 < sum(flips) < 250
     again = LineNoise(0.1, seed=1)
     assert again.disturb(b"".join(lines)) == b"".join(map(LineNoise(0.1, seed=1).disturb, lines))
+
+
+def test_garble_flips_bits_in_what_is_sent() -> None:
+    rig = Rig(faults=Faults(garble=1.0), seed=3)
+    (said,) = rig.send("G90\n")
+    assert len(said) == len("ok")
+    assert said != "ok"
 
 
 def test_corrupt_lines_are_refused_by_their_checksum() -> None:
