@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from drivers.analysis import commands
+from drivers.gcode.compact import compact
 from drivers.gcode.config import Printer
 from drivers.gcode.identity import Firmware
 from drivers.gcode.profile import Profile
@@ -15,6 +16,9 @@ from drivers.gcode.replies import Position, Reply, Temperatures
 from drivers.gcode.resume import Standing, standing_after
 from drivers.gcode.session import Session
 from edge.driver import ConnectError, DriverContext, MachineError, MachineState, StateSeen
+
+BLOCK_CHARS = 4096
+"""How much of a program is read in one go: about half a millisecond's work, so that nothing else has to wait."""
 
 
 class Device:
@@ -88,11 +92,15 @@ class Device:
         await self.session.ask("M105", _is_temperatures)
 
 
-def program_commands(path: Path) -> Generator[str, None, None]:
-    """The commands of a program, in order."""
+def program_commands(path: Path, after: int = 0, *, compacted: bool = False) -> Generator[str, None, None]:
+    """The commands of a program behind the first `after`, in order; with `compacted`, moves in their shortest form."""
     # Comments may hold any bytes; `check` has made sure that commands are ASCII.
     with path.open(encoding="utf-8", errors="replace") as file:
-        yield from commands(file)
+        # Many lines in one go cost less than one each time that there is room for it on the wire.
+        while lines := file.readlines(BLOCK_CHARS):
+            found = list(commands(lines))
+            found, after = found[after:], max(0, after - len(found))
+            yield from [compact(command) for command in found] if compacted else found
 
 
 def standing_in(path: Path, count: int) -> Standing:

@@ -288,9 +288,10 @@ class GcodeDriver(Driver):
             self._holding.acknowledged()
 
         counted = after > 0
-        with closing(program_commands(path)) as program:
+        compacted = self._device.known_profile.wire.takes_compact
+        with closing(program_commands(path, after, compacted=compacted)) as program:
             # One iterator for the whole run: what was held goes on with the next command.
-            rest = itertools.islice(itertools.chain(program, (FINAL,)), after, None)
+            rest = itertools.chain(program, (FINAL,))
             while not (after > total or self._stopping.is_asked or self._detached):
                 if self._holding.is_asked:
                     await self._holding.hold(path, after, keeper)
@@ -406,6 +407,7 @@ def _wire(profile: Profile, window_bytes: int) -> Wire:
     wire = profile.wire
     return Wire(
         window_bytes=window_bytes,
+        compact=wire.takes_compact,
         stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
         silence_s=wire.silence_s,
         counts=profile.firmware.keeps_line_numbers,

@@ -161,8 +161,17 @@ class Line(Generic[StreamT]):
 
     def _after(self, events: list[Event], now_s: float) -> None:
         """Hand on what happened, write what has room now, and set the timer."""
+        acked: Acked | None = None
         for event in events:
+            if isinstance(event, Acked):
+                acked = event  # the last of several in a row says it for all
+                continue
+            if acked is not None:
+                self._on_acked(acked.number)
+                acked = None
             self._handle(event)
+        if acked is not None:
+            self._on_acked(acked.number)
         if self.failure is None:
             self._write_next(now_s)
         if self.failure is None:  # latched: not one more line goes out, whatever the firmware still acknowledges
@@ -195,8 +204,6 @@ class Line(Generic[StreamT]):
 
     def _handle(self, event: Event) -> None:
         match event:
-            case Acked(number=number):
-                self._on_acked(number)
             case Answered(command=command, replies=replies):
                 self._answered(command, replies)
             case Heard(reply=reply):

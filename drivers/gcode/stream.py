@@ -67,6 +67,7 @@ class Wire:
     ``ok`` or ``busy`` before the firmware is probed. `silence_s`: how long nothing at all may be heard while an answer
     is owed. `max_resends`: how often the same line may be asked for again. `counts`: the firmware says the last line
     that it took when it is asked. `harmless`: codes that the firmware need not know, because they only inform.
+    `compact`: it needs no blank behind the line number.
     """
 
     window_bytes: int = 0
@@ -75,6 +76,7 @@ class Wire:
     max_resends: int = 10
     counts: bool = True
     harmless: frozenset[str] = frozenset()
+    compact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +151,9 @@ def checksum(line: bytes) -> int:
     return value
 
 
-def numbered(number: int, command: str) -> bytes:
-    """``N<number> <command>*<checksum>`` with its line end."""
-    body = f"N{number} {command}".encode("ascii")
+def numbered(number: int, command: str, gap: str = " ") -> bytes:
+    """``N<number><gap><command>*<checksum>`` with its line end."""
+    body = f"N{number}{gap}{command}".encode("ascii")
     return b"%b*%d\n" % (body, checksum(body))
 
 
@@ -251,8 +253,7 @@ class GcodeStream:
     @property
     def drained(self) -> bool:
         """Every program command that was or will be taken is acknowledged."""
-        lines = (*self._flight, *self._again)
-        return self._source is None and all(line.number is None for line in lines)
+        return self._source is None and all(line.number is None for line in (*self._flight, *self._again))
 
     @property
     def acked(self) -> int:
@@ -300,9 +301,8 @@ class GcodeStream:
         """The next line, if it has room. A line is taken off its queue only when it goes out."""
         if self._flight and (not self.window_bytes or self._setting() is not None):
             return None
-        for queue in (self._again, self._requests):
-            if queue:
-                return queue.popleft() if self._has_room(queue[0].wire) else None
+        if queue := self._again or self._requests:
+            return queue.popleft() if self._has_room(queue[0].wire) else None
         if self._source is None or self._pulled >= self._allowed:
             return None
         command = next(self._source, None)
@@ -310,7 +310,8 @@ class GcodeStream:
             self._source = None
             return None
         self._pulled += 1
-        line = _Line(command, self._pulled, numbered(self._pulled, command))
+        gap = "" if self._wire.compact and command[0] == "G" else " "
+        line = _Line(command, self._pulled, numbered(self._pulled, command, gap))
         if self._has_room(line.wire):
             return line
         self._again.append(line)

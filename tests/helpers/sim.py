@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.helpers.meaning import as_meant
+
 START_S = 30.0
 MACRO_BASE = 900_000_000
 """What the driver sends by itself, to stop, is numbered from here."""
@@ -38,7 +40,7 @@ class SimPrinter:
         return [(number, text) for _, number, text in rows if number != "!"]
 
     def program(self) -> list[str]:
-        """The commands of the last program, in order: those numbered since ``M110 N0``, less the driver's own."""
+        """The commands of the last program `as_meant`, in order: those numbered since ``M110 N0``, less our own."""
         found: list[str] = []
         for number, text in self.commands():
             if number == "0":
@@ -47,7 +49,7 @@ class SimPrinter:
                 assert int(number) == len(found), "a print goes on where it stood"
             elif number != "-" and int(number) < MODES_BASE:
                 assert int(number) == len(found) + 1
-                found.append(text)
+                found.append(as_meant(text))
         return found
 
     def macros(self) -> list[str]:
