@@ -69,6 +69,9 @@ POLL_S = 5.0
 STALL_BUSY_INTERVALS = 3
 """Busy messages that must be missing in a row before a command counts as stalled."""
 
+PROGRESS_STEP_MAX = 25
+"""Progress is told for every thousandth of a program, and after so many commands at the latest."""
+
 MODES_BASE = 890_000_000
 """The commands that set the modes before a program are numbered from here: neither the program's nor a stop's."""
 
@@ -276,12 +279,16 @@ class GcodeDriver(Driver):
     async def _send(self, path: Path, total: int, after: int, keeper: Keeper) -> None:
         """The program from the command behind `after` to its end, or until it is to be stopped or left standing."""
         health: LinkHealth | None = None  # as last told
+        step = min(total // 1000 + 1, PROGRESS_STEP_MAX)
+        due = 0
 
         def acked(number: int) -> None:
-            nonlocal health
-            self._context.emit(Progress(min(number, total), total))
+            nonlocal health, due
+            if number >= due or number >= total:
+                self._context.emit(Progress(min(number, total), total))
+                due = number + step
             stream = self._session.stream
-            if health is None or (stream.resends, stream.time_outs) != (health.resends, health.time_outs):
+            if health is None or stream.resends != health.resends or stream.time_outs != health.time_outs:
                 health = LinkHealth(stream.resends, stream.time_outs)
                 self._context.emit(health)
             keeper.note(number)
@@ -299,6 +306,7 @@ class GcodeDriver(Driver):
                 else:
                     await self._session.run(rest, acked, after, counted=counted)
                     after = self._session.stream.acked
+                    self._context.emit(Progress(min(after, total), total))
 
     async def _stand(self) -> None:
         """The run is left standing: nothing is sent until this is cancelled, or a stop is asked for after all."""
