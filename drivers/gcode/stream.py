@@ -300,7 +300,7 @@ class GcodeStream:
 
     def _next(self, window_bytes: int) -> _Line | None:
         """The next line, if it has room. A line is taken off its queue only when it goes out."""
-        if self._flight and (not window_bytes or self._setting() is not None):
+        if self._flight and (not window_bytes or (not self._counts and self._setting() is not None)):
             return None
         room_bytes = window_bytes - self._flight_bytes
         if queue := self._again or self._requests:

@@ -35,12 +35,19 @@ class SimPrinter:
         return {"url": self.place} if self.place.startswith("tcp:") else {"port": self.place, "baud": 250000}
 
     def commands(self) -> list[tuple[str, str]]:
-        """Line number (or ``-``) and text of every command carried out, in order; boots are left out."""
+        """Line number (or ``-``) and text of every command carried out, in order; boots are left out.
+
+        A program's are `as_meant`; what the driver sends by itself is as it was sent.
+        """
         rows = (line.split("\t", 2) for line in self.log.read_text().splitlines())
-        return [(number, text) for _, number, text in rows if number != "!"]
+        return [
+            (number, as_meant(text) if number != "-" and int(number) < MODES_BASE else text)
+            for _, number, text in rows
+            if number != "!"
+        ]
 
     def program(self) -> list[str]:
-        """The commands of the last program `as_meant`, in order: those numbered since ``M110 N0``, less our own."""
+        """The commands of the last program, in order: those numbered since ``M110 N0``, less the driver's own."""
         found: list[str] = []
         for number, text in self.commands():
             if number == "0":
@@ -49,7 +56,7 @@ class SimPrinter:
                 assert int(number) == len(found), "a print goes on where it stood"
             elif number != "-" and int(number) < MODES_BASE:
                 assert int(number) == len(found) + 1
-                found.append(as_meant(text))
+                found.append(text)
         return found
 
     def macros(self) -> list[str]:

@@ -112,7 +112,7 @@ def test_a_printer_that_was_reset_while_the_cable_was_out_is_made_safe(site: Sit
         job_id = site.begun(on_restart="resume")
         pulled(site, wire)
         printer.reset()
-        until(lambda: "\t!\t" in printer.log.read_text().partition("G1 X10")[2])
+        until(lambda: "\t!\t" in printer.log.read_text().partition("G1X10")[2])
         wire.plug_in()
         ended = site.wait_event("run_ended", job_id)["body"]
         assert (ended["outcome"], ended["evidence"]) == ("UNKNOWN", {"stop_confirmed": True})
