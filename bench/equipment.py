@@ -114,13 +114,14 @@ def usage(pid: int) -> Usage:
 
 @dataclass(frozen=True)
 class Figures:
-    """One host at one or more printers; rates and shares are the slowest printer's.
+    """One host at one or more printers; rates, shares and the bytes of a line on the wire are the slowest printer's.
 
     `printers_cores` is what the equipment took: near 1, or near what the machine has to spare, it is the limit itself.
     """
 
     lines_per_s: float
     wire_share: float
+    line_bytes: float
     cores: float
     printers_cores: float
     cpu_s_per_100k: float
@@ -152,6 +153,7 @@ def measured(pid: int, paced: Printers, wait_ended: Callable[[], None]) -> Figur
     return Figures(
         lines_per_s=slowest["lines_per_s"],
         wire_share=slowest["wire_share"],
+        line_bytes=slowest["line_bytes"],
         cores=cpu_s / whole_s,
         printers_cores=(printers_after.cpu_s - printers_before.cpu_s) / whole_s,
         cpu_s_per_100k=cpu_s / lines * 100_000,

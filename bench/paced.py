@@ -114,8 +114,9 @@ class Printer:
         if command.startswith(b"M105"):
             return b"ok T:20.00 /0.00 B:20.00 /0.00 @:0 B@:0\n"
         if command.startswith(b"M114"):
-            at = dict.fromkeys((b"X", b"Y", b"Z"), b"0") | dict(_WORD.findall(self.move))
-            return b"X:%b Y:%b Z:%b E:0.00 Count X:0 Y:0 Z:0\nok\n" % (at[b"X"], at[b"Y"], at[b"Z"])
+            at = {axis: float(number) for axis, number in _WORD.findall(self.move)}
+            xyz = tuple(at.get(axis, 0.0) for axis in (b"X", b"Y", b"Z"))
+            return b"X:%.2f Y:%.2f Z:%.2f E:0.00 Count X:0 Y:0 Z:0\nok\n" % xyz
         return b"ok\n" if command.strip() else b""
 
     def report(self, from_s: float, to_s: float) -> dict[str, object]:
@@ -129,6 +130,7 @@ class Printer:
             "gaps": self.gaps,
             "lines_per_s": (last - first) / spent_s if spent_s else 0.0,
             "wire_share": sent_bytes * self.byte_s / spent_s if spent_s else 0.0,
+            "line_bytes": sent_bytes / (last - first) if spent_s else 0.0,
             "spent_s": spent_s,
             "whole_s": self.arrived_s[-1] - self.arrived_s[0] if self.arrived_s else 0.0,
             "aborts_s": self.aborts_s,

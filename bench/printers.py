@@ -95,10 +95,11 @@ class Bench:
         }
         wire_bytes = statistics.mean(len(f"N{number} {text}*99\n") for number, text in enumerate(program(), 1))
         lines = [
-            f"one printer, {BAUD} baud, {LINES} lines of {wire_bytes:.1f} bytes; '1 ms': adapter latency",
+            f"one printer, {BAUD} baud, {LINES} lines of {wire_bytes:.1f} bytes as written; '1 ms': adapter latency",
             f"medians of {ROUNDS} runs in turn; once with latency",
             "",
-            f"  {'HOST':<28}{'LINES/s':>8}{'% WIRE':>8}{'x PRINTCORE':>13}{'x OCTOPRINT':>13}{'CPU':>7}{'MiB':>6}",
+            f"  {'HOST':<28}{'LINES/s':>8}{'BYTES':>7}{'% WIRE':>8}"
+            f"{'x PRINTCORE':>13}{'x OCTOPRINT':>13}{'CPU':>7}{'MiB':>6}",
         ]
         for name in (OPEN, ONE, PRINTCORE, OCTOPRINT, OPEN_1MS, ONE_1MS):
             if (found := self.figures.get(name)) is None:
@@ -108,10 +109,13 @@ class Bench:
             ratios = [] if "1 ms" in name else [self._ratio(name, other) for other in (PRINTCORE, OCTOPRINT)]
             texts = "".join(f"{'' if ratio is None else f'{ratio:.2f}':>13}" for ratio in ratios or (None, None))
             lines.append(
-                f"  {versions.get(name, name):<28}{found.lines_per_s:>8.0f}{found.wire_share:>8.1%}{texts}"
-                f"{found.cpu_s_per_100k:>7.1f}{found.peak_mib:>6.0f}"
+                f"  {versions.get(name, name):<28}{found.lines_per_s:>8.0f}{found.line_bytes:>7.1f}"
+                f"{found.wire_share:>8.1%}{texts}{found.cpu_s_per_100k:>7.1f}{found.peak_mib:>6.0f}"
             )
-        return [*lines, "  CPU: seconds of the host's process for 100,000 lines; MiB: the most that was resident"]
+        return [
+            *lines,
+            "  BYTES: of a line on the wire; CPU: seconds of the host's process for 100,000 lines; MiB: at most",
+        ]
 
     def _counts(self) -> list[str]:
         lines = [

@@ -21,6 +21,7 @@ from edge.maintenance import Maintenance
 from edge.make_safe import event_of, leave_mark, leave_note, noted, record_notes, taken_out
 from edge.metrics import LoopLag
 from edge.model.event import Draft, EventKind, stamp_text
+from edge.model.machine import MachineState
 from edge.model.order import OnRestart
 from edge.observed import Observed
 from edge.plugins import Equipment

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from drivers.analysis import commands
+from drivers.gcode.compact import compact
 from drivers.gcode.config import Printer
 from drivers.gcode.identity import Firmware
 from drivers.gcode.profile import Profile
@@ -22,6 +23,9 @@ STALL_BUSY_INTERVALS = 3
 
 ALWAYS_SO = frozenset({"G17", "G21"})
 """The plane XY and millimetres: a firmware that does not know how to choose them has nothing else."""
+
+BLOCK_CHARS = 4096
+"""How much of a program is read in one go: about half a millisecond's work, so that nothing else has to wait."""
 
 
 class Device:
@@ -112,11 +116,15 @@ class Device:
         await self.session.ask("M105", _is_temperatures)
 
 
-def program_commands(path: Path) -> Generator[str, None, None]:
-    """The commands of a program, in order."""
+def program_commands(path: Path, after: int = 0, *, compacted: bool = False) -> Generator[str, None, None]:
+    """The commands of a program behind the first `after`, in order; with `compacted`, moves in their shortest form."""
     # Comments may hold any bytes; `check` has made sure that commands are ASCII.
     with path.open(encoding="utf-8", errors="replace") as file:
-        yield from commands(file)
+        # Many lines in one go cost less than one each time that there is room for it on the wire.
+        while lines := file.readlines(BLOCK_CHARS):
+            found = list(commands(lines))
+            found, after = found[after:], max(0, after - len(found))
+            yield from [compact(command) for command in found] if compacted else found
 
 
 def standing_in(path: Path, count: int) -> Standing:
@@ -138,6 +146,7 @@ def wire_of(profile: Profile, window_bytes: int) -> Wire:
     wire = profile.wire
     return Wire(
         window_bytes=window_bytes,
+        compact=wire.takes_compact,
         stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
         silence_s=wire.silence_s,
         counts=profile.firmware.keeps_line_numbers,

@@ -69,6 +69,9 @@ from edge.driver import (
 HANDSHAKE_S = 20.0
 """How long a printer that is not busy may take to say who it is; a bootloader alone takes 2 s."""
 
+PROGRESS_STEP_MAX = 25
+"""Progress is told for every thousandth of a program, and after so many commands at the latest."""
+
 MODES_BASE = 890_000_000
 """The commands that set the modes before a program are numbered from here: neither the program's nor a stop's."""
 
@@ -295,16 +298,20 @@ class GcodeDriver(Driver):
     async def _send(self, path: Path, total: int, homed_at: int, after: int, keeper: Keeper) -> None:
         """The program from the command behind `after` to its end, or until it is to be stopped or left standing."""
         health: LinkHealth | None = None  # as last told
+        step = min(total // 1000 + 1, PROGRESS_STEP_MAX)
+        due = 0
 
         device = self._device
         device.in_part = homed_at <= after
 
         def acked(number: int) -> None:
-            nonlocal health
+            nonlocal health, due
             device.in_part = homed_at <= number
-            self._context.emit(Progress(min(number, total), total))
+            if number >= due or number >= total:
+                self._context.emit(Progress(min(number, total), total))
+                due = number + step
             stream = self._session.stream
-            if health is None or (stream.resends, stream.time_outs) != (health.resends, health.time_outs):
+            if health is None or stream.resends != health.resends or stream.time_outs != health.time_outs:
                 health = LinkHealth(stream.resends, stream.time_outs)
                 self._context.emit(health)
                 if stream.distrusted:
@@ -313,9 +320,10 @@ class GcodeDriver(Driver):
             self._holding.acknowledged()
 
         counted = after > 0
-        with closing(program_commands(path)) as program:
+        compacted = self._device.known_profile.wire.takes_compact
+        with closing(program_commands(path, after, compacted=compacted)) as program:
             # One iterator for the whole run: what was held goes on with the next command.
-            rest = itertools.islice(itertools.chain(program, (FINAL,)), after, None)
+            rest = itertools.chain(program, (FINAL,))
             while not (after > total or self._stopping.is_asked or self._detached):
                 if self._holding.is_asked:
                     await self._holding.hold(path, after, keeper)
@@ -323,6 +331,7 @@ class GcodeDriver(Driver):
                 else:
                     await self._session.run(rest, acked, after, counted=counted)
                     after = self._session.stream.acked
+                    self._context.emit(Progress(min(after, total), total))
 
     def _tell_of_errors(self) -> None:
         """The line errs again and again; once for each connection."""

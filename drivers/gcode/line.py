@@ -46,6 +46,7 @@ class Line(Generic[StreamT]):
         self._loop = asyncio.get_running_loop()
         self._link: Link | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0  # the deadline that it is set for
         self._asked: deque[tuple[str, asyncio.Future[tuple[Reply, ...]]]] = deque()
         self._drained: list[asyncio.Future[None]] = []
         self._failed = self._loop.create_future()
@@ -161,8 +162,17 @@ class Line(Generic[StreamT]):
 
     def _after(self, events: list[Event], now_s: float) -> None:
         """Hand on what happened, write what has room now, and set the timer."""
+        acked: Acked | None = None
         for event in events:
+            if isinstance(event, Acked):
+                acked = event  # the last of several in a row says it for all
+                continue
+            if acked is not None:
+                self._on_acked(acked.number)
+                acked = None
             self._handle(event)
+        if acked is not None:
+            self._on_acked(acked.number)
         if self.failure is None:
             self._write_next(now_s)
         if self.failure is None:  # latched: not one more line goes out, whatever the firmware still acknowledges
@@ -186,17 +196,15 @@ class Line(Generic[StreamT]):
         deadline_s = self.stream.deadline_s()
         if deadline_s is None or self._patient:
             return
-        at_s = self._loop.time() + max(0.0, deadline_s - now_s)
         # A timer that is early finds nothing to do and is set anew; one for each line would cost more than the line.
-        if self._timer is None or at_s < self._timer.when():
+        if self._timer is None or deadline_s < self._timer_s:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(at_s, self._tick)
+            self._timer_s = deadline_s
+            self._timer = self._loop.call_later(max(0.0, deadline_s - now_s), self._tick)
 
     def _handle(self, event: Event) -> None:
         match event:
-            case Acked(number=number):
-                self._on_acked(number)
             case Answered(command=command, replies=replies):
                 self._answered(command, replies)
             case Heard(reply=reply):

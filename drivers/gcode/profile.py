@@ -70,7 +70,8 @@ class WireTable(_Table):
     `line_max_bytes`: the size of its line buffer, with the terminating zero; number and checksum count.
     `busy_interval_s`: how often a blocking command says that it is alive; 0 where none does. `silence_s`: nothing at
     all for this long while an answer is owed means that it is dead. `proven_window`: several lines in flight are safe
-    on a bare UART, too, proven on this firmware; native USB and TCP need no proof.
+    on a bare UART, too, proven on this firmware; native USB and TCP need no proof. `takes_compact`: its parser needs no
+    blanks between words nor behind the line number, no zero before a point, and takes the E of ``X1.5E.03`` for a word.
     """
 
     rx_buffer_bytes: int = Field(ge=32)
@@ -78,6 +79,7 @@ class WireTable(_Table):
     busy_interval_s: float = Field(ge=0)
     silence_s: float = Field(gt=0)
     proven_window: bool = False
+    takes_compact: bool = False
 
 
 class FirmwareTable(_Table):
@@ -168,6 +170,8 @@ class Profile(_Table):
     def _of_its_dialect(self) -> Profile:
         if self.dialect == GRBL and self.firmware.keeps_line_numbers:
             raise ValueError("firmware.keeps_line_numbers is false in the grbl dialect")
+        if self.dialect == GRBL and self.wire.takes_compact:
+            raise ValueError("wire.takes_compact is false in the grbl dialect, which sends no blanks anyway")
         if "\x18" in self.macro.abort and self.dialect != GRBL:
             raise ValueError("macro.abort is a command, not a byte, in the marlin dialect")
         return self

@@ -149,11 +149,14 @@ _HEATER = re.compile(r"\b(T\d?|B|C):\s*(-?\d+(?:\.\d+)?)\s*/\s*(-?\d+(?:\.\d+)?)
 _AXIS = re.compile(r"\b([XYZE]):\s*(-?\d+(?:\.\d+)?)")
 
 
+_OK = Ok()
+
+
 def parse(line: str) -> list[Reply]:
     """The meanings of one line, without its line end. `ok T:…` has two: `Temperatures`, then `Ok`."""
     text = line.strip()
-    if text == "ok":  # nearly every line of a stream
-        return [Ok()]
+    if text == "ok":
+        return [_OK]
     if text.startswith(("ok ", "ok\t")):
         rest = text[2:].strip()
         if _HALTED.match(rest):  # Smoothieware's answer to M112
@@ -207,6 +210,8 @@ class LineSplitter:
 
     def feed(self, data: bytes) -> list[str]:
         """The lines that `data` completes; empty ones are left out."""
+        if data == b"ok\n" and not self._rest:  # nearly all that a stream hears
+            return ["ok"]
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest[:LINE_MAX_BYTES]
         cleaned = (line[:LINE_MAX_BYTES].replace(b"\0", b"").decode("ascii", "ignore").strip() for line in lines)

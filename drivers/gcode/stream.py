@@ -79,7 +79,7 @@ class Wire:
     ``ok`` or ``busy`` before the firmware is probed. `silence_s`: how long nothing at all may be heard while an answer
     is owed, before it is asked for the last time. `max_resends`: how often the same line may be asked for again.
     `counts`: the firmware says the last line that it took when it is asked. `harmless`: codes that the firmware need
-    not know, because they only inform.
+    not know, because they only inform. `compact`: it needs no blank behind the line number.
     """
 
     window_bytes: int = 0
@@ -88,6 +88,7 @@ class Wire:
     max_resends: int = 10
     counts: bool = True
     harmless: frozenset[str] = frozenset()
+    compact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +180,9 @@ def checksum(line: bytes) -> int:
     return value
 
 
-def numbered(number: int, command: str) -> bytes:
-    """``N<number> <command>*<checksum>`` with its line end."""
-    body = f"N{number} {command}".encode("ascii")
+def numbered(number: int, command: str, gap: str = " ") -> bytes:
+    """``N<number><gap><command>*<checksum>`` with its line end."""
+    body = f"N{number}{gap}{command}".encode("ascii")
     return b"%b*%d\n" % (body, checksum(body))
 
 
@@ -288,8 +289,7 @@ class GcodeStream:
     @property
     def drained(self) -> bool:
         """Every program command that was or will be taken is acknowledged."""
-        lines = (*self._flight, *self._again)
-        return self._source is None and all(line.number is None for line in lines)
+        return self._source is None and all(line.number is None for line in (*self._flight, *self._again))
 
     @property
     def acked(self) -> int:
@@ -317,6 +317,7 @@ class GcodeStream:
     def take(self, now_s: float) -> bytes:
         """The bytes to write now. Ask again after every `receive` and `tick`."""
         out: list[bytes] = []
+        window_bytes = self.window_bytes
         while self._failure is None and not self._probing and self._resend_ok_until_s is None:
             if self._probe_due:
                 if self._flight and not self._probes_unanswered:
@@ -325,7 +326,7 @@ class GcodeStream:
                 self._heard_s = now_s
                 out.append(self._start_probe(now_s))
                 break
-            line = self._next()
+            line = self._next(window_bytes)
             if line is None:
                 break
             self._launch(line, now_s)
@@ -338,13 +339,13 @@ class GcodeStream:
         self._flight.append(line)
         self._flight_bytes += len(line.wire)
 
-    def _next(self) -> _Line | None:
+    def _next(self, window_bytes: int) -> _Line | None:
         """The next line, if it has room. A line is taken off its queue only when it goes out."""
-        if self._flight and (not self.window_bytes or self._setting() is not None):
+        if self._flight and (not window_bytes or (not self._counts and self._setting() is not None)):
             return None
-        for queue in (self._again, self._requests):
-            if queue:
-                return queue.popleft() if self._has_room(queue[0].wire) else None
+        room_bytes = window_bytes - self._flight_bytes
+        if queue := self._again or self._requests:
+            return queue.popleft() if not self._flight or len(queue[0].wire) <= room_bytes else None
         if self._source is None or self._pulled >= self._allowed:
             return None
         command = next(self._source, None)
@@ -352,14 +353,12 @@ class GcodeStream:
             self._source = None
             return None
         self._pulled += 1
-        line = _Line(command, self._pulled, numbered(self._pulled, command))
-        if self._has_room(line.wire):
+        gap = "" if self._wire.compact and command[0] == "G" else " "
+        line = _Line(command, self._pulled, numbered(self._pulled, command, gap))
+        if not self._flight or len(line.wire) <= room_bytes:
             return line
         self._again.append(line)
         return None
-
-    def _has_room(self, wire: bytes) -> bool:
-        return not self._flight or self._flight_bytes + len(wire) <= self.window_bytes
 
     def _start_probe(self, now_s: float) -> bytes:
         self._probing = True
@@ -481,17 +480,16 @@ class GcodeStream:
 
     def _acknowledge(self, number: int | None) -> list[Event]:
         """One ``ok``; with its line number (ADVANCED_OK) also the lines whose ``ok`` was lost before it."""
-        if number is not None and all(line.number != number for line in self._flight):
-            return []
-        if number is None and self._flight and not self._flight[0].is_answered():
+        if number is None:
+            return self._done(self._land()) if self._flight and self._flight[0].is_answered() else []
+        if all(line.number != number for line in self._flight):
             return []
         events: list[Event] = []
-        while self._flight:
+        while True:
             line = self._land()
             events += self._done(line)
-            if number is None or line.number == number:
-                break
-        return events
+            if line.number == number:
+                return events
 
     def _land(self) -> _Line:
         line = self._flight.popleft()

@@ -9,6 +9,7 @@ from typing import Any
 
 from drivers.gcode.config import Connection, Limits, Printer
 from edge.driver import Machine, Program, Run, Step
+from tests.helpers.meaning import as_meant
 from tests.helpers.sim import SimPrinter
 
 LIMITS = Limits(x_mm=(0, 220), y_mm=(0, 220), z_mm=(0, 250), nozzle_degc=(0, 260), bed_degc=(0, 100))
@@ -44,9 +45,9 @@ def write_program(path: Path, commands: list[str]) -> Program:
 
 
 def commands_in(path: Path) -> list[str]:
-    """The commands of a program, read without any code of the driver's."""
+    """The commands of a program as `as_meant`, read without any code of the driver's."""
     lines = (line.split(";")[0].strip() for line in path.read_text().splitlines())
-    return [line for line in lines if line]
+    return [as_meant(line) for line in lines if line]
 
 
 def program_of(printer: SimPrinter) -> list[str]:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.helpers.meaning import as_meant
+
 START_S = 30.0
 MACRO_BASE = 900_000_000
 """What the driver sends by itself, to stop, is numbered from here."""
@@ -33,9 +35,16 @@ class SimPrinter:
         return {"url": self.place} if self.place.startswith("tcp:") else {"port": self.place, "baud": 250000}
 
     def commands(self) -> list[tuple[str, str]]:
-        """Line number (or ``-``) and text of every command carried out, in order; boots are left out."""
+        """Line number (or ``-``) and text of every command carried out, in order; boots are left out.
+
+        A program's are `as_meant`; what the driver sends by itself is as it was sent.
+        """
         rows = (line.split("\t", 2) for line in self.log.read_text().splitlines())
-        return [(number, text) for _, number, text in rows if number != "!"]
+        return [
+            (number, as_meant(text) if number != "-" and int(number) < MODES_BASE else text)
+            for _, number, text in rows
+            if number != "!"
+        ]
 
     def program(self) -> list[str]:
         """The commands of the last program, in order: those numbered since ``M110 N0``, less the driver's own."""

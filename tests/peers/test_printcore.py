@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from drivers.analysis import commands
+from tests.helpers.meaning import as_meant
 from tests.helpers.sim import sim_printer
 
 HERE = Path(__file__).parent
@@ -31,4 +32,4 @@ def test_printcore_prints_the_whole_program_in_order(
         assert done.returncode == 0, done.stdout + done.stderr
         # printcore counts from 0, after `N-1 M110`.
         carried_out = [text for number, text in printer.commands() if number != "-" and not text.startswith("M110")]
-        assert carried_out == list(commands(TINY.read_text().splitlines()))
+        assert carried_out == [as_meant(command) for command in commands(TINY.read_text().splitlines())]

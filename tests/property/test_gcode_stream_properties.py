@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drivers.gcode.compact import compact
 from drivers.gcode.stream import Wire
 from hil_sim.faults import Faults
 from hil_sim.printer.board import Options
+from tests.helpers.meaning import as_meant
 from tests.helpers.wire import Bench, byte_by_byte, random_pieces, whole
 
 PATIENT = Wire(max_resends=1000)
@@ -127,3 +129,22 @@ def test_a_second_program_starts_at_one_again(way: int) -> None:
     bench.print(["G90", "G28"])
     bench.print(["G91", "M82", "M400"])
     assert bench.program == ["G91", "M82", "M400"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(programs, seeds, st.sampled_from([0, 90]), st.sampled_from([0.0, 0.1]))
+def test_compact_moves_are_the_same_moves_to_the_firmware(
+    program: list[str], seed: int, window: int, corrupt: float
+) -> None:
+    wire = Wire(window_bytes=window, max_resends=1000, compact=True)
+    bench = Bench(wire, Options(), Faults(corrupt=corrupt if not window else 0.0), seed=seed)
+    bench.print([compact(command) for command in program])
+    if killed_by_noise(bench):
+        return
+    assert bench.failure is None
+    assert [as_meant(text) for text in bench.program] == [as_meant(command) for command in program]
+    if corrupt and not window:
+        return
+    plain = Bench(Wire())
+    plain.print(program)
+    assert bench.firmware.feed(b"M114\n", bench.now_s) == plain.firmware.feed(b"M114\n", plain.now_s)

@@ -15,6 +15,7 @@ from drivers.analysis import commands
 from edge.cli.client import call
 from edge.schema import FILE_NAME
 from edge.store import lock_of
+from tests.helpers.meaning import as_meant
 from tests.helpers.sim import SimPrinter
 from tests.helpers.site import DEADLINE_S, SiteFolder, site_with_printer, until
 
@@ -122,7 +123,7 @@ def test_a_daemon_that_comes_back_in_time_relieves_the_guard_and_prints_on(tmp_p
         assert second != first
         assert guards.gone(first), "it looks once more when its time has come"
         assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "SUCCEEDED"
-        assert printer.program() == [*commands(TINY.decode().splitlines()), "M400"]
+        assert printer.program() == [*map(as_meant, commands(TINY.decode().splitlines())), "M400"]
         assert printer.macros() == []
         assert site.events("make_safe") == []
         assert site.daemon is not None

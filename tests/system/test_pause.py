@@ -31,6 +31,7 @@ from edge.driver import (
     StateSeen,
 )
 from edge.testing.context import RecordingContext
+from tests.helpers.meaning import as_meant
 from tests.helpers.printing import RUN, bench_machine, program_of, write_program
 from tests.helpers.sim import SimPrinter, sim_printer
 
@@ -124,7 +125,7 @@ async def test_a_print_that_was_paused_several_times_is_carried_out_exactly(
             await run.driver.resume(run.deadline_s())  # it goes on
         outcome = await run.outcome()
         assert (outcome.kind, outcome.reason) == (OutcomeKind.SUCCEEDED, f"all {len(commands)} commands carried out")
-        assert program_of(run.printer) == commands
+        assert program_of(run.printer) == [as_meant(command) for command in commands]
         assert states(run.context)[1:] == [
             MachineState.EXECUTE,
             *[MachineState.HELD, MachineState.EXECUTE] * 3,
@@ -177,7 +178,7 @@ async def test_a_noisy_line_changes_nothing(tmp_path: Path) -> None:
             await run.driver.pause(run.deadline_s())
             await run.driver.resume(run.deadline_s())
         assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
-        assert program_of(run.printer) == ABSOLUTE
+        assert program_of(run.printer) == [as_meant(command) for command in ABSOLUTE]
 
 
 async def test_held_for_long_the_nozzle_cools_and_is_warm_again_before_it_goes_on(tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ async def test_held_for_long_the_nozzle_cools_and_is_warm_again_before_it_goes_o
         await run.driver.resume(run.deadline_s())
         assert run.printer.macros()[8:12] == ["M140 S60", "M104 S215", "M190 S60", "M109 S215"]
         assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
-        assert program_of(run.printer) == ABSOLUTE
+        assert program_of(run.printer) == [as_meant(command) for command in ABSOLUTE]
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["one in flight", "window"])
@@ -205,7 +206,7 @@ async def test_whoever_pauses_and_resumes_at_whatever_moment_changes_nothing(tmp
         with contextlib.suppress(NotAcceptableError):
             await run.driver.resume(run.deadline_s())
         assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
-        assert program_of(run.printer) == ABSOLUTE
+        assert program_of(run.printer) == [as_meant(command) for command in ABSOLUTE]
         assert any(text.startswith("G92") for text in run.printer.macros()), "it was held at least once"
 
 
@@ -235,7 +236,7 @@ async def test_a_pause_while_the_modes_are_set_holds_before_the_first_command(tm
         await run.driver.resume(run.deadline_s())
         outcome = await run.outcome()
         assert outcome.kind is OutcomeKind.SUCCEEDED, outcome.reason
-        assert program_of(run.printer) == ABSOLUTE
+        assert program_of(run.printer) == [as_meant(command) for command in ABSOLUTE]
 
 
 async def test_a_stop_passes_a_pause_that_is_not_there_yet(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from drivers.analysis import commands
 from edge.trust import write_bundle
+from tests.helpers.meaning import as_meant
 from tests.helpers.site import DEADLINE_S, LONG, SHORT, SiteFolder, site_with_printer, starts, until
 from tests.helpers.trust import order_document, step_document
 
@@ -26,7 +27,7 @@ def test_a_submitted_order_is_printed_command_by_command(tmp_path: Path) -> None
         assert receipt["signers"] == ["orders@acme"]
         job_id = receipt["job_id"]
         ended = site.wait_event("run_ended", job_id)
-        wanted = list(commands(TINY.decode().splitlines()))
+        wanted = [as_meant(command) for command in commands(TINY.decode().splitlines())]
         assert ended["body"]["outcome"] == "SUCCEEDED"
         assert ended["body"]["evidence"]["commands"] == len(wanted)
         assert printer.program()[: len(wanted)] == wanted

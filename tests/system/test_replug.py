@@ -13,6 +13,7 @@ from drivers.analysis import commands
 from tests.helpers.cable import Cable, cable
 from tests.helpers.killing import TINY as TINY_PATH
 from tests.helpers.killing import exact, kill
+from tests.helpers.meaning import as_meant
 from tests.helpers.proxy import network
 from tests.helpers.sim import sim_printer
 from tests.helpers.site import LONG, PRINTER, SHORT, SiteFolder, site_with_printer, starts, until
@@ -50,7 +51,7 @@ def test_an_idle_printer_is_unplugged_and_comes_back_under_the_same_name(site: S
         link.symlink_to(Path(second.place))
         until(lambda: state(site) == "IDLE")
         site.printed(SHORT)
-        assert second.program()[:-1] == list(commands(SHORT.decode().splitlines()))
+        assert second.program()[:-1] == [as_meant(command) for command in commands(SHORT.decode().splitlines())]
         assert (len(site.events("machine_online")), len(site.events("machine_offline"))) == (2, 1)
 
 
@@ -111,7 +112,7 @@ def test_a_printer_that_was_reset_while_the_cable_was_out_is_made_safe(site: Sit
         job_id = site.begun(on_restart="resume")
         pulled(site, wire)
         printer.reset()
-        until(lambda: "\t!\t" in printer.log.read_text().partition("G1 X10")[2])
+        until(lambda: "\t!\t" in printer.log.read_text().partition("G1X10")[2])
         wire.plug_in()
         ended = site.wait_event("run_ended", job_id)["body"]
         assert (ended["outcome"], ended["evidence"]) == ("UNKNOWN", {"stop_confirmed": True})

@@ -18,6 +18,7 @@ from edge.uplink.port import Trouble, UplinkError
 from edge.uplink.tls import TlsFiles
 from tests.helpers.certificates import Authority
 from tests.helpers.mqtt_peer import MAXIMUM_PACKET_SIZE, RECEIVE_MAXIMUM, RETAIN_AVAILABLE, Peer
+from tests.helpers.opcua import until
 
 IN, OUT, LINK = "mf/v1/berlin-1/in", "mf/v1/berlin-1/out", "mf/v1/berlin-1/link"
 DEADLINE_S = 20.0
@@ -135,8 +136,7 @@ async def test_what_comes_at_qos_0_takes_no_room_from_what_must_not_be_lost() ->
             peer.send(IN, b"%d" % number, mid=0, qos=0)
         peer.send(IN, b"order", mid=1)
         async with asyncio.timeout(DEADLINE_S):
-            while not uplink.dropped:  # nobody takes them meanwhile
-                await asyncio.sleep(0.001)
+            await until(lambda: uplink.dropped > 0, DEADLINE_S)  # nobody takes them meanwhile
             async for message in uplink.messages():
                 await message.ack()
                 if message.payload == b"order":

@@ -95,6 +95,8 @@ def test_nothing_shipped_promises_more_than_it_can_hold(name: str) -> None:
     careful = shipped.firmware
     assert shipped.tried_on
     assert shipped.wire.proven_window == (shipped.dialect == "grbl")
+    read = {"marlin-2.1", "marlin-1.1", "prusa-8bit", "prusa-buddy"}
+    assert shipped.wire.takes_compact == (name in read), "a parser that nobody has read gets blanks"
     assert bool(careful.resume_gap_max_s) <= careful.keeps_line_numbers
     if shipped.dialect == "marlin":
         assert {rule.command for rule in shipped.program.forbidden} >= {"M28", "M112", "M500", "M502", "M999"}
@@ -127,6 +129,7 @@ def test_what_is_left_out_has_the_careful_value(tmp_path: Path) -> None:
     assert (ours.tried_on, ours.wire.proven_window, ours.firmware.keeps_line_numbers) == ("nothing yet", False, False)
     assert (ours.firmware.thermal_protection, ours.firmware.unknown_command) == ("unknown", "silent")
     assert ours.macro.pause == ()
+    assert not ours.wire.takes_compact
     assert fitting("Ours 1", "auto", tmp_path)[0] == "ours"
 
 
@@ -145,7 +148,7 @@ def test_two_that_fit_are_named(tmp_path: Path) -> None:
             "busy_interval_s = 0",
             "busy_interval_s = 0, baud = 9600",
             "wire.baud: there is no such field; there are: rx_buffer_bytes, line_max_bytes, busy_interval_s, "
-            "silence_s, proven_window",
+            "silence_s, proven_window, takes_compact",
         ),
         ("= 64", "= 8", "wire.rx_buffer_bytes: Input should be greater than or equal to 32 (is 8)"),
         ('"marlin"', '"marlni"', "dialect: Input should be 'marlin' or 'grbl' (is 'marlni')"),
