@@ -173,6 +173,14 @@ def application(site: Site) -> web.Application:
             raise UsageError("run_id: name the run that left its part on the machine")
         return web.json_response(await site.clear(request.match_info["machine"], run_id, actor_of(request)))
 
+    async def acknowledge(request: web.Request) -> web.Response:
+        body = await _body(request)
+        token = body.get("token")
+        if not isinstance(token, str):
+            raise UsageError("token: name the condition that is acknowledged")
+        machine, who = request.match_info["machine"], actor_of(request)
+        return web.json_response(await site.acknowledge(machine, token, _reason(body), who))
+
     async def time(request: web.Request) -> web.Response:
         return web.json_response(site.time())
 
@@ -212,6 +220,7 @@ def application(site: Site) -> web.Application:
             web.post("/v1/jobs/{job}/release", release),
             web.post("/v1/jobs/{job}/resolve", resolve),
             web.post("/v1/machines/{machine}/clear", clear),
+            web.post("/v1/machines/{machine}/acknowledge", acknowledge),
             web.get("/v1/events", events),
             web.get("/v1/time", time),
             web.post("/v1/journal/confirm", confirm),

@@ -118,6 +118,8 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             _machine_seen(connection, event, online=False)
         case EventKind.MAKE_SAFE:
             pass  # what became of the run is its own event
+        case EventKind.CONDITION_ACKNOWLEDGED | EventKind.MACHINE_TRUSTED:
+            pass  # who said what at a machine; its state is what the machine shows
         case _ as never:
             assert_never(never)
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from edge import metrics, status, views
 from edge.dispatch import Dispatcher
+from edge.driver import DriverError
 from edge.errors import JournalError, UsageError
 from edge.intake import Intake
 from edge.jobstate import Requested, StepState
@@ -30,6 +31,9 @@ from edge.uplink import snapshot
 from edge.uplink.service import UplinkService
 
 T = TypeVar("T")
+
+ACKNOWLEDGE_S = 15.0
+"""How long a machine may take to confirm that somebody has taken note of something."""
 
 log = logging.getLogger("edge.site")
 
@@ -173,6 +177,17 @@ class Site:
         draft = Draft(EventKind.MACHINE_CLEARED, actor, {"run_id": run_id}, machine=machine)
         await self._journal.record([draft])
         return {"machine": machine, "cleared": run_id, "actor": actor}
+
+    async def acknowledge(self, machine: str, token: str, comment: str, actor: str) -> dict[str, Any]:
+        """A person has taken note of a condition of the machine. Raises `UsageError` if it does not confirm that."""
+        if machine not in self._runners:
+            raise UsageError(f"there is no machine {machine}; there are: {', '.join(self._runners) or 'none'}")
+        try:
+            deadline_s = self._clock.mono_s() + ACKNOWLEDGE_S
+            found = await self._runners[machine].acknowledge(token, actor, comment, deadline_s)
+        except DriverError as error:
+            raise UsageError(f"{machine}: {error}") from error
+        return {"machine": machine, "acknowledged": asdict(found) | {"acknowledged": True}, "actor": actor}
 
     async def make_safe(self, machines: Sequence[str], within_s: float, actor: str) -> list[dict[str, str]]:
         """Stop machines, all that are configured if none is named, and say what each has confirmed in so many seconds.

@@ -190,10 +190,19 @@ class OpcUaDriver(Driver):
         equipment = self._equipment
 
         async def ask(link: Link) -> None:
-            await equipment.acknowledge(link)
+            await equipment.acknowledge_all(link)
             await equipment.resume(link, work)
 
         await self._bring("resume", deadline_s, work, Phase.RUNNING, ask)
+
+    async def acknowledge(self, token: str, comment: str, deadline_s: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, deadline_s - self._clock.mono_s())):
+                await self._equipment.acknowledge(self.session.link, token, comment)
+        except (LinkError, TimeoutError) as error:
+            reason = f": {error}" if str(error) else ""
+            raise NotConfirmedError(f"the machine has not confirmed the acknowledgement{reason}") from error
+        self.sight.show()
 
     def _work_going(self, verb: str) -> Work:
         if self.sight.going is None:

@@ -141,13 +141,13 @@ class JobMachine(Equipment):
             case isa95.RUNNING:
                 return Seen(Phase.RUNNING)
             case isa95.INTERRUPTED:
-                return Seen(Phase.HELD, "" if work.pause_asked else self.alarms or self._why_held())
+                return Seen(Phase.HELD, "" if work.pause_asked else self.alarms.text or self._why_held())
             case isa95.ENDED:
                 return self._end(work, state, evidence)
             case isa95.ABORTED:
                 if work.stop_asked:
                     return ended(OutcomeKind.STOPPED, "stopped on request", evidence)
-                because = f": {self.alarms}" if self.alarms else ""
+                because = f": {self.alarms.text}" if self.alarms.text else ""
                 return ended(OutcomeKind.FAILED, f"the machine says that the order is Aborted{because}", evidence)
             case _:
                 return Seen(Phase.RUNNING if work.ran else Phase.WAITING, f"the order is in {state.words}")

@@ -153,9 +153,9 @@ class MappedMachine(Equipment):
             case "running":
                 return Seen(Phase.RUNNING)
             case "held":
-                return Seen(Phase.HELD, "" if work.pause_asked else self.alarms or "the machine waits by itself")
+                return Seen(Phase.HELD, "" if work.pause_asked else self.alarms.text or "the machine waits by itself")
             case "failed":
-                return ended(OutcomeKind.FAILED, self.alarms or f"the machine says {self._word!r}", evidence)
+                return ended(OutcomeKind.FAILED, self.alarms.text or f"the machine says {self._word!r}", evidence)
             case "ended" | "idle":
                 return await self._at_rest(link, work, meaning, evidence)
             case _:

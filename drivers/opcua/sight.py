@@ -16,6 +16,7 @@ from drivers.opcua.robotics import RobotMachine
 from drivers.opcua.session import Session
 from drivers.opcua.words import RefusedError
 from edge.driver import (
+    Conditions,
     DriverContext,
     IdentityError,
     MachineError,
@@ -55,6 +56,7 @@ class Sight:
         self.going: Work | None = None
         self.seen: Seen | None = None
         self._shown: StateSeen | None = None
+        self._told = Conditions(())
         self._done = 0
 
     @property
@@ -158,7 +160,11 @@ class Sight:
             await self.session.news(count, IDLE_LOOK_S)
 
     def show(self) -> None:
-        """Tell the machine's state, if it is another one."""
+        """Tell the machine's state and its open conditions, if they are others."""
+        conditions = Conditions(self._found.alarms.open) if self._found is not None else Conditions(())
+        if self.session.in_sight and conditions != self._told:
+            self._told = conditions
+            self._context.emit(conditions)
         if self.session.failure is not None:
             seen = StateSeen(MachineState.ABORTED, str(self.session.failure))
         elif not self.session.in_sight:
@@ -171,4 +177,6 @@ class Sight:
 
     def _out_of_sight(self, reason: str) -> None:
         self._shown = StateSeen(MachineState.OFFLINE, reason)
+        self._told = Conditions(())  # those who look know of none any more
+        self._context.emit(self._told)
         self._context.emit(self._shown)

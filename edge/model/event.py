@@ -49,6 +49,8 @@ class EventKind(enum.StrEnum):
     MACHINE_CLEARED = "machine_cleared"
     MACHINE_ONLINE = "machine_online"
     MACHINE_OFFLINE = "machine_offline"
+    CONDITION_ACKNOWLEDGED = "condition_acknowledged"
+    MACHINE_TRUSTED = "machine_trusted"
     MAKE_SAFE = "make_safe"
 
 

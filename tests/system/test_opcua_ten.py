@@ -104,7 +104,6 @@ def within(limit_s: float, holds: Callable[[], object], began_s: float) -> None:
     while not holds():
         assert time.monotonic() - began_s < limit_s, "not right yet"
         time.sleep(0.1)
-    print(f"right after {time.monotonic() - began_s:.1f} s")
 
 
 def test_ten_servers_that_freeze_at_once_are_right_within_a_minute(place: tuple[SiteFolder, list[SimServer]]) -> None:
