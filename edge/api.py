@@ -173,6 +173,9 @@ def application(site: Site) -> web.Application:
             raise UsageError("run_id: name the run that left its part on the machine")
         return web.json_response(await site.clear(request.match_info["machine"], run_id, actor_of(request)))
 
+    async def trusted(request: web.Request) -> web.Response:
+        return web.json_response(await site.trusted())
+
     async def acknowledge(request: web.Request) -> web.Response:
         body = await _body(request)
         token = body.get("token")
@@ -221,6 +224,7 @@ def application(site: Site) -> web.Application:
             web.post("/v1/jobs/{job}/resolve", resolve),
             web.post("/v1/machines/{machine}/clear", clear),
             web.post("/v1/machines/{machine}/acknowledge", acknowledge),
+            web.post("/v1/machines/trusted", trusted),
             web.get("/v1/events", events),
             web.get("/v1/time", time),
             web.post("/v1/journal/confirm", confirm),

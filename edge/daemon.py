@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
-from edge import api, folders
+from edge import api, folders, trusted
 from edge.actions import actions
 from edge.artifacts import Artifacts
 from edge.authority import Authority
@@ -132,6 +132,7 @@ async def run(
         artifacts = Artifacts.open(state_dir / "artifacts")
         _empty(state_dir / "incoming")
         await record_notes(journal, state_dir)
+        await trusted.record(journal, state_dir)
         left = await left_runs(journal, artifacts, authority, {item.machine.id for item in equipment})
         await _begin(journal, clock, {run.run.run_id for run in left.values()})
         folders.has_begun(state_dir)

@@ -6,11 +6,9 @@ Who does it holds the journal's lock, so that no daemon starts meanwhile, and le
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import logging
-import os
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edge import folders
 from edge.errors import DriverError
 from edge.journal import Journal, Transaction
 from edge.logs import log_bug
@@ -88,23 +87,7 @@ def leave_note(state_dir: Path, made: Made, actor: str, run: dict[str, Any] | No
     about = {key: run[key] for key in ("job_id", "part", "step", "run_id")} if run is not None else {}
     ident = secrets.token_hex(8)
     note = Note(made.machine, actor, _now(), made.confirmed, made.problem, **about, ident=ident)
-    folder = state_dir / FOLDER
-    folder.mkdir(exist_ok=True)
-    half = folder / f"{ident}.half"
-    with half.open("x", encoding="utf-8") as file:
-        json.dump(asdict(note), file)
-        file.flush()
-        os.fsync(file.fileno())
-    for path in (folder, half):  # root may do this; who reads and removes it is the daemon
-        owner = state_dir.stat()
-        with contextlib.suppress(PermissionError):
-            os.chown(path, owner.st_uid, owner.st_gid)
-    half.replace(folder / f"{made.machine}-{note.run_id or ident}.json")
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    folders.leave_word(state_dir, FOLDER, f"{made.machine}-{note.run_id or ident}", asdict(note))
 
 
 def notes(state_dir: Path) -> dict[Path, Note]:

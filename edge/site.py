@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge import metrics, status, views
+from edge import metrics, status, trusted, views
 from edge.dispatch import Dispatcher
 from edge.driver import DriverError
 from edge.errors import JournalError, UsageError
@@ -188,6 +188,10 @@ class Site:
         except DriverError as error:
             raise UsageError(f"{machine}: {error}") from error
         return {"machine": machine, "acknowledged": asdict(found) | {"acknowledged": True}, "actor": actor}
+
+    async def trusted(self) -> dict[str, Any]:
+        """Record what people have accepted at machines, by the word that they left."""
+        return {"recorded": await trusted.record(self._journal, self._state_dir)}
 
     async def make_safe(self, machines: Sequence[str], within_s: float, actor: str) -> list[dict[str, str]]:
         """Stop machines, all that are configured if none is named, and say what each has confirmed in so many seconds.
