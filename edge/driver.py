@@ -43,6 +43,7 @@ from edge.errors import (
 from edge.model.machine import MachineState, Value
 
 __all__ = [
+    "STAGES",
     "At",
     "Capability",
     "Clock",
@@ -253,13 +254,25 @@ Recovery: TypeAlias = StillRunning | At | Finished | Lost
 Resume: TypeAlias = StillRunning | At
 
 
+STAGES = "stages"
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` in `unit`."""
+    """`done` of `total` in `unit`.
+
+    `stages` is for a machine that says no more than that a run has begun or ended: 1 or 2 of 2. Nobody makes a share of
+    the work out of that.
+    """
 
     done: int
     total: int
     unit: str = "commands"
+
+    @property
+    def share(self) -> float | None:
+        """How much of the work is done, 0 to 1; None if the machine does not say."""
+        return None if self.unit == STAGES or not self.total else self.done / self.total
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from edge.uplink.service import UplinkService
 
 T = TypeVar("T")
 
+COMMANDS = "commands"
 ACKNOWLEDGE_S = 15.0
 """How long a machine may take to confirm that somebody has taken note of something."""
 
@@ -146,7 +147,7 @@ class Site:
         machine = item.machine
         progress = self._runners[machine.id].observed.progress
         given = self._dispatcher.given.get(machine.id)
-        done = None if progress is None else progress.done
+        done = progress.done if progress is not None and progress.unit == COMMANDS else None  # what predictions count
         return snapshot.Station(machine.id, machine.processes, machine.properties, given, done)
 
     def time(self) -> dict[str, Any]:
@@ -263,8 +264,8 @@ def configured_row(item: Equipment) -> views.Row:
 
 
 def _percent(observed: Observed) -> int | None:
-    progress = observed.progress
-    return None if progress is None or not progress.total else 100 * progress.done // progress.total
+    share = observed.progress.share if observed.progress is not None else None
+    return None if share is None else int(100 * share)
 
 
 def _live(runner: Runner) -> dict[str, Any]:

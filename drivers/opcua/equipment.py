@@ -45,6 +45,8 @@ SERVER = ua.NodeId(ua.ObjectIds.Server)
 STATE_S, VALUE_S = 0.1, 0.5
 """How often the server looks at what decides, and at what people look at."""
 
+_PROGRESS = ("progress", "progress of")
+
 PROGRAM_PARAMETER = "controller_program"
 """The step's parameter that names a program which is on the controller already."""
 
@@ -108,6 +110,7 @@ class Equipment(ABC):
         self._state_names: dict[NodeId, str] = {}
         self.alarms = Alarms(context.state_dir)
         self.folder: Folder | None = None
+        self._stale: float | None = None
         self.tell: Callable[[], None] = lambda: None
 
     # On a link
@@ -122,7 +125,7 @@ class Equipment(ABC):
         wanted |= {f"value {name}": value.node for name, value in profile.values.items()}
         who = profile.identity
         wanted |= {"firmware": who.firmware, "version": who.version, "name": who.name, "serial": who.serial}
-        wanted |= {"progress": profile.progress, **self.wanted()}
+        wanted |= {"progress": profile.progress, "progress of": profile.progress_of, **self.wanted()}
         self._nodes = await link.find_all(root, self._places(wanted))
         self._check_conditions_exist()
         await self._identify(link)
@@ -132,6 +135,7 @@ class Equipment(ABC):
         await self._units(link)
         await self.found(link)
         watched = dict.fromkeys(self._shown, VALUE_S)
+        watched |= {self._nodes[name]: VALUE_S for name in _PROGRESS if name in self._nodes}
         conditions = [node for name, node in self._nodes.items() if name.startswith("condition ")]
         watched |= dict.fromkeys([*conditions, *self.watched()], STATE_S)
         await self._look_at(link, list(watched))
@@ -259,13 +263,25 @@ class Equipment(ABC):
         blocking = self.alarms.blocking(self._machine.id, self.profile.alarms.blocks_from)
         return "; ".join([condition.words for condition in self.broken()] + blocking)
 
+    def begins(self) -> None:
+        """A run begins: what the machine says of progress now belongs to what was before."""
+        self._stale = self._said_of_progress()
+
     def progress(self) -> float | None:
-        """Share of the program that the machine says is done, 0 to 1; None if it says nothing."""
-        node = self._nodes.get("progress")
-        value = self._values.get(node) if node is not None else None
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        """Share of the program that the machine says is done, 0 to 1; None if it says nothing of this run."""
+        said = self._said_of_progress()
+        if said is None or said == self._stale:
             return None
-        return min(1.0, max(0.0, value / self.profile.progress_total))
+        self._stale = None  # the run has moved it: from now on every value is about the run
+        return said
+
+    def _said_of_progress(self) -> float | None:
+        done, total = (_number(self._values.get(self._nodes[n])) if n in self._nodes else None for n in _PROGRESS)
+        if not self.profile.progress_of:
+            total = self.profile.progress_total
+        if done is None or not total or total < 0:
+            return None
+        return min(1.0, max(0.0, done / total))
 
     def _event(self, event: Mapping[str, Any]) -> None:
         if text := self.alarms.event(event):
@@ -400,6 +416,10 @@ async def locate(link: Link, profile: Profile, wanted: str | None) -> list[tuple
 def ended(kind: OutcomeKind, reason: str, evidence: Mapping[str, Json]) -> Seen:
     """The machine's word on a run that may have moved it."""
     return Seen(Phase.ENDED, outcome=Outcome(kind, Motion.POSSIBLE, reason, evidence))
+
+
+def _number(value: Any) -> float | None:
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
 
 
 def _good(value: DataValue) -> Any:

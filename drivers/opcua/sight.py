@@ -16,6 +16,7 @@ from drivers.opcua.robotics import RobotMachine
 from drivers.opcua.session import Session
 from drivers.opcua.words import RefusedError
 from edge.driver import (
+    STAGES,
     Conditions,
     DriverContext,
     IdentityError,
@@ -31,8 +32,8 @@ from edge.driver import (
 IDLE_LOOK_S = 5.0
 """How often values that have not changed are told again, as long as the server's clock goes on: they are not old."""
 
-STAGES = 2
-"""Progress where the machine says no more than its state: begun, and ended."""
+LAST_STAGE = 2
+"""Of a machine that says no more than its state: begun, and ended."""
 
 
 class Sight:
@@ -57,7 +58,7 @@ class Sight:
         self.seen: Seen | None = None
         self._shown: StateSeen | None = None
         self._told = Conditions(())
-        self._done = 0
+        self._percent = 0
 
     @property
     def equipment(self) -> Equipment:
@@ -67,7 +68,8 @@ class Sight:
 
     def begin(self, work: Work) -> None:
         """Another run is under way, of which nothing was seen yet."""
-        self.going, self.seen, self._done = work, None, 0
+        self.going, self.seen, self._percent = work, None, 0
+        self.equipment.begins()
 
     async def _attach(self, link: Link) -> Mapping[NodeId, float]:
         found, root = await self._locate(link)
@@ -128,12 +130,12 @@ class Sight:
 
     def progress(self, work: Work, share: float | None) -> None:
         """Tell how much of the run is done: the share that the machine gives, or only that it has begun or ended."""
-        if self.equipment.profile.progress and share is not None:
-            self._done = max(self._done, round(share * 100))
-            self._context.emit(Progress(self._done, 100, "percent"))
-        else:
-            self._done = max(self._done, STAGES if share == 1.0 else 1)
-            self._context.emit(Progress(self._done, STAGES, "stages"))
+        percent = round(100 * share) if self.equipment.profile.tells_progress and share is not None else 0
+        if percent:
+            self._percent = max(self._percent, percent)
+            self._context.emit(Progress(self._percent, 100, "percent"))
+        elif not self._percent:
+            self._context.emit(Progress(LAST_STAGE if share == 1.0 else 1, LAST_STAGE, STAGES))
 
     def check(self, motion: Motion = Motion.POSSIBLE) -> None:
         """Raises for a failed session: before a run has begun it has moved nothing."""
