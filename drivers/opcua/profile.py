@@ -259,20 +259,31 @@ class Mapped(_Table):
     controller that keeps its value when it is switched off: without it no run can be found again after a restart.
     `cycles`: a counter that the controller raises at each program's end; with it a program that is faster than we look
     is not missed. `ended_is_idle`: a program that has ended without fault leaves the state `idle`, and not `ended`.
+    Without `start` and `stop` the machine is watched, and never started.
     """
 
     state: str
     states: States
-    program: str
+    program: str = ""
     run_tag: str = ""
     cycles: str = ""
-    start: Trigger
-    stop: Trigger
+    start: Trigger | None = None
+    stop: Trigger | None = None
     abort: Trigger | None = None
     pause: Trigger | None = None
     resume: Trigger | None = None
     ended_is_idle: bool = False
     begin_s: float = Field(default=30.0, gt=0, strict=False)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Mapped:
+        if (self.start is None) != (self.stop is None):
+            raise ValueError("start and stop belong together; without both the machine is only watched")
+        if self.start is not None and not self.program:
+            raise ValueError(
+                "program is missing: the variable that names the program; without start it can be left out"
+            )
+        return self
 
 
 class MappedProfile(Profile):
