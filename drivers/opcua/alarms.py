@@ -21,12 +21,15 @@ from typing import Any
 
 from drivers.opcua.client import Link, Method
 from drivers.opcua.library import LocalizedText, NodeId, ua
+from drivers.opcua.nodemap import place
 from drivers.opcua.words import RefusedError
 from edge.driver import Condition, MachineError, Motion
 
 SAFETY_SEVERITY = 1000
 """The highest that there is (OPC 10000-5, 6.4.2). A safety stop has no event, and so no severity of its own."""
 
+_OWN, _OF_TYPE = place("Acknowledge", {}), ua.NodeId(ua.ObjectIds.AcknowledgeableConditionType_Acknowledge)
+_STATES = {"active": place("ActiveState/Id", {}), "acked": place("AckedState/Id", {})}
 _ACKNOWLEDGE = ((ua.NodeId(ua.ObjectIds.ByteString), False), (ua.NodeId(ua.ObjectIds.LocalizedText), False))
 _REFUSALS = {
     "BadConditionBranchAlreadyAcked": "somebody else has acknowledged it already",
@@ -81,6 +84,26 @@ class Alarms:
             severity = int(event.get("Severity") or 0)
             self._alarms[key] = _Alarm(event.get("EventId") or b"", text, severity, active, acknowledged)
         return text if active and (before is None or not before.active) else ""
+
+    async def look(self, link: Link) -> None:
+        """Ask for what is open, as far as the server shows its conditions as nodes: some clear them without an event.
+
+        Raises `MachineError`.
+        """
+        for key, alarm in list(self._alarms.items()):
+            found = await link.find_all(ua.NodeId.from_string(key), _STATES)
+            names = list(found)
+            read = await link.read([found[name] for name in names])
+            said = {
+                name: value.Value.Value
+                for name, value in zip(names, read, strict=True)
+                if value.Value is not None and isinstance(value.Value.Value, bool)
+            }
+            if self._alarms.get(key) is alarm:  # an event may have come meanwhile
+                alarm.active = said.get("active", alarm.active)
+                alarm.acknowledged = said.get("acked", alarm.acknowledged)
+                if not alarm.active and alarm.acknowledged:
+                    del self._alarms[key]
 
     def safety(self, words: str, *, broken: bool) -> None:
         """Whether a safety stop is seen now."""
@@ -158,14 +181,14 @@ class Alarms:
         await self.kept()
 
     async def _ask(self, link: Link, key: str, alarm: _Alarm, comment: str) -> None:
-        """OPC 10000-9, 5.7.3: Acknowledge with the event's id; called on the condition by its type's method."""
-        method = Method(
-            ua.NodeId.from_string(key),
-            ua.NodeId(ua.ObjectIds.AcknowledgeableConditionType_Acknowledge),
-            _ACKNOWLEDGE,
-            "Acknowledge",
-        )
+        """OPC 10000-9, 5.7.3: Acknowledge with the event's id.
+
+        The method is the condition's own; that of its type where the server does not show its conditions as nodes.
+        """
+        condition = ua.NodeId.from_string(key)
         try:
+            node = (await link.find_all(condition, {"own": _OWN})).get("own", _OF_TYPE)
+            method = Method(condition, node, _ACKNOWLEDGE, "Acknowledge")
             await link.call(method, alarm.event_id, ua.LocalizedText(comment))
         except RefusedError as error:
             why = _REFUSALS.get(error.status, str(error))

@@ -151,10 +151,14 @@ class Sight:
 
     async def watch(self) -> None:
         """Show the machine's state whenever something is new."""
+        looked_s = self._context.clock.mono_s()
         while True:
             count = self.session.count
             try:
                 await self.equipment.catch_up(self.session.link)
+                if self._context.clock.mono_s() - looked_s >= IDLE_LOOK_S:
+                    looked_s = self._context.clock.mono_s()
+                    await self.equipment.alarms.look(self.session.link)
                 self.equipment.confirm()
                 self.show()
             except MachineError:

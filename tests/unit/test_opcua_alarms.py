@@ -23,9 +23,18 @@ class Machine:
     def __init__(self, refuses: str = "") -> None:
         self.refuses = refuses
         self.asked: list[tuple[bytes, str | None]] = []
+        self.shown: dict[str, Any] = {}
+
+    async def find_all(self, start: ua.NodeId, places: dict[str, Any]) -> dict[str, ua.NodeId]:
+        """It shows no conditions as nodes, unless `shown` has their states."""
+        assert start == NODE
+        return {name: ua.NodeId(name, 2) for name in self.shown if name in places}
+
+    async def read(self, nodes: list[ua.NodeId]) -> list[ua.DataValue]:
+        return [ua.DataValue(ua.Variant(self.shown[str(node.Identifier)])) for node in nodes]
 
     async def call(self, method: Method, event_id: bytes, comment: ua.LocalizedText) -> list[Any]:
-        assert method.object == NODE
+        assert (method.object, method.node) == (NODE, ua.NodeId(9111)), "AcknowledgeableConditionType's Acknowledge"
         self.asked.append((event_id, comment.Text))
         if self.refuses:
             raise RefusedError(f"Acknowledge: the server says {self.refuses}", self.refuses)
@@ -66,6 +75,19 @@ def test_a_condition_is_open_until_it_is_over_and_acknowledged(tmp_path: Path) -
     assert alarms.open == ()
     alarms.event(event(5, active=False, acked=None))
     assert alarms.open == (), "nothing is asked for where the server has no such state"
+
+
+async def test_a_condition_that_is_cleared_without_an_event_is_asked_for(tmp_path: Path) -> None:
+    alarms, machine = Alarms(tmp_path), Machine()
+    alarms.event(event(1, active=True))
+    await alarms.look(link(machine))
+    assert (only(alarms).active, only(alarms).acknowledged) == (True, False), "nothing is shown, so nothing is learnt"
+    machine.shown = {"active": False, "acked": "strange"}
+    await alarms.look(link(machine))
+    assert (only(alarms).active, only(alarms).acknowledged) == (False, False)
+    machine.shown = {"active": False, "acked": True}
+    await alarms.look(link(machine))
+    assert alarms.open == ()
 
 
 async def test_what_is_acknowledged_is_what_was_seen(tmp_path: Path) -> None:
