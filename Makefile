@@ -63,7 +63,8 @@ soak: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@test "$(BENCH)" = status || test "$(BENCH)" = octoprint || test "$(BENCH)" = uplink || test "$(BENCH)" = trust || test "$(BENCH)" = opcua || \
 	  $(MAKE) --silent --no-print-directory --keep-going .venv/printrun/.installed .venv/octoprint/.installed || true
-	@$(BIN)/python -m bench $(BENCH)
+	@test "$(BENCH)" != opcua -a "$(BENCH)" != "" || $(MAKE) --silent --no-print-directory $(NODE_OPCUA)/node_modules/.installed || true
+	@$(PEERS) $(BIN)/python -m bench $(BENCH)
 
 .venv/octoprint/.installed: tests/peers/requirements-octoprint.txt
 	@$(PYTHON) -m venv .venv/octoprint

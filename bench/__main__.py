@@ -27,7 +27,9 @@ def main() -> int:
         lines, missing = reporting.report()
         print("\n" + "\n".join(lines), flush=True)
     if part in ("all", "opcua"):
-        print("\n" + "\n".join(opcua.report()), flush=True)
+        lines, more = opcua.report()
+        missing += more
+        print("\n" + "\n".join(lines), flush=True)
     if part in ("all", "printers"):
         lines, more = printers.report()
         missing += more

@@ -181,6 +181,17 @@ def application(site: Site) -> web.Application:
         change = site.end_maintenance if end else site.begin_maintenance
         return web.json_response(await change(request.match_info["machine"], _reason(body), actor_of(request)))
 
+    async def trusted(request: web.Request) -> web.Response:
+        return web.json_response(await site.trusted())
+
+    async def acknowledge(request: web.Request) -> web.Response:
+        body = await _body(request)
+        token = body.get("token")
+        if not isinstance(token, str):
+            raise UsageError("token: name the condition that is acknowledged")
+        machine, who = request.match_info["machine"], actor_of(request)
+        return web.json_response(await site.acknowledge(machine, token, _reason(body), who))
+
     async def time(request: web.Request) -> web.Response:
         return web.json_response(site.time())
 
@@ -221,6 +232,8 @@ def application(site: Site) -> web.Application:
             web.post("/v1/jobs/{job}/resolve", resolve),
             web.post("/v1/machines/{machine}/clear", clear),
             web.post("/v1/machines/{machine}/maintain", maintain),
+            web.post("/v1/machines/{machine}/acknowledge", acknowledge),
+            web.post("/v1/machines/trusted", trusted),
             web.get("/v1/events", events),
             web.get("/v1/time", time),
             web.post("/v1/journal/confirm", confirm),

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
-from edge import api, folders
+from edge import api, folders, trusted
 from edge.actions import actions
 from edge.artifacts import Artifacts
 from edge.authority import Authority
@@ -140,6 +140,7 @@ async def run(
         artifacts = Artifacts.open(state_dir / "artifacts")
         _empty(state_dir / "incoming")
         await record_notes(journal, state_dir)
+        await trusted.record(journal, state_dir)
         askable = frozenset[str]() if held else {item.machine.id for item in equipment}
         left = await left_runs(journal, artifacts, authority, askable)
         await _begin(journal, clock, {run.run.run_id for run in left.values()}, NOT_WHOLE if held else REASON)

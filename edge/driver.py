@@ -43,9 +43,12 @@ from edge.errors import (
 from edge.model.machine import MachineState, Value
 
 __all__ = [
+    "STAGES",
     "At",
     "Capability",
     "Clock",
+    "Condition",
+    "Conditions",
     "ConnectError",
     "Driver",
     "DriverContext",
@@ -251,13 +254,25 @@ Recovery: TypeAlias = StillRunning | At | Finished | Lost
 Resume: TypeAlias = StillRunning | At
 
 
+STAGES = "stages"
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` in `unit`."""
+    """`done` of `total` in `unit`.
+
+    `stages` is for a machine that says no more than that a run has begun or ended: 1 or 2 of 2. Nobody makes a share of
+    the work out of that.
+    """
 
     done: int
     total: int
     unit: str = "commands"
+
+    @property
+    def share(self) -> float | None:
+        """How much of the work is done, 0 to 1; None if the machine does not say."""
+        return None if self.unit == STAGES or not self.total else self.done / self.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +329,29 @@ class ForeignWork:
     detail: str
 
 
-Observation: TypeAlias = Progress | Temperature | Reading | StateSeen | LinkHealth | Message | ForeignWork
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something on the machine that a person is to take note of: an alarm, or a safety stop.
+
+    `token` names this occurrence of it: lower-case letters and digits, never those of another one. `active`: its cause
+    is still there. `severity`: 1 to 1000, as the machine ranks it (OPC 10000-9).
+    """
+
+    token: str
+    text: str
+    severity: int
+    active: bool
+    acknowledged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """All that the machine has open: active, or not acknowledged yet."""
+
+    open: tuple[Condition, ...]
+
+
+Observation: TypeAlias = Conditions | Progress | Temperature | Reading | StateSeen | LinkHealth | Message | ForeignWork
 
 
 class Clock(Protocol):
@@ -409,6 +446,14 @@ class Driver(ABC):
         It also answers a machine that holds by itself. Raises as `pause`.
         """
         raise NotAcceptableError("resume", "asked", f"{self.identity.firmware} cannot be resumed by this driver")
+
+    async def acknowledge(self, token: str, comment: str, deadline_s: float) -> None:
+        """A person has taken note of a condition; return when the machine has confirmed it. Starts and moves nothing.
+
+        `comment` says who, and what they had to say. Raises `NotConfirmedError`, and `NotAcceptableError` for a token
+        that is not open any more, or if the machine refuses.
+        """
+        raise NotAcceptableError("acknowledge", "asked", f"{self.identity.firmware} has no conditions for this driver")
 
     @abstractmethod
     async def stop(self, deadline_s: float) -> None:

@@ -8,11 +8,9 @@ Who does it holds the journal's lock, so that no daemon starts meanwhile, and le
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import logging
-import os
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edge import folders
 from edge.errors import DriverError
 from edge.journal import Journal, Transaction
 from edge.logs import log_bug
@@ -96,34 +95,14 @@ def leave_note(state_dir: Path, made: Made, actor: str, run: dict[str, Any] | No
     about = {key: run[key] for key in ("job_id", "part", "step", "run_id")} if run is not None else {}
     ident = secrets.token_hex(8)
     note = Note(made.machine, actor, _now(), made.confirmed, made.problem, **about, ident=ident)
-    _keep(state_dir, note, f"{made.machine}-{note.run_id or ident}")
+    folders.leave_word(state_dir, FOLDER, f"{made.machine}-{note.run_id or ident}", asdict(note))
 
 
 def leave_mark(state_dir: Path, machine: str, actor: str) -> None:
     """Leave word for the next daemon that a machine is out of service from now on. Raises `OSError`."""
     ident = secrets.token_hex(8)
-    _keep(state_dir, Note(machine, actor, _now(), "", "", ident=ident, out_of_service=True), f"{machine}-out-{ident}")
-
-
-def _keep(state_dir: Path, note: Note, name: str) -> None:
-    """Durable on return, whole or not at all. Raises `OSError`."""
-    folder = state_dir / FOLDER
-    folder.mkdir(exist_ok=True)
-    half = folder / f"{note.ident}.half"
-    with half.open("x", encoding="utf-8") as file:
-        json.dump(asdict(note), file)
-        file.flush()
-        os.fsync(file.fileno())
-    for path in (folder, half):  # root may do this; who reads and removes it is the daemon
-        owner = state_dir.stat()
-        with contextlib.suppress(PermissionError):
-            os.chown(path, owner.st_uid, owner.st_gid)
-    half.replace(folder / f"{name}.json")
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    note = Note(machine, actor, _now(), "", "", ident=ident, out_of_service=True)
+    folders.leave_word(state_dir, FOLDER, f"{machine}-out-{ident}", asdict(note))
 
 
 def notes(state_dir: Path) -> dict[Path, Note]:

@@ -81,7 +81,7 @@ def _machine(out: Exposition, name: str, runner: Runner) -> None:
         out.add("edge_machine_state", "gauge", "1 for the state it is in.", state is seen, machine=name, state=state)
     out.add("edge_machine_running", "gauge", "1 while a run is open.", runner.run_id is not None, machine=name)
     progress = observed.progress
-    part = progress.done / progress.total if progress is not None and progress.total else None
+    part = progress.share if progress is not None else None
     out.add("edge_machine_progress_ratio", "gauge", "Part of the program that is done.", part, machine=name)
     for heater, heat in observed.temperatures().items():
         where = {"machine": name, "heater": heater}

@@ -45,6 +45,8 @@ _ENDS_NO_ORDER = frozenset(
         EventKind.MAINTENANCE_ENDED,
         EventKind.MACHINE_ONLINE,
         EventKind.MACHINE_OFFLINE,
+        EventKind.CONDITION_ACKNOWLEDGED,
+        EventKind.MACHINE_TRUSTED,
     }
 )
 """What takes no file from the count. A kind that is not here has everything counted anew, which is always right."""

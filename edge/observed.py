@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Protocol, assert_never
 
 from edge.driver import (
+    Condition,
+    Conditions,
     ForeignWork,
     LinkHealth,
     MachineState,
@@ -42,6 +45,7 @@ class Observed:
         self._progress: tuple[float, Progress] | None = None
         self._link: LinkHealth | None = None
         self._message: tuple[float, Message] | None = None
+        self.conditions: tuple[Condition, ...] = ()
         self.state = StateSeen(MachineState.OFFLINE, "not connected yet")
 
     def add(self, observation: Observation) -> None:
@@ -60,6 +64,8 @@ class Observed:
                 self._link = observation
             case Message():
                 self._message = now_s, observation
+            case Conditions(open=found):
+                self.conditions = found
             case ForeignWork():
                 pass  # that is written down
             case StateSeen():
@@ -94,6 +100,7 @@ class Observed:
         self._temperatures.clear()
         self._readings.clear()
         self._progress = self._link = self._message = None
+        self.conditions = ()
         self.add(StateSeen(MachineState.OFFLINE, reason))
 
     def as_json(self) -> dict[str, Any]:
@@ -113,6 +120,7 @@ class Observed:
                 name: {"value": seen.value, "unit": seen.unit, "age_s": self._age_s(at_s)}
                 for name, (at_s, seen) in self._readings.items()
             },
+            "conditions": [asdict(condition) for condition in self.conditions],
             "link": link and {"resends": link.resends, "time_outs": link.time_outs},
             "message": message and {"text": message[1].text, "age_s": self._age_s(message[0])},
         }

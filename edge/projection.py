@@ -142,6 +142,8 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             _maintenance_ended(connection, event)
         case EventKind.MAKE_SAFE | EventKind.COLLECTOR_BEHIND:
             pass  # what became of the run is its own event; what the collector has is nothing that happened here
+        case EventKind.CONDITION_ACKNOWLEDGED | EventKind.MACHINE_TRUSTED:
+            pass  # who said what at a machine; its state is what the machine shows
         case _ as never:
             assert_never(never)
 

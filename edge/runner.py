@@ -33,12 +33,14 @@ from edge.claim import Assignment, Claimer
 from edge.clock import SystemClock
 from edge.driver import (
     Capability,
+    Condition,
     Driver,
     DriverError,
     ForeignWork,
     Identity,
     Json,
     LinkLostError,
+    MachineError,
     MachineState,
     Motion,
     Observation,
@@ -243,6 +245,18 @@ class Runner:
         if not failure:
             return Made(self.machine.id, "stopped and switched off")
         return Made(self.machine.id, problem=f"not stopped: {failure}; {await self._aborted(driver)}")
+
+    async def acknowledge(self, token: str, actor: str, comment: str, deadline_s: float) -> Condition:
+        """A person has taken note of a condition; which one. Raises `DriverError` if the machine does not confirm."""
+        if self._driver is None:
+            raise MachineError(f"nobody can be asked: {self.observed.state.detail}", Motion.NONE)
+        found = next((one for one in self.observed.conditions if one.token == token), None)
+        if found is None:
+            raise MachineError(f"there is no open condition {token} on {self.machine.id}", Motion.NONE)
+        await self._driver.acknowledge(token, f"{actor}: {comment}" if comment else actor, deadline_s)
+        body = {"token": token, "text": found.text, "comment": comment}
+        await self._scribe.record(Draft(EventKind.CONDITION_ACKNOWLEDGED, actor, body, machine=self.machine.id))
+        return found
 
     async def _aborted(self, driver: Driver) -> str:
         try:

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge import metrics, status, views
+from edge import metrics, status, trusted, views
 from edge.beginning import forgotten
 from edge.dispatch import Dispatcher
+from edge.driver import DriverError
 from edge.errors import JournalError, UsageError
 from edge.intake import Intake
 from edge.jobstate import Requested, StepState
@@ -32,6 +33,10 @@ from edge.uplink import snapshot
 from edge.uplink.service import UplinkService
 
 T = TypeVar("T")
+
+COMMANDS = "commands"
+ACKNOWLEDGE_S = 15.0
+"""How long a machine may take to confirm that somebody has taken note of something."""
 
 log = logging.getLogger("edge.site")
 
@@ -157,7 +162,7 @@ class Site:
         machine = item.machine
         progress = self._runners[machine.id].observed.progress
         given = self._dispatcher.given.get(machine.id)
-        done = None if progress is None else progress.done
+        done = progress.done if progress is not None and progress.unit == COMMANDS else None  # what predictions count
         return snapshot.Station(machine.id, machine.processes, machine.properties, given, done)
 
     def time(self) -> dict[str, Any]:
@@ -186,6 +191,21 @@ class Site:
         draft = Draft(EventKind.MACHINE_CLEARED, actor, {"run_id": run_id}, machine=machine)
         await self._journal.record([draft])
         return {"machine": machine, "cleared": run_id, "actor": actor}
+
+    async def acknowledge(self, machine: str, token: str, comment: str, actor: str) -> dict[str, Any]:
+        """A person has taken note of a condition of the machine. Raises `UsageError` if it does not confirm that."""
+        if machine not in self._runners:
+            raise UsageError(f"there is no machine {machine}; there are: {', '.join(self._runners) or 'none'}")
+        try:
+            deadline_s = self._clock.mono_s() + ACKNOWLEDGE_S
+            found = await self._runners[machine].acknowledge(token, actor, comment, deadline_s)
+        except DriverError as error:
+            raise UsageError(f"{machine}: {error}") from error
+        return {"machine": machine, "acknowledged": asdict(found) | {"acknowledged": True}, "actor": actor}
+
+    async def trusted(self) -> dict[str, Any]:
+        """Record what people have accepted at machines, by the word that they left."""
+        return {"recorded": await trusted.record(self._journal, self._state_dir)}
 
     async def make_safe(self, machines: Sequence[str], within_s: float, actor: str) -> list[dict[str, str]]:
         """Stop machines, all that are configured if none is named, and say what each has confirmed in so many seconds.
@@ -321,8 +341,8 @@ def configured_row(item: Equipment) -> views.Row:
 
 
 def _percent(observed: Observed) -> int | None:
-    progress = observed.progress
-    return None if progress is None or not progress.total else 100 * progress.done // progress.total
+    share = observed.progress.share if observed.progress is not None else None
+    return None if share is None else int(100 * share)
 
 
 def _live(runner: Runner) -> dict[str, Any]:

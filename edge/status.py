@@ -73,6 +73,7 @@ def document(
         *({"kind": "uplink", "text": text, "command": ""} for text in (uplink or {}).get("attention", ())),
         *_hot(machines),
         *_unfit(machines, daemon, snapshot.suspended()),
+        *_conditions(machines),
         *_stuck(jobs),
     ]
     summary = snapshot.summary()
@@ -119,6 +120,7 @@ def level(attention: Sequence[Mapping[str, Any]]) -> int:
 
 def _machine(configured: Row, known: Row | None, live: Mapping[str, Any]) -> Row:
     empty: Row = {"identity": None, "progress": None, "temperatures": {}, "readings": {}, "link": None, "message": None}
+    empty["conditions"] = []
     return {
         **configured,
         **empty,
@@ -195,6 +197,21 @@ def _unfit(machines: Sequence[Row], daemon: Mapping[str, Any] | None, suspended:
         if daemon is not None and m["state"] != "IDLE"
         if m["state"] != "EXECUTE" or (m["run"] and m["detail"])
         if m["state"] != "HELD" or m["id"] not in suspended
+    ]
+
+
+def _conditions(machines: Sequence[Row]) -> list[Row]:
+    """What machines want somebody to take note of."""
+    return [
+        {
+            "kind": "condition",
+            "text": f"{m['id']}: {one['text']}, not acknowledged" + ("" if one["active"] else "; its cause is gone"),
+            "command": f"edge machine acknowledge {m['id']} {one['token']}",
+            "machine": m["id"],
+        }
+        for m in machines
+        for one in m["conditions"]
+        if not one["acknowledged"]
     ]
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from drivers.opcua.client import Link, Method
+from drivers.opcua.alarms import Alarms
+from drivers.opcua.client import Link
 from drivers.opcua.config import OpcUaMachine
 from drivers.opcua.files import Folder
 from drivers.opcua.library import DataValue, LocalizedText, NodeId, ua
@@ -43,6 +44,8 @@ SERVER = ua.NodeId(ua.ObjectIds.Server)
 
 STATE_S, VALUE_S = 0.1, 0.5
 """How often the server looks at what decides, and at what people look at."""
+
+_PROGRESS = ("progress", "progress of")
 
 PROGRAM_PARAMETER = "controller_program"
 """The step's parameter that names a program which is on the controller already."""
@@ -91,14 +94,6 @@ class Work:
             self.memory = dict(self.run.checkpoint)
 
 
-@dataclass(slots=True)
-class _Alarm:
-    event_id: bytes
-    text: str
-    severity: int
-    acknowledged: bool
-
-
 class Equipment(ABC):
     """Made for one profile."""
 
@@ -113,8 +108,9 @@ class Equipment(ABC):
         self._values: dict[NodeId, Any] = {}
         self._shown: dict[NodeId, tuple[str, str]] = {}
         self._state_names: dict[NodeId, str] = {}
-        self._alarms: dict[str, _Alarm] = {}
+        self.alarms = Alarms(context.state_dir)
         self.folder: Folder | None = None
+        self._stale: float | None = None
         self.tell: Callable[[], None] = lambda: None
 
     # On a link
@@ -123,13 +119,13 @@ class Equipment(ABC):
         """Find everything anew; what is to be watched, and how often (s). `IdentityError` for another machine."""
         self.root = root
         self._values.clear()
-        self._alarms.clear()
+        self.alarms.forget_events()
         profile = self.profile
         wanted = {f"condition {i}": condition.node for i, condition in enumerate(profile.conditions)}
         wanted |= {f"value {name}": value.node for name, value in profile.values.items()}
         who = profile.identity
         wanted |= {"firmware": who.firmware, "version": who.version, "name": who.name, "serial": who.serial}
-        wanted |= {"progress": profile.progress, **self.wanted()}
+        wanted |= {"progress": profile.progress, "progress of": profile.progress_of, **self.wanted()}
         self._nodes = await link.find_all(root, self._places(wanted))
         self._check_conditions_exist()
         await self._identify(link)
@@ -139,6 +135,7 @@ class Equipment(ABC):
         await self._units(link)
         await self.found(link)
         watched = dict.fromkeys(self._shown, VALUE_S)
+        watched |= {self._nodes[name]: VALUE_S for name in _PROGRESS if name in self._nodes}
         conditions = [node for name, node in self._nodes.items() if name.startswith("condition ")]
         watched |= dict.fromkeys([*conditions, *self.watched()], STATE_S)
         await self._look_at(link, list(watched))
@@ -212,6 +209,8 @@ class Equipment(ABC):
         for found in list(self._values.values()):
             if isinstance(found, NodeId):
                 await self.state_name(link, found)
+        self._latch()
+        await self.alarms.kept()
 
     # What is seen
 
@@ -223,7 +222,16 @@ class Equipment(ABC):
             name, unit = self._shown[node]
             self._context.emit(Reading(name, float(found), unit))
         elif node not in self._shown:
+            self._latch()
             self.tell()
+
+    def _latch(self) -> None:
+        """A safety stop counts from when it is seen until a person has acknowledged it."""
+        for index, condition in enumerate(self.profile.conditions):
+            node = self._nodes.get(f"condition {index}")
+            if condition.safety and node is not None and (value := self._plain(node)) is not None:
+                # What is not known is no stop, and lets nothing start either.
+                self.alarms.safety(condition.words, broken=not condition.holds(value))
 
     def confirm(self) -> None:
         """Values that do not change are not sent again; while the link lives, they are what they were."""
@@ -252,52 +260,42 @@ class Equipment(ABC):
 
     def refusal(self) -> str:
         """Why nothing can be started now, in words; empty if it can."""
-        limit = self.profile.alarms.blocks_from
-        blocking = [alarm.text for alarm in self._alarms.values() if limit and alarm.severity >= limit]
-        return "; ".join([condition.words for condition in self.broken()] + [f"alarm: {text}" for text in blocking])
+        blocking = self.alarms.blocking(self._machine.id, self.profile.alarms.blocks_from)
+        return "; ".join([condition.words for condition in self.broken()] + blocking)
+
+    def begins(self) -> None:
+        """A run begins: what the machine says of progress now belongs to what was before."""
+        self._stale = self._said_of_progress()
 
     def progress(self) -> float | None:
-        """Share of the program that the machine says is done, 0 to 1; None if it says nothing."""
-        node = self._nodes.get("progress")
-        value = self._values.get(node) if node is not None else None
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        """Share of the program that the machine says is done, 0 to 1; None if it says nothing of this run."""
+        said = self._said_of_progress()
+        if said is None or said == self._stale:
             return None
-        return min(1.0, max(0.0, value / self.profile.progress_total))
+        self._stale = None  # the run has moved it: from now on every value is about the run
+        return said
+
+    def _said_of_progress(self) -> float | None:
+        done, total = (_number(self._values.get(self._nodes[n])) if n in self._nodes else None for n in _PROGRESS)
+        if not self.profile.progress_of:
+            total = self.profile.progress_total
+        if done is None or not total or total < 0:
+            return None
+        return min(1.0, max(0.0, done / total))
 
     def _event(self, event: Mapping[str, Any]) -> None:
-        condition, message = event.get("ConditionId"), event.get("Message")
-        if not isinstance(condition, NodeId) or not isinstance(event.get("ActiveState"), bool):
-            self.tell()  # an order's state has changed, or something else has: whoever waits looks
-            return
-        key, text = condition.to_string(), message.Text if isinstance(message, LocalizedText) else ""
-        if event["ActiveState"]:
-            text = text or str(event.get("SourceName") or "an alarm")
-            self._alarms[key] = _Alarm(
-                event.get("EventId") or b"", text, int(event.get("Severity") or 0), bool(event.get("AckedState"))
-            )
+        if text := self.alarms.event(event):
             self._context.emit(Message(f"alarm: {text}"))
-        elif key in self._alarms:
-            del self._alarms[key]
+        self.tell()  # it may also be that an order's state has changed: whoever waits looks
+
+    async def acknowledge(self, link: Link, token: str, comment: str) -> None:
+        """A person has taken note of a condition. Raises `MachineError`."""
+        await self.alarms.acknowledge(link, token, comment)
         self.tell()
 
-    @property
-    def alarms(self) -> str:
-        """Active alarms, for people."""
-        return "; ".join(alarm.text for alarm in self._alarms.values())
-
-    async def acknowledge(self, link: Link) -> None:
-        """A person has seen the alarms and lets the machine go on. Raises `MachineError`."""
-        for key, alarm in list(self._alarms.items()):
-            if alarm.acknowledged or not alarm.event_id:
-                continue
-            method = Method(
-                ua.NodeId.from_string(key),
-                ua.NodeId(ua.ObjectIds.AcknowledgeableConditionType_Acknowledge),
-                ((ua.NodeId(ua.ObjectIds.ByteString), False), (ua.NodeId(ua.ObjectIds.LocalizedText), False)),
-                "Acknowledge",
-            )
-            await link.call(method, alarm.event_id, ua.LocalizedText("edge: released by a person"))
-            alarm.acknowledged = True
+    async def acknowledge_all(self, link: Link) -> None:
+        """A person has looked, and lets the machine go on. Raises `MachineError`."""
+        await self.alarms.acknowledge_all(link, "edge: released by a person")
 
     # Programs
 
@@ -388,7 +386,7 @@ class Equipment(ABC):
                 case Phase.RUNNING:
                     return MachineState.EXECUTE, seen.detail
                 case Phase.HELD:
-                    return MachineState.HELD, seen.detail or self.alarms
+                    return MachineState.HELD, seen.detail or self.alarms.text
                 case Phase.ENDED:
                     return MachineState.EXECUTE, ""  # for the moment until its outcome is told
                 case Phase.WAITING | Phase.ABSENT:
@@ -418,6 +416,10 @@ async def locate(link: Link, profile: Profile, wanted: str | None) -> list[tuple
 def ended(kind: OutcomeKind, reason: str, evidence: Mapping[str, Json]) -> Seen:
     """The machine's word on a run that may have moved it."""
     return Seen(Phase.ENDED, outcome=Outcome(kind, Motion.POSSIBLE, reason, evidence))
+
+
+def _number(value: Any) -> float | None:
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
 
 
 def _good(value: DataValue) -> Any:

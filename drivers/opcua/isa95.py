@@ -83,6 +83,17 @@ def read_state(states: Any) -> OrderState | None:
 _SUBSTATES = frozenset({"completed", "closed", "held", "suspended", "waiting", "ready", "loaded"})
 
 
+def response_number(response: Mapping[str, Any], key: str) -> float | None:
+    """The value of the parameter `key` in an ISA95JobResponseDataType's JobResponseData, if it is one number."""
+    parameters = response.get("JobResponseData")
+    for each in parameters if key and isinstance(parameters, Sequence) else ():
+        if isinstance(each, Mapping) and each.get("ID") == key:
+            value = getattr(each.get("Value"), "Value", each.get("Value"))
+            if not isinstance(value, bool) and isinstance(value, int | float):
+                return float(value)
+    return None
+
+
 def _depth(state: Mapping[str, Any]) -> int:
     path = state.get("BrowsePath")
     return len(getattr(path, "Elements", None) or ())

@@ -33,6 +33,7 @@ class JobMachine(Equipment):
     _others: list[str]
     _known: list[str]
     _changed = True
+    _share: float | None = None  # of the order that is asked for, by its response
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -141,16 +142,23 @@ class JobMachine(Equipment):
             case isa95.RUNNING:
                 return Seen(Phase.RUNNING)
             case isa95.INTERRUPTED:
-                return Seen(Phase.HELD, "" if work.pause_asked else self.alarms or self._why_held())
+                return Seen(Phase.HELD, "" if work.pause_asked else self.alarms.text or self._why_held())
             case isa95.ENDED:
                 return self._end(work, state, evidence)
             case isa95.ABORTED:
                 if work.stop_asked:
                     return ended(OutcomeKind.STOPPED, "stopped on request", evidence)
-                because = f": {self.alarms}" if self.alarms else ""
+                because = f": {self.alarms.text}" if self.alarms.text else ""
                 return ended(OutcomeKind.FAILED, f"the machine says that the order is Aborted{because}", evidence)
             case _:
                 return Seen(Phase.RUNNING if work.ran else Phase.WAITING, f"the order is in {state.words}")
+
+    def begins(self) -> None:
+        super().begins()
+        self._share = None
+
+    def progress(self) -> float | None:
+        return self._share if self._share is not None else super().progress()
 
     def _why_held(self) -> str:
         broken = self.broken()
@@ -196,6 +204,8 @@ class JobMachine(Equipment):
             raise RefusedError(f"the machine's job response: {error}", "BadDecodingError") from error
         if not isinstance(response, Mapping) or response.get("JobOrderID") != run_id:
             return None, {}
+        if (share := isa95.response_number(response, self.profile.jobs.progress_id)) is not None:
+            self._share = min(1.0, max(0.0, share / self.profile.progress_total))
         times = {
             key: time.isoformat()
             for key, name in (("began_at", "StartTime"), ("ended_at", "EndTime"))

@@ -39,6 +39,11 @@ class MappedMachine(Equipment):
         pauses = mapped.pause is not None and mapped.resume is not None and mapped.states.held
         return frozenset({Capability.PAUSE}) if pauses else frozenset()
 
+    def refusal(self) -> str:
+        if self.profile.mapped.start is None:
+            return f"the profile {self._profile_name} only watches: it names nothing that starts this machine"
+        return super().refusal()
+
     def _triggers(self) -> dict[str, Trigger]:
         mapped = self.profile.mapped
         found = {name: getattr(mapped, name) for name in _TRIGGERS}
@@ -93,6 +98,8 @@ class MappedMachine(Equipment):
     # A run
 
     async def prepare(self, link: Link, work: Work) -> None:
+        if self.profile.mapped.start is None:
+            raise MachineError(self.refusal(), Motion.NONE)
         said = await self._meaning(link)
         if said in ("running", "held"):
             raise MachineError("the machine carries out a program of somebody else", Motion.NONE)
@@ -137,6 +144,8 @@ class MappedMachine(Equipment):
         await link.write(node, trigger.reset, name)
 
     async def look(self, link: Link, work: Work) -> Seen:
+        if self.profile.mapped.start is None:
+            return Seen(Phase.ABSENT, self.refusal())
         meaning = await self._meaning(link)
         program = await link.value(self._nodes["program"], "the program's name")
         tagged = "tag" in self._nodes
@@ -153,9 +162,9 @@ class MappedMachine(Equipment):
             case "running":
                 return Seen(Phase.RUNNING)
             case "held":
-                return Seen(Phase.HELD, "" if work.pause_asked else self.alarms or "the machine waits by itself")
+                return Seen(Phase.HELD, "" if work.pause_asked else self.alarms.text or "the machine waits by itself")
             case "failed":
-                return ended(OutcomeKind.FAILED, self.alarms or f"the machine says {self._word!r}", evidence)
+                return ended(OutcomeKind.FAILED, self.alarms.text or f"the machine says {self._word!r}", evidence)
             case "ended" | "idle":
                 return await self._at_rest(link, work, meaning, evidence)
             case _:

@@ -105,7 +105,8 @@ class Profile(_Table):
     """What all of them have. `tried_on`: the machines that it was tried on; the driver says so when it connects.
 
     `programs`: ``files`` (they are sent to the machine), ``named`` (they are there already; the step's parameter
-    ``controller_program`` names one) or ``either``.
+    ``controller_program`` names one) or ``either``. `progress`: a number that says how much of the program is done, of
+    as many as the variable `progress_of` says, or of `progress_total`.
     """
 
     dialect: str
@@ -122,6 +123,7 @@ class Profile(_Table):
     alarms: AlarmTable = AlarmTable()
     values: Names = {}
     progress: str = ""
+    progress_of: str = ""
     progress_total: float = Field(default=100.0, gt=0, strict=False)
 
     @model_validator(mode="after")
@@ -143,9 +145,14 @@ class Profile(_Table):
             *(who.firmware, who.version, who.name, who.serial),
             *(condition.node for condition in self.conditions),
             *(value.node for value in self.values.values()),
-            self.progress,
+            *(self.progress, self.progress_of),
             self.files.directory if self.files else "",
         ]
+
+    @property
+    def tells_progress(self) -> bool:
+        """Whether the machine says how much of a program is done."""
+        return bool(self.progress)
 
     def place(self, text: str) -> Place:
         """What `text` names in this profile's namespaces. Raises `ValueError`."""
@@ -158,7 +165,8 @@ class Jobs(_Table):
     `return_status`: ``bits`` as the specification has it (bit 0: no error), or ``number`` (0: no error). `program`: the
     order names it as the ID of its work master, or as the parameter `parameter_id`. `start`: ``store_and_start`` in one
     call, or ``store_then_start``. `ended_without_substate`: what an order is that has Ended and does not say Completed
-    or Closed. `unstarted_s`: how long an accepted order may be unknown to the server's list.
+    or Closed. `progress_id`: the ID of the parameter in JobResponseData that says how much of the order is done, of
+    `progress_total`; no specification names one.
     """
 
     control: str
@@ -168,6 +176,7 @@ class Jobs(_Table):
     parameter_id: str = "Program"
     start: Literal["store_and_start", "store_then_start"] = "store_and_start"
     ended_without_substate: Literal["unknown", "succeeded"] = "unknown"
+    progress_id: str = ""
 
 
 class JobsProfile(Profile):
@@ -175,6 +184,10 @@ class JobsProfile(Profile):
 
     dialect: Literal["opcua-jobs"]
     jobs: Jobs
+
+    @property
+    def tells_progress(self) -> bool:
+        return bool(self.progress or self.jobs.progress_id)
 
     def every_place(self) -> list[str]:
         return [*super().every_place(), self.jobs.control, self.jobs.results]
@@ -246,20 +259,31 @@ class Mapped(_Table):
     controller that keeps its value when it is switched off: without it no run can be found again after a restart.
     `cycles`: a counter that the controller raises at each program's end; with it a program that is faster than we look
     is not missed. `ended_is_idle`: a program that has ended without fault leaves the state `idle`, and not `ended`.
+    Without `start` and `stop` the machine is watched, and never started.
     """
 
     state: str
     states: States
-    program: str
+    program: str = ""
     run_tag: str = ""
     cycles: str = ""
-    start: Trigger
-    stop: Trigger
+    start: Trigger | None = None
+    stop: Trigger | None = None
     abort: Trigger | None = None
     pause: Trigger | None = None
     resume: Trigger | None = None
     ended_is_idle: bool = False
     begin_s: float = Field(default=30.0, gt=0, strict=False)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Mapped:
+        if (self.start is None) != (self.stop is None):
+            raise ValueError("start and stop belong together; without both the machine is only watched")
+        if self.start is not None and not self.program:
+            raise ValueError(
+                "program is missing: the variable that names the program; without start it can be left out"
+            )
+        return self
 
 
 class MappedProfile(Profile):

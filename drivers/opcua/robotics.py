@@ -194,7 +194,7 @@ class RobotMachine(Equipment):
             return ended(OutcomeKind.STOPPED, "stopped on request", said.evidence)
         match said.reason:
             case Reason.ERROR:
-                because = safety or self.alarms or "the robot gives an error as the reason"
+                because = safety or self.alarms.text or "the robot gives an error as the reason"
                 return ended(OutcomeKind.FAILED, because, said.evidence)
             case Reason.SYSTEM if work.ran and not safety:
                 return ended(OutcomeKind.SUCCEEDED, "", said.evidence)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge import plugins, sitefile
+from edge import plugins, sitefile, trusted
 from edge.clock import SystemClock
 from edge.driver import DriverError, Identity, Json, Observation
 from edge.errors import UsageError
+from edge.model.event import stamp_text
 from edge.model.site import validate
 from edge.plugins import Equipment
 
@@ -32,9 +35,18 @@ def ask(file: Path, machine: str, tell: Callable[[str], None]) -> dict[str, Any]
 def trust(file: Path, machine: str, accept: str | None, *, renew: bool) -> dict[str, Any]:
     """The fields of `Trust`. Raises `UsageError`."""
     item, folder = _configured(file, machine)
+    word: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return asdict(item.plugin.trust(item.machine, folder, accept, renew=renew))
+        if accept is not None:
+            now, state_dir = stamp_text(datetime.now(UTC)), folder.parent.parent
+            word = trusted.leave(state_dir, machine, f"user:{getpass.getuser()}", accept, now)
+        try:
+            return asdict(item.plugin.trust(item.machine, folder, accept, renew=renew))
+        except DriverError:
+            if word is not None:
+                word.unlink(missing_ok=True)
+            raise
     except DriverError as error:
         raise UsageError(f"{machine}: {error}") from error
     except OSError as error:

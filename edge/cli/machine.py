@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,11 @@ def trust(args: argparse.Namespace) -> int:
     """Show both sides' certificates and what each thinks of the other's; with --accept, trust the machine's."""
     from edge.cli import identify as asking
 
-    found = asking.trust(sitefile.find(args.config), args.machine, args.accept, renew=args.renew)
+    path = sitefile.find(args.config)
+    found = asking.trust(path, args.machine, args.accept, renew=args.renew)
+    if args.accept is not None:
+        with contextlib.suppress(NotRunningError):  # then the next daemon reads the word that was left
+            call(sitefile.read(path).socket, "POST", "/v1/machines/trusted", {})
     if args.json:
         text.print_json({"machine": args.machine, "trust": found})
     else:

@@ -84,7 +84,7 @@ def _add_steering_commands(job_commands: Commands) -> None:
 
 
 def add_machine_commands(machine_commands: Commands) -> None:
-    """`machine clear`, `maintain`, `identify`, `trust` and `profiles`."""
+    """`machine clear`, `maintain`, `show`, `acknowledge`, `identify`, `trust` and `profiles`."""
     command(machine_commands, "profiles", "the firmware and controllers that the drivers know", _machine_profiles)
     clear = command(machine_commands, "clear", "say that the finished part has been taken off", _machine_clear)
     clear.add_argument("machine", metavar="MACHINE")
@@ -101,6 +101,13 @@ def add_machine_commands(machine_commands: Commands) -> None:
     trust.add_argument("machine", metavar="MACHINE")
     trust.add_argument("--accept", metavar="FINGERPRINT", help="trust the machine's certificate: you have compared it")
     trust.add_argument("--renew", action="store_true", help="make a new certificate of ours; the machine must trust it")
+    show = command(machine_commands, "show", "all that is seen of a machine, with its open conditions", _machine_show)
+    show.add_argument("machine", metavar="MACHINE")
+    summary = "take note of an alarm or a safety stop that is over; nothing is started by it"
+    noted = command(machine_commands, "acknowledge", summary, _machine_acknowledge)
+    noted.add_argument("machine", metavar="MACHINE")
+    noted.add_argument("condition", metavar="CONDITION", nargs="?", help="(default: the only one)")
+    noted.add_argument("--comment", default="", metavar="TEXT", help="told to the machine and recorded with your name")
     clear.add_argument("--run", metavar="RUN", help="the run that left it (default: the one that the site names)")
 
 
@@ -234,6 +241,18 @@ def _machine_maintain(args: argparse.Namespace) -> int:
     from edge.cli import machine
 
     return machine.maintain(args)
+
+
+def _machine_show(args: argparse.Namespace) -> int:
+    from edge.cli import conditions
+
+    return conditions.show(args)
+
+
+def _machine_acknowledge(args: argparse.Namespace) -> int:
+    from edge.cli import conditions
+
+    return conditions.acknowledge(args)
 
 
 def _machine_trust(args: argparse.Namespace) -> int:

@@ -135,7 +135,7 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
                 machine["state"]
                 + ("*" if machine["needs_clearing"] and not machine["run"] else "")
                 + ("!" if machine["maintenance"] else ""),
-                f"{100 * progress['done'] / progress['total']:.0f} %" if progress else "-",
+                _done(progress),
                 "  ".join(heat) or "-",
                 str(link["resends"] + link["time_outs"]) if link else "-",
                 text.age(max(ages)) if ages else "-",
@@ -148,6 +148,15 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
     if any(machine["maintenance"] for machine in machines):
         lines.append("  ! out of service: it takes no work")
     return lines
+
+
+def _done(progress: Mapping[str, Any] | None) -> str:
+    """The share that is done; a machine that says only where it stands has none."""
+    if not progress:
+        return "-"
+    if progress["unit"] == "stages":
+        return "begun" if progress["done"] < progress["total"] else "ended"
+    return f"{100 * progress['done'] / progress['total']:.0f} %"
 
 
 def _heaters(machine: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -53,6 +53,8 @@ class EventKind(enum.StrEnum):
     MAINTENANCE_ENDED = "maintenance_ended"
     MACHINE_ONLINE = "machine_online"
     MACHINE_OFFLINE = "machine_offline"
+    CONDITION_ACKNOWLEDGED = "condition_acknowledged"
+    MACHINE_TRUSTED = "machine_trusted"
     MAKE_SAFE = "make_safe"
 
 

@@ -25,6 +25,7 @@ from typing import Any, TypeAlias, assert_never
 
 from edge.clock import SystemClock
 from edge.driver import (
+    Conditions,
     ForeignWork,
     LinkHealth,
     MachineState,
@@ -191,7 +192,7 @@ class MachineValues:
     def seen(self, observation: Observation) -> None:
         """The driver has told this."""
         match observation:
-            case Progress(done=done, total=total, unit=unit):
+            case Progress(done=done, total=total, unit=unit):  # stages are no share of the work: their unit says so
                 self._put("progress/done", done, unit)
                 self._put("progress/total", total, unit)
             case Temperature(name=name, actual_degc=actual_degc, target_degc=target_degc):
@@ -204,8 +205,8 @@ class MachineValues:
                 self._put("link/time_outs", time_outs)
             case Message(text=text):
                 self._put("message", text)
-            case ForeignWork():
-                pass  # that is a fact
+            case Conditions() | ForeignWork():
+                pass  # what a person is to acknowledge is in the site's state; foreign work is a fact
             case StateSeen(state=state):
                 if state is MachineState.OFFLINE:
                     self._telemetry.gone(f"{self._machine}/")

@@ -16,7 +16,7 @@ from hil_sim.device import CommandLog
 from hil_sim.faults import FaultError
 from hil_sim.opcua.control import Control, say
 from hil_sim.opcua.host import VARIANTS, Host, Machine, Options
-from hil_sim.opcua.security import POLICIES
+from hil_sim.opcua.security import POLICIES, user_certificate
 from hil_sim.robot import nodes as robot_nodes
 from hil_sim.robot.machine import Machine as Robot
 
@@ -38,6 +38,14 @@ def add_arguments(machine: argparse.ArgumentParser, positive: Callable[[str], fl
         "--security", metavar="LIST", type=_security, default=("none",), help=f"of {','.join(POLICIES)} (none)"
     )
     machine.add_argument("--user", metavar="NAME=PASSWORD", type=_user, action="append", default=[], help="repeatable")
+    machine.add_argument(
+        "--user-certificate",
+        metavar="FILE",
+        type=_certificate,
+        action="append",
+        default=[],
+        help="a user's; repeatable",
+    )
     machine.add_argument("--anonymous", action="store_true", help="beside users, nobody in particular may connect, too")
     machine.add_argument("--pki", metavar="DIR", type=Path, help="own certificate, trusted/ and rejected/ clients")
     machine.add_argument("--session-timeout", metavar="S", type=positive, default=60.0, help="longest that is granted")
@@ -74,6 +82,13 @@ def _user(text: str) -> tuple[str, str]:
     return name, password
 
 
+def _certificate(text: str) -> bytes:
+    try:
+        return user_certificate(Path(text))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no certificate that can be read: {error}") from error
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT. Raises `WireError`, or `OSError` for files."""
     options = Options(
@@ -81,6 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         security=arguments.security,
         users=dict(arguments.user),
+        user_certificates=frozenset(arguments.user_certificate),
         anonymous=arguments.anonymous,
         pki=arguments.pki,
         session_timeout_s=arguments.session_timeout,

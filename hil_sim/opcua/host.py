@@ -23,7 +23,7 @@ from hil_sim.clock import ScaledClock
 from hil_sim.faults import FaultError
 from hil_sim.opcua.control import number as a_number
 from hil_sim.opcua.library import ua
-from hil_sim.opcua.security import POLICIES, TrustedFolder, Users, own_certificate
+from hil_sim.opcua.security import POLICIES, TrustedFolder, Users, own_certificate, user_token
 from hil_sim.opcua.space import Space
 from hil_sim.wire import WireError
 
@@ -42,6 +42,7 @@ class Options:
     port: int = 0
     security: tuple[str, ...] = ("none",)
     users: dict[str, str] = field(default_factory=dict)
+    user_certificates: frozenset[bytes] = frozenset()
     anonymous: bool = False
     pki: Path | None = None
     session_timeout_s: float = 60.0
@@ -81,6 +82,10 @@ session_id: ContextVar[Any] = ContextVar("session_id", default=None)
 class _Session(InternalSession):
     """Says whose call it is."""
 
+    def activate_session(self, params: Any, peer_certificate: bytes | None) -> Any:
+        user_token.set(None)
+        return super().activate_session(params, peer_certificate)
+
     async def call(self, params: Any) -> Any:
         session_id.set(self.session_id)
         return await super().call(params)
@@ -105,6 +110,11 @@ class _Sessions(InternalServer):
         anonymous = user or User(role=UserRole.Anonymous)
         return _Session(self, self.aspace, self.subscription_service, name, user=anonymous, external=external)
 
+    def verify_x509_token(self, isession: Any, token: Any, signature: Any) -> bytes:
+        certificate = super().verify_x509_token(isession, token, signature)
+        user_token.set(certificate)
+        return certificate
+
     async def end_sessions(self) -> None:
         for session in list(self._external_sessions.values()):
             await session.close_session(True)
@@ -120,7 +130,7 @@ class Host:
         self._clock = clock
         self._order = namespaces[::-1] if "namespaces-reversed" in options.variants else namespaces
         self._stack = contextlib.AsyncExitStack()
-        self._iserver = _Sessions(Users(options.users, anonymous=options.anonymous))
+        self._iserver = _Sessions(Users(options.users, options.user_certificates, anonymous=options.anonymous))
         self._iserver.closed = machine.session_closed
         self._iserver.bind_condition_methods = 1  # ConditionRefresh; the number is the severity of its two events
         self._server = Server(iserver=self._iserver)

@@ -1,4 +1,4 @@
-"""Who may connect: the server's own certificate, a folder of trusted ones, users with passwords.
+"""Who may connect: the server's own certificate, a folder of trusted ones, users with passwords or certificates.
 
 Folder layout (`--pki DIR`): `own.der` and `own.pem` (made on first use), `trusted/*.der`, and `rejected/` where the
 certificate of a client that was refused is left for a person to look at and move.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from collections.abc import Collection
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,16 +32,26 @@ POLICIES = {
 VALID_FOR = timedelta(days=3650)
 
 
-class Users(UserManager):
-    """Names and passwords; somebody without a name may come in if there are no names, or if that is allowed."""
+user_token: ContextVar[bytes | None] = ContextVar("user_token", default=None)
+"""The certificate (DER) that a session is being activated with as its user, whose signature fits; None for others.
 
-    def __init__(self, passwords: dict[str, str], *, anonymous: bool) -> None:
+The library hands a user manager one certificate, which is the client application's where the user has none.
+"""
+
+
+class Users(UserManager):
+    """Names with passwords, and certificates. Somebody without either may come in if there are none, or if allowed."""
+
+    def __init__(self, passwords: dict[str, str], certificates: Collection[bytes] = (), *, anonymous: bool) -> None:
         self._passwords = passwords
-        self._anonymous = anonymous or not passwords
+        self._certificates = certificates
+        self._anonymous = anonymous or not (passwords or certificates)
 
     def get_user(
         self, iserver: Any, username: str | None = None, password: Any = None, certificate: Any = None
     ) -> User | None:
+        if (token := user_token.get()) is not None:
+            return User(role=UserRole.User, name="certificate") if token in self._certificates else None
         if username is None:
             return User(role=UserRole.User) if self._anonymous else None
         expected = self._passwords.get(username)
@@ -47,6 +59,13 @@ class Users(UserManager):
         if expected is None or not hmac.compare_digest(expected.encode(), said.encode()):
             return None
         return User(role=UserRole.User, name=username)
+
+
+def user_certificate(path: Path) -> bytes:
+    """A user's certificate as DER, of a file in DER or PEM. Raises `OSError`, and `ValueError` for what is none."""
+    raw = path.read_bytes()
+    found = x509.load_pem_x509_certificate(raw) if raw.startswith(b"-----") else x509.load_der_x509_certificate(raw)
+    return found.public_bytes(serialization.Encoding.DER)
 
 
 class TrustedFolder:

@@ -35,7 +35,7 @@ async def main() -> None:
     starting = {"Program": "", "RunTag": "", "Start": False, "Stop": False, "Hold": False, "Continue": False}
     for name, value in {**starting, "Estop": False, "SpindleLoad": 0.0}.items():
         nodes[name] = await machine.add_variable(index, name, value)
-    for name, number in {"State": IDLE, "Cycles": 0, "Mode": 1}.items():
+    for name, number in {"State": IDLE, "Cycles": 0, "Mode": 1, "Line": 0, "Lines": 0}.items():
         nodes[name] = await machine.add_variable(index, name, ua.Variant(number, ua.VariantType.Int32))
     for node in nodes.values():
         await node.set_writable()
@@ -77,6 +77,7 @@ async def main() -> None:
             program = str(await nodes["Program"].read_value())
             if "Start" in edges and state not in (RUNNING, HELD):
                 left, starts = int(program.rpartition("-")[2]), starts + 1
+                await show("Lines", left)
                 await show("State", RUNNING)
             elif "Stop" in edges and state in (RUNNING, HELD):
                 await show("State", IDLE)
@@ -87,6 +88,7 @@ async def main() -> None:
             elif state == RUNNING:
                 left, ticks = left - 1, ticks + 1
                 await nodes["SpindleLoad"].write_value(float(ticks))
+                await show("Line", int(await nodes["Lines"].read_value()) - left)
                 if left <= 0:
                     failed = program.startswith("fail")
                     await show("State", FAILED if failed else ENDED)

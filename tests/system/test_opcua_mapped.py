@@ -24,6 +24,7 @@ from edge.driver import (
     NotAcceptableError,
     OutcomeKind,
     Program,
+    Progress,
     Reading,
     Run,
     StateSeen,
@@ -31,10 +32,11 @@ from edge.driver import (
     StillRunning,
 )
 from edge.testing import RecordingContext
-from tests.helpers.opcua import program_of, until
+from tests.helpers.opcua import PROFILES, program_of, until
 from tests.helpers.sim import START_S, ready_line
 
 WAIT_S = 30.0
+TRIGGERS = ("start", "stop", "pause", "resume")
 
 
 @dataclass
@@ -99,6 +101,55 @@ async def test_a_named_program_is_carried_out_and_its_values_are_shown(controlle
         loads = [seen for seen in context.of_kind(Reading) if seen.name == "spindle_load"]
         assert loads
         assert loads[-1].unit == "%"
+
+
+async def test_progress_is_what_the_machine_says_of_this_run_and_nothing_else(
+    controller: Controller, tmp_path: Path
+) -> None:
+    example = (PROFILES / "example-mapped.toml").read_text()
+    lines = 'progress = "plc:Line"\nprogress_of = "plc:Lines"\n'
+    (tmp_path / "counting.toml").write_text(example.replace("[namespaces]", f"{lines}\n[namespaces]"))
+    machine = replace(controller.machine, profile="counting", profiles_dir=tmp_path)
+    context = RecordingContext(tmp_path)
+    async with JOBCONTROL.open(machine, context) as driver:
+        program = program_of(tmp_path / "named.txt", ["what the order carries with it"])
+        for number in range(2):
+            context.observations.clear()
+            outcome = await asyncio.wait_for(driver.execute(run_of("run-60", f"r{number}"), program), WAIT_S)
+            assert outcome.kind is OutcomeKind.SUCCEEDED
+            told = [progress.share for progress in context.of_kind(Progress)]
+            shares = [share for share in told if share is not None]
+            assert shares == sorted(shares)
+            assert len(set(shares)) > 3, "it is seen to go on"
+            assert shares[0] < 0.5, "the end of the last run says nothing of this one"
+            assert shares[-1] == 1.0
+
+
+async def test_without_a_word_of_the_machine_there_is_no_share(controller: Controller, tmp_path: Path) -> None:
+    async with opened(controller, tmp_path) as (driver, context, program):
+        await asyncio.wait_for(driver.execute(run_of("run-20"), program), WAIT_S)
+        assert {progress.share for progress in context.of_kind(Progress)} == {None}
+
+
+async def test_a_machine_whose_profile_only_watches_is_shown_and_never_started(
+    controller: Controller, tmp_path: Path
+) -> None:
+    example = (PROFILES / "example-mapped.toml").read_text()
+    kept = [line for line in example.splitlines() if line.partition(" ")[0] not in TRIGGERS]
+    (tmp_path / "watching.toml").write_text("\n".join(kept))
+    machine = replace(controller.machine, profile="watching", profiles_dir=tmp_path)
+    context = RecordingContext(tmp_path)
+    async with opened(controller, tmp_path) as (starter, _, program), JOBCONTROL.open(machine, context) as driver:
+        await context.seen(StateSeen, lambda seen: "only watches" in seen.detail, WAIT_S)
+        assert context.of_kind(StateSeen)[-1].state is MachineState.STOPPED
+        with pytest.raises(MachineError, match="only watches") as caught:
+            await asyncio.wait_for(driver.execute(run_of("run-5"), program), WAIT_S)
+        assert caught.value.motion is Motion.NONE
+        assert controller.say("starts") == 0
+        running = asyncio.create_task(starter.execute(run_of("run-60"), program), name="run")
+        await context.seen(StateSeen, lambda seen: seen.state is MachineState.EXECUTE, WAIT_S)
+        assert (await asyncio.wait_for(running, WAIT_S)).kind is OutcomeKind.SUCCEEDED
+        assert controller.say("starts") == 1
 
 
 async def test_a_program_faster_than_we_look_is_counted(controller: Controller, tmp_path: Path) -> None:

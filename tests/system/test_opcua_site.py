@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edge.folders import make_state_dir
 from tests.helpers.opcua import SimServer, sim_server
 from tests.helpers.site import SiteFolder, until
 
@@ -69,6 +71,22 @@ def test_trust_is_settled_by_a_person_and_an_order_is_carried_out(place: tuple[S
     assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "SUCCEEDED"
     assert server.starts() == 1
     assert server.instructions() == PROGRAM.decode().splitlines()
+
+
+def test_who_trusted_a_machine_is_in_the_journal_with_the_daemon_alive_or_not(
+    place: tuple[SiteFolder, SimServer],
+) -> None:
+    site, _ = place
+    make_state_dir(site.state_dir)
+    fingerprint = site.json("machine", "trust", "mill-1", code=1)["trust"]["server_fingerprint"]
+    assert site.edge("machine", "trust", "mill-1", "--accept", "AA:BB").returncode != 0
+    site.json("machine", "trust", "mill-1", "--accept", fingerprint, code=1)
+    site.start(ready="mill-1 is offline")
+    site.json("machine", "trust", "mill-1", "--accept", fingerprint, code=1)
+    found = site.events("machine_trusted")
+    assert [(event["machine"], event["body"]["fingerprint"]) for event in found] == [("mill-1", fingerprint)] * 2
+    assert {event["actor"] for event in found} == {f"user:{getpass.getuser()}"}
+    assert not list((site.state_dir / "trusted-notes").iterdir())
 
 
 def test_a_machine_without_trust_is_refused_in_words(place: tuple[SiteFolder, SimServer]) -> None:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from edge.driver import LinkHealth, MachineState, Message, Progress, Reading, StateSeen, Temperature
+from edge.driver import (
+    Condition,
+    Conditions,
+    LinkHealth,
+    MachineState,
+    Message,
+    Progress,
+    Reading,
+    StateSeen,
+    Temperature,
+)
 from edge.observed import Observed
 
 
@@ -20,6 +30,7 @@ def test_nothing_is_seen_before_the_machine_was_reached() -> None:
         "progress": None,
         "temperatures": {},
         "readings": {},
+        "conditions": [],
         "link": None,
         "message": None,
     }
@@ -34,6 +45,7 @@ def test_the_latest_of_each_kind_and_name_is_kept_with_its_age() -> None:
         LinkHealth(0, 0),
         Message("hello"),
         StateSeen(MachineState.EXECUTE),
+        Conditions((Condition("a1", "door", 500, True, False),)),
     ):
         seen.add(observation)
     now[0] += 2.04
@@ -49,6 +61,7 @@ def test_the_latest_of_each_kind_and_name_is_kept_with_its_age() -> None:
             "B": {"actual_degc": 21.0, "target_degc": 60.0, "age_s": 3.0},
         },
         "readings": {"load": {"value": 31.0, "unit": "%", "age_s": 1.0}},
+        "conditions": [{"token": "a1", "text": "door", "severity": 500, "active": True, "acknowledged": False}],
         "link": {"resends": 2, "time_outs": 1},
         "message": {"text": "hello", "age_s": 3.0},
     }
@@ -85,6 +98,7 @@ def test_of_a_machine_that_is_gone_nothing_is_known() -> None:
         "progress": None,
         "temperatures": {},
         "readings": {},
+        "conditions": [],
         "link": None,
         "message": None,
     }

@@ -95,6 +95,8 @@ def test_the_shipped_profiles_are_right_and_say_what_they_were_tried_on() -> Non
         ("machinery-jobs", 'return_status = "bits"', 'return_status = "yes"', "return_status"),
         ("example-mapped", "held = [2]", "held = [1]", "is both running and held"),
         ("example-mapped", 'node = "plc:Start", ', "", "give either node and value, or method"),
+        ("example-mapped", 'start = { node = "plc:Start", value = true, reset = false }', "", "start and stop belong"),
+        ("example-mapped", 'program = "plc:Program"', "", "program is missing"),
     ],
 )
 def test_a_mistake_in_a_profile_names_file_and_field(

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from asyncua import ua
 
 from drivers.opcua import isa95
 from drivers.opcua.isa95 import OrderState
@@ -73,6 +74,23 @@ def test_a_list_tells_of_ours_and_of_others() -> None:
     assert isa95.others_running(5, "a") == []
     assert isa95.finished(entries) == ["c"]
     assert isa95.finished(None) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "found"),
+    [
+        ([{"ID": "Done", "Value": 40}], 40.0),
+        ([{"ID": "other", "Value": 1}, {"ID": "Done", "Value": ua.Variant(12.5)}], 12.5),
+        ([{"ID": "Done", "Value": "40"}], None),
+        ([{"ID": "Done", "Value": True}], None),
+        ([{"ID": "Done"}], None),
+        (["strange"], None),
+        (None, None),
+    ],
+)
+def test_a_response_says_how_much_is_done_under_the_key_of_the_profile(parameters: Any, found: float | None) -> None:
+    assert isa95.response_number({"JobResponseData": parameters}, "Done") == found
+    assert isa95.response_number({"JobResponseData": parameters}, "") is None
 
 
 def test_an_order_names_its_program_as_the_profile_says() -> None:

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-import ipaddress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from asyncua import Client
 from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 from asyncua.ua import MessageSecurityMode
-from asyncua.ua.uaerrors import BadCertificateUntrusted, BadCertificateUriInvalid, BadUserAccessDenied
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from asyncua.ua.uaerrors import (
+    BadCertificateUntrusted,
+    BadCertificateUriInvalid,
+    BadIdentityTokenInvalid,
+    BadUserAccessDenied,
+)
+from helpers.opcua_certificates import URI, certificate
 from helpers.opcua_cnc import MACHINES, STATE
 from helpers.opcua_sim import DEADLINE_S, OpcuaSim, opcua_sim, peer_of
-
-URI = "urn:test:client"
-
-
-def certificate(folder: Path, uri: str = URI) -> tuple[Path, Path]:
-    """A client's certificate (DER) and key (PEM)."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test client")])
-    now = datetime.now(UTC)
-    names = [x509.UniformResourceIdentifier(uri), x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    own, private = folder / "client.der", folder / "client.pem"
-    own.write_bytes(built.public_bytes(serialization.Encoding.DER))
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return own, private
 
 
 async def secured(sim: OpcuaSim, own: Path, private: Path, pki: Path, mode: MessageSecurityMode) -> Client:
@@ -86,6 +58,35 @@ async def test_a_certificate_for_another_application_is_refused(tmp_path: Path) 
         client = await secured(sim, own, private, pki, MessageSecurityMode.SignAndEncrypt)
         with pytest.raises(BadCertificateUriInvalid):
             await client.connect()
+
+
+async def test_a_user_comes_in_with_a_certificate_that_is_on_the_list_and_no_other(tmp_path: Path) -> None:
+    users = {}
+    for name in ("ada", "eve"):
+        (tmp_path / name).mkdir()
+        users[name] = certificate(tmp_path / name)
+    own, private = certificate(tmp_path)
+    pki = tmp_path / "pki"
+    mode = MessageSecurityMode.SignAndEncrypt
+    with opcua_sim(
+        "cnc", "--security", "encrypt", "--pki", str(pki), "--user-certificate", str(users["ada"][0])
+    ) as sim:
+        (pki / "trusted" / "client.der").write_bytes(own.read_bytes())
+
+        async def come(user: tuple[Path, Path] | None) -> None:
+            client = await secured(sim, own, private, pki, mode)
+            if user is not None:
+                await client.load_client_certificate(str(user[0]))
+                await client.load_private_key(user[1])
+            async with client:
+                assert (await (await peer_of(client, *MACHINES)).value(STATE)).Text == "Initializing"
+
+        await come(users["ada"])
+        for other in (users["eve"], (own, private), None):
+            with pytest.raises(BadUserAccessDenied):
+                await come(other)
+        with pytest.raises(BadIdentityTokenInvalid):
+            await come((users["ada"][0], users["eve"][1]))  # who only has the certificate is nobody
 
 
 async def test_the_server_keeps_its_certificate(tmp_path: Path) -> None:

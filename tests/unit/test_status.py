@@ -55,6 +55,7 @@ async def test_a_site_where_nothing_is_to_be_done_is_level_0(tell) -> None:
             "progress": None,
             "temperatures": {},
             "readings": {},
+            "conditions": [],
             "link": None,
             "message": None,
             "state": "IDLE",

@@ -1,0 +1,220 @@
+"""What a machine wants a person to take note of: its alarms and conditions (OPC 10000-9), and its safety stops.
+
+Rules
+
+1. A condition is open while it is active or nobody has acknowledged it. Each event of it is another occurrence, with a
+   token of its own: what a person acknowledges is exactly what they have seen.
+2. A safety stop is latched here when it is seen, whatever the server has to say of it later: after the reset at the
+   machine nothing starts before a person has acknowledged it. That outlives the daemon.
+3. Acknowledging starts nothing. Releasing a run that is held acknowledges what is open: that person has looked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drivers.opcua.client import Link, Method
+from drivers.opcua.library import LocalizedText, NodeId, ua
+from drivers.opcua.nodemap import place
+from drivers.opcua.words import RefusedError
+from edge.driver import Condition, MachineError, Motion
+
+SAFETY_SEVERITY = 1000
+"""The highest that there is (OPC 10000-5, 6.4.2). A safety stop has no event, and so no severity of its own."""
+
+_OWN, _OF_TYPE = place("Acknowledge", {}), ua.NodeId(ua.ObjectIds.AcknowledgeableConditionType_Acknowledge)
+_STATES = {"active": place("ActiveState/Id", {}), "acked": place("AckedState/Id", {})}
+_ACKNOWLEDGE = ((ua.NodeId(ua.ObjectIds.ByteString), False), (ua.NodeId(ua.ObjectIds.LocalizedText), False))
+_REFUSALS = {
+    "BadConditionBranchAlreadyAcked": "somebody else has acknowledged it already",
+    "BadEventIdUnknown": "the machine knows nothing of this occurrence any more",
+    "BadUserAccessDenied": "the machine does not let this user acknowledge",
+}
+
+
+@dataclass(slots=True)
+class _Alarm:
+    event_id: bytes
+    text: str
+    severity: int
+    active: bool
+    acknowledged: bool
+
+
+@dataclass(slots=True)
+class _Stop:
+    token: str
+    active: bool = True
+
+
+class Alarms:
+    """Of one machine. `state_dir` keeps the safety stops that nobody has acknowledged."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._file = state_dir / "safety.json"
+        self._alarms: dict[str, _Alarm] = {}
+        self._count, self._stops = _read(self._file)
+        self._written = True
+
+    def forget_events(self) -> None:
+        """On a new link the server tells all of them again."""
+        self._alarms.clear()
+
+    # What is seen
+
+    def event(self, event: Mapping[str, Any]) -> str | None:
+        """One event of a condition; its text if the condition is active and was not, None if it is no condition's."""
+        condition, message = event.get("ConditionId"), event.get("Message")
+        if not isinstance(condition, NodeId) or not isinstance(event.get("ActiveState"), bool):
+            return None
+        key = condition.to_string()
+        text = (message.Text if isinstance(message, LocalizedText) else "") or str(
+            event.get("SourceName") or "an alarm"
+        )
+        # A server that does not tell AckedState has none: OPC 10000-9, 5.7.2, has it mandatory where there is one.
+        acknowledged = event.get("AckedState") is not False
+        active, before = bool(event["ActiveState"]), self._alarms.pop(key, None)
+        if active or not acknowledged:
+            severity = int(event.get("Severity") or 0)
+            self._alarms[key] = _Alarm(event.get("EventId") or b"", text, severity, active, acknowledged)
+        return text if active and (before is None or not before.active) else ""
+
+    async def look(self, link: Link) -> None:
+        """Ask for what is open, as far as the server shows its conditions as nodes: some clear them without an event.
+
+        Raises `MachineError`.
+        """
+        for key, alarm in list(self._alarms.items()):
+            found = await link.find_all(ua.NodeId.from_string(key), _STATES)
+            names = list(found)
+            read = await link.read([found[name] for name in names])
+            said = {
+                name: value.Value.Value
+                for name, value in zip(names, read, strict=True)
+                if value.Value is not None and isinstance(value.Value.Value, bool)
+            }
+            if self._alarms.get(key) is alarm:  # an event may have come meanwhile
+                alarm.active = said.get("active", alarm.active)
+                alarm.acknowledged = said.get("acked", alarm.acknowledged)
+                if not alarm.active and alarm.acknowledged:
+                    del self._alarms[key]
+
+    def safety(self, words: str, *, broken: bool) -> None:
+        """Whether a safety stop is seen now."""
+        if broken and words not in self._stops:
+            self._count += 1
+            self._stops[words] = _Stop(f"s{self._count}")
+            self._written = False
+        elif words in self._stops:
+            self._stops[words].active = broken
+
+    async def kept(self) -> None:
+        """Have what was seen of safety stops on the disk. Raises `OSError`."""
+        if not self._written:
+            self._written = True
+            await asyncio.to_thread(_write, self._file, self._count, dict(self._stops))
+
+    # For people
+
+    @property
+    def text(self) -> str:
+        """Active alarms."""
+        return "; ".join(alarm.text for alarm in self._alarms.values() if alarm.active)
+
+    def blocking(self, machine: str, from_severity: int) -> list[str]:
+        """Why nothing may start: active alarms of that severity (0: none), and stops not acknowledged."""
+        alarms = [a.text for a in self._alarms.values() if from_severity and a.active and a.severity >= from_severity]
+        over = [words for words, stop in self._stops.items() if not stop.active]
+        return [
+            *(f"alarm: {text}" for text in alarms),
+            *(
+                f"{words} is over, and nobody has acknowledged it: `edge machine acknowledge {machine}`"
+                for words in over
+            ),
+        ]
+
+    @property
+    def open(self) -> tuple[Condition, ...]:
+        """All that is active or not acknowledged, safety stops first."""
+        stops = [
+            Condition(stop.token, words, SAFETY_SEVERITY, stop.active, False) for words, stop in self._stops.items()
+        ]
+        alarms = [
+            Condition(_token(key, a.event_id), a.text, a.severity, a.active, a.acknowledged)
+            for key, a in self._alarms.items()
+        ]
+        return (*stops, *alarms)
+
+    async def acknowledge(self, link: Link, token: str, comment: str) -> None:
+        """Raises `MachineError`, in words for the person: it is not open, or the machine refuses."""
+        for words, stop in self._stops.items():
+            if stop.token == token:
+                if stop.active:
+                    raise MachineError(f"{words}: it is still there; reset it at the machine first", Motion.NONE)
+                del self._stops[words]
+                self._written = False
+                return await self.kept()
+        for key, alarm in self._alarms.items():
+            if token == _token(key, alarm.event_id):
+                if not alarm.acknowledged:
+                    await self._ask(link, key, alarm, comment)
+                return None
+        raise MachineError(
+            f"there is no open condition {token}; `edge machine show` lists those there are", Motion.NONE
+        )
+
+    async def acknowledge_all(self, link: Link, comment: str) -> None:
+        """What is open, as far as it can be. Raises `MachineError`."""
+        for key, alarm in list(self._alarms.items()):
+            if not alarm.acknowledged:
+                await self._ask(link, key, alarm, comment)
+        over = [words for words, stop in self._stops.items() if not stop.active]
+        for words in over:
+            del self._stops[words]
+            self._written = False
+        await self.kept()
+
+    async def _ask(self, link: Link, key: str, alarm: _Alarm, comment: str) -> None:
+        """OPC 10000-9, 5.7.3: Acknowledge with the event's id.
+
+        The method is the condition's own; that of its type where the server does not show its conditions as nodes.
+        """
+        condition = ua.NodeId.from_string(key)
+        try:
+            node = (await link.find_all(condition, {"own": _OWN})).get("own", _OF_TYPE)
+            method = Method(condition, node, _ACKNOWLEDGE, "Acknowledge")
+            await link.call(method, alarm.event_id, ua.LocalizedText(comment))
+        except RefusedError as error:
+            why = _REFUSALS.get(error.status, str(error))
+            raise RefusedError(f"the machine has not acknowledged {alarm.text!r}: {why}", error.status) from error
+        alarm.acknowledged = True
+        if not alarm.active and self._alarms.get(key) is alarm:
+            del self._alarms[key]
+
+
+def _token(key: str, event_id: bytes) -> str:
+    return hashlib.sha256(key.encode() + b"\0" + event_id).hexdigest()[:8]
+
+
+def _read(path: Path) -> tuple[int, dict[str, _Stop]]:
+    """How many stops there have been, and those that nobody has acknowledged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return int(found["count"]), {str(words): _Stop(f"s{index}", False) for index, words in found["open"]}
+    except FileNotFoundError:
+        return 0, {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1, {f"a safety stop that cannot be read in {path}": _Stop("s1", False)}
+
+
+def _write(path: Path, count: int, stops: dict[str, _Stop]) -> None:
+    part = path.with_suffix(".part")
+    document = {"count": count, "open": [[int(stop.token[1:]), words] for words, stop in stops.items()]}
+    part.write_text(json.dumps(document), encoding="utf-8")
+    part.replace(path)

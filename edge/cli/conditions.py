@@ -1,0 +1,94 @@
+"""`edge machine show` and `acknowledge`: what a machine wants somebody to take note of."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from edge import sitefile
+from edge.cli import text
+from edge.cli.client import call
+from edge.errors import UsageError
+from edge.status import ATTENTION, FINE
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print all that the daemon sees of a machine: 1 if it takes no work or somebody is to take note of something."""
+    machine = _machine(args)
+    if args.json:
+        text.print_json(machine)
+    else:
+        print("\n".join(_lines(machine)))
+    fit = machine["state"] in ("IDLE", "EXECUTE") and not _noticeable(machine)
+    return FINE if fit else ATTENTION
+
+
+def acknowledge(args: argparse.Namespace) -> int:
+    """Say that a condition has been taken note of. Names the occurrence, so that it can never be another one."""
+    machine = _machine(args)
+    token = args.condition or _only(machine)
+    file = sitefile.read(sitefile.find(args.config))
+    body = {"token": token, "reason": args.comment}
+    answer = call(file.socket, "POST", f"/v1/machines/{quote(args.machine)}/acknowledge", body)
+    if args.json:
+        text.print_json(answer)
+    else:
+        said = f"{args.machine}: {answer['acknowledged']['text']} is acknowledged; the journal names {answer['actor']}"
+        print("\n".join(text.wrap(said, "")))
+    return FINE
+
+
+def _machine(args: argparse.Namespace) -> Mapping[str, Any]:
+    file = sitefile.read(sitefile.find(args.config))
+    found = {machine["id"]: machine for machine in call(file.socket, "GET", "/v1/machines")}
+    if args.machine not in found:
+        raise UsageError(f"there is no machine {args.machine}; there are: {', '.join(found) or 'none'}")
+    return dict(found[args.machine])
+
+
+def _noticeable(machine: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [condition for condition in machine["conditions"] if not condition["acknowledged"]]
+
+
+def _only(machine: Mapping[str, Any]) -> str:
+    found = _noticeable(machine)
+    if not found:
+        raise UsageError(f"{machine['id']} has nothing that is to be acknowledged")
+    if len(found) > 1:
+        names = "; ".join(f"{condition['token']} ({condition['text']})" for condition in found)
+        raise UsageError(f"{machine['id']} has several conditions, name one: {names}")
+    return str(found[0]["token"])
+
+
+def _lines(machine: Mapping[str, Any]) -> list[str]:
+    state = f"{machine['id']}: {machine['state']}" + (f", {machine['detail']}" if machine["detail"] else "")
+    lines = text.wrap(state, "", "  ")
+    who = machine["identity"]
+    if who:
+        told = [who[name] for name in ("firmware", "version", "name", "serial") if who[name]]
+        lines += text.wrap(f"it is: {' '.join(told)}; profile {who['profile'] or 'none'}", "  ", "    ")
+    if progress := machine["progress"]:
+        lines.append(f"  done: {progress['done']} of {progress['total']} {progress['unit']}")
+    seen_rows = [
+        (name, f"{seen['value']:g} {seen['unit']}".rstrip(), seen["age_s"])
+        for name, seen in machine["readings"].items()
+    ]
+    seen_rows += [
+        (name, f"{seen['actual_degc']:.0f} degC", seen["age_s"]) for name, seen in machine["temperatures"].items()
+    ]
+    lines += [text.clip(f"  {name}: {value} ({age_s:.0f} s ago)", text.WIDTH) for name, value, age_s in seen_rows]
+    if not machine["conditions"]:
+        return [*lines, "  no open conditions"]
+    rows = [
+        (
+            condition["token"],
+            "active" if condition["active"] else "over",
+            "acknowledged" if condition["acknowledged"] else "NOT ACKNOWLEDGED",
+            str(condition["severity"]),
+            condition["text"],
+        )
+        for condition in machine["conditions"]
+    ]
+    return [*lines, *text.table(["CONDITION", "CAUSE", "", "SEVERITY", "TEXT"], rows)]

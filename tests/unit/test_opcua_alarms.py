@@ -1,0 +1,166 @@
+"""Conditions of a machine: what is open, what a person has acknowledged, and safety stops that outlive the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from asyncua import ua
+
+from drivers.opcua.alarms import Alarms
+from drivers.opcua.client import Link, Method
+from drivers.opcua.words import RefusedError
+from edge.driver import Condition, MachineError
+
+NODE = ua.NodeId("alarm", 2)
+
+
+class Machine:
+    """The other end of `Acknowledge`."""
+
+    def __init__(self, refuses: str = "") -> None:
+        self.refuses = refuses
+        self.asked: list[tuple[bytes, str | None]] = []
+        self.shown: dict[str, Any] = {}
+
+    async def find_all(self, start: ua.NodeId, places: dict[str, Any]) -> dict[str, ua.NodeId]:
+        """It shows no conditions as nodes, unless `shown` has their states."""
+        assert start == NODE
+        return {name: ua.NodeId(name, 2) for name in self.shown if name in places}
+
+    async def read(self, nodes: list[ua.NodeId]) -> list[ua.DataValue]:
+        return [ua.DataValue(ua.Variant(self.shown[str(node.Identifier)])) for node in nodes]
+
+    async def call(self, method: Method, event_id: bytes, comment: ua.LocalizedText) -> list[Any]:
+        assert (method.object, method.node) == (NODE, ua.NodeId(9111)), "AcknowledgeableConditionType's Acknowledge"
+        self.asked.append((event_id, comment.Text))
+        if self.refuses:
+            raise RefusedError(f"Acknowledge: the server says {self.refuses}", self.refuses)
+        return []
+
+
+def link(machine: Machine) -> Link:
+    return cast(Link, machine)
+
+
+def event(number: int, *, active: bool, acked: bool | None = False, severity: int = 700) -> dict[str, Any]:
+    return {
+        "ConditionId": NODE,
+        "EventId": bytes([number]),
+        "Message": ua.LocalizedText("lubrication"),
+        "Severity": severity,
+        "ActiveState": active,
+        "AckedState": acked,
+    }
+
+
+def only(alarms: Alarms) -> Condition:
+    (found,) = alarms.open
+    return found
+
+
+def test_a_condition_is_open_until_it_is_over_and_acknowledged(tmp_path: Path) -> None:
+    alarms = Alarms(tmp_path)
+    assert alarms.event({"Message": ua.LocalizedText("no condition")}) is None
+    assert alarms.event(event(1, active=True)) == "lubrication"
+    assert alarms.event(event(2, active=True)) == "", "it is told once"
+    assert (only(alarms).active, only(alarms).acknowledged, only(alarms).severity) == (True, False, 700)
+    assert alarms.blocking("mill-1", 500) == ["alarm: lubrication"]
+    assert alarms.blocking("mill-1", 701) == alarms.blocking("mill-1", 0) == []
+    alarms.event(event(3, active=False))
+    assert (only(alarms).active, alarms.blocking("mill-1", 500), alarms.text) == (False, [], "")
+    alarms.event(event(4, active=False, acked=True))
+    assert alarms.open == ()
+    alarms.event(event(5, active=False, acked=None))
+    assert alarms.open == (), "nothing is asked for where the server has no such state"
+
+
+async def test_a_condition_that_is_cleared_without_an_event_is_asked_for(tmp_path: Path) -> None:
+    alarms, machine = Alarms(tmp_path), Machine()
+    alarms.event(event(1, active=True))
+    await alarms.look(link(machine))
+    assert (only(alarms).active, only(alarms).acknowledged) == (True, False), "nothing is shown, so nothing is learnt"
+    machine.shown = {"active": False, "acked": "strange"}
+    await alarms.look(link(machine))
+    assert (only(alarms).active, only(alarms).acknowledged) == (False, False)
+    machine.shown = {"active": False, "acked": True}
+    await alarms.look(link(machine))
+    assert alarms.open == ()
+
+
+async def test_what_is_acknowledged_is_what_was_seen(tmp_path: Path) -> None:
+    alarms, machine = Alarms(tmp_path), Machine()
+    alarms.event(event(1, active=True))
+    seen = only(alarms).token
+    alarms.event(event(2, active=True))
+    assert only(alarms).token != seen
+    with pytest.raises(MachineError, match="there is no open condition"):
+        await alarms.acknowledge(link(machine), seen, "ada")
+    assert machine.asked == []
+    await alarms.acknowledge(link(machine), only(alarms).token, "ada: the pump again")
+    assert machine.asked == [(b"\2", "ada: the pump again")]
+    assert only(alarms).acknowledged
+    await alarms.acknowledge(link(machine), only(alarms).token, "bob")
+    assert len(machine.asked) == 1, "it is acknowledged already"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("BadUserAccessDenied", "does not let this user acknowledge"),
+        ("BadConditionBranchAlreadyAcked", "somebody else"),
+        ("BadEventIdUnknown", "knows nothing of this occurrence"),
+        ("BadNodeIdUnknown", "the server says BadNodeIdUnknown"),
+    ],
+)
+async def test_a_refusal_is_told_in_words_and_changes_nothing(tmp_path: Path, status: str, words: str) -> None:
+    alarms = Alarms(tmp_path)
+    alarms.event(event(1, active=True))
+    with pytest.raises(MachineError, match=f"has not acknowledged 'lubrication': .*{words}"):
+        await alarms.acknowledge(link(Machine(status)), only(alarms).token, "ada")
+    assert not only(alarms).acknowledged
+
+
+async def test_a_safety_stop_stays_until_a_person_has_acknowledged_it(tmp_path: Path) -> None:
+    alarms, machine = Alarms(tmp_path), Machine()
+    alarms.safety("emergency stop", broken=False)
+    assert alarms.open == ()
+    alarms.safety("emergency stop", broken=True)
+    with pytest.raises(MachineError, match="reset it at the machine first"):
+        await alarms.acknowledge(link(machine), only(alarms).token, "ada")
+    alarms.safety("emergency stop", broken=False)
+    (words,) = alarms.blocking("robot-1", 0)
+    assert words == "emergency stop is over, and nobody has acknowledged it: `edge machine acknowledge robot-1`"
+    await alarms.kept()
+
+    after_a_restart = Alarms(tmp_path)
+    assert after_a_restart.open == alarms.open
+    await after_a_restart.acknowledge(link(machine), only(after_a_restart).token, "ada")
+    assert after_a_restart.blocking("robot-1", 0) == []
+    assert Alarms(tmp_path).open == ()
+    assert machine.asked == [], "a server need not have a condition for it"
+
+    first = only(alarms).token
+    again = Alarms(tmp_path)
+    again.safety("emergency stop", broken=True)
+    assert only(again).token != first, "that is another occurrence"
+
+
+async def test_a_release_acknowledges_what_is_open_and_no_stop_that_is_still_there(tmp_path: Path) -> None:
+    alarms, machine = Alarms(tmp_path), Machine()
+    alarms.event(event(1, active=False))
+    alarms.safety("emergency stop", broken=True)
+    alarms.safety("protective stop", broken=True)
+    alarms.safety("protective stop", broken=False)
+    await alarms.acknowledge_all(link(machine), "released")
+    assert [condition.text for condition in alarms.open] == ["emergency stop"]
+    assert machine.asked == [(b"\1", "released")]
+
+
+async def test_a_note_of_a_stop_that_cannot_be_read_is_a_stop(tmp_path: Path) -> None:
+    (tmp_path / "safety.json").write_text("{")
+    found = only(Alarms(tmp_path))
+    assert "cannot be read" in found.text
+    assert not await asyncio.to_thread((tmp_path / "safety.part").exists)
