@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from edge.driver import Machine
 from edge.testing import Bench, DriverContract
 from tests.helpers.opcua import SimServer, machine_of, plugin_of, program_of, sim_server
@@ -85,18 +83,15 @@ class TestMill(_Behind):
     kind = "cnc"
 
 
-@pytest.mark.slow
 class TestRobot(_Behind):
     kind = "robot"
 
 
-@pytest.mark.slow
 class TestSecureMill(_Behind):
     kind = "cnc"
     secure = True
 
 
-@pytest.mark.slow
 class TestSecureRobot(_Behind):
     kind = "robot"
     secure = True
