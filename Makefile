@@ -39,7 +39,7 @@ peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed $(NODE_
 	@$(PEERS) $(BIN)/python -m pytest tests/peers $(addprefix --ignore=,$(ON_NODE_OPCUA))
 	@$(PEERS) $(BIN)/python -m pytest -n 4 --dist loadscope $(ON_NODE_OPCUA)
 
-# What takes too long for every commit: contracts over secure channels and against node-opcua, long faults.
+# What takes too long for every commit: open channels to node-opcua, faults of links to simulators, long faults.
 slow: $(VENV)/.dev $(NODE_OPCUA)/node_modules/.installed
 	@$(PEERS) $(BIN)/python -m pytest -n 2 -m slow tests
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.opcua import SimServer, sim_server
 from tests.helpers.opcua_faults import LinkFaults, TransferFaults
+
+pytestmark = pytest.mark.slow
 
 
 class _Simulated:
