@@ -32,10 +32,14 @@ format: $(VENV)/.dev
 PEERS := EDGE_PEER_PRINTRUN=$(CURDIR)/.venv/printrun/bin/python \
   EDGE_PEER_OCTOPRINT=$(CURDIR)/.venv/octoprint/bin/octoprint EDGE_PEER_NODE=$$(command -v node)
 
-peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed $(NODE_OPCUA)/node_modules/.installed mosquitto
-	@$(PEERS) $(BIN)/python -m pytest tests/peers
+# Each class has a server of its own, and waits more than it works.
+ON_NODE_OPCUA := tests/peers/test_opcua_contract.py tests/peers/test_opcua_peer_faults.py
 
-# What takes too long for every commit: contracts over secure channels and against node-opcua, long faults.
+peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed $(NODE_OPCUA)/node_modules/.installed mosquitto
+	@$(PEERS) $(BIN)/python -m pytest tests/peers $(addprefix --ignore=,$(ON_NODE_OPCUA))
+	@$(PEERS) $(BIN)/python -m pytest -n 4 --dist loadscope $(ON_NODE_OPCUA)
+
+# What takes too long for every commit: open channels to node-opcua, faults of links to simulators, long faults.
 slow: $(VENV)/.dev $(NODE_OPCUA)/node_modules/.installed
 	@$(PEERS) $(BIN)/python -m pytest -n 2 -m slow tests
 

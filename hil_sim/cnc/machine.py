@@ -245,6 +245,10 @@ class Machine:
         await self._alarms.forget()
         await self._publish()
 
+    def wipe(self) -> None:
+        self.files.clear()
+        self._log.clear()
+
     def session_closed(self, session_id: Any) -> None:
         self.files.close_of(session_id)
 

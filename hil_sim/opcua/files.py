@@ -61,6 +61,13 @@ class FileSystem:
         found = self._files.get(name)
         return None if found is None else bytes(found)
 
+    def clear(self) -> None:
+        """No files any more, whoever has them open."""
+        self._handles.clear()
+        for name in self.names():
+            self._remove(name)
+        self._changed()
+
     def close_of(self, session: Any) -> None:
         """Close what a session has left open."""
         for handle in [number for number, each in self._handles.items() if each.session == session]:

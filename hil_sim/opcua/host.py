@@ -31,7 +31,7 @@ TICK_S = 0.05
 """Real seconds between two looks at the machine; its own time is exact whatever this is."""
 
 VARIANTS = ("bare-status", "unknown-states", "wrong-types", "namespaces-reversed")
-COMMON_FAULTS = ("freeze", "thaw", "drop", "sessions", "power-cycle", "carried-out", "state")
+COMMON_FAULTS = ("freeze", "thaw", "drop", "sessions", "power-cycle", "wipe", "carried-out", "state")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,9 @@ class Machine(Protocol):
 
     async def power_cycle(self, now_s: float) -> None:
         """Forget what a controller forgets without power."""
+
+    def wipe(self) -> None:
+        """Forget programs and what was carried out, too."""
 
     def session_closed(self, session_id: Any) -> None:
         """A client is gone."""
@@ -214,6 +217,9 @@ class Host:
                 await self._machine.power_cycle(self._clock.now_s())
                 await self.drop(a_number(name, argument) if argument else 0.0)
                 await self._iserver.end_sessions()
+            case "wipe":
+                await self.say("power-cycle", argument)
+                self._machine.wipe()
             case "carried-out":
                 await self._machine.advance(self._clock.now_s())
                 return self._machine.carried_out()

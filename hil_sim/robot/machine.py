@@ -260,6 +260,11 @@ class Machine:
         await self._alarms.forget()
         await self._publish()
 
+    def wipe(self) -> None:
+        if self._files is not None:
+            self._files.clear()
+        self._log.clear()
+
     def session_closed(self, session_id: Any) -> None:
         if self._files is not None:
             self._files.close_of(session_id)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -37,66 +40,94 @@ def trusting(folder: Path, server: SimServer, machine: Machine[object, object], 
     assert plugin.trust(machine, folder, None).settled
 
 
+@dataclass(frozen=True)
+class _Server:
+    """A simulated machine, and the folder of its certificates."""
+
+    sim: SimServer
+    theirs: Path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A server takes seconds to start, so one of each kind and security serves all tests that leave it alive."""
+    with contextlib.ExitStack() as stack:
+
+        def start(kind: str, secure: bool) -> _Server:
+            theirs = tmp_path_factory.mktemp("theirs")
+            options = ["--user", "edge=geheim", "--security", "encrypt", "--pki", str(theirs)] if secure else []
+            return _Server(stack.enter_context(sim_server(kind, *options, speed=SPEED)), theirs)
+
+        _Behind.start = start
+        yield
+        _Behind.servers.clear()
+
+
 class _Behind(DriverContract):
+    start: ClassVar[Callable[[str, bool], _Server]]
+    servers: ClassVar[dict[tuple[str, bool], _Server]] = {}
     kind: str
     secure = False
     stillness_s = 0.3
+    patience_s = 40.0
 
     def bench(self, folder: Path) -> AbstractAsyncContextManager[Bench]:
         return self._bench(folder)
 
+    def _fresh(self) -> _Server:
+        which = (self.kind, self.secure)
+        server = self.servers.get(which)
+        if server is None or server.sim.process.poll() is not None:
+            server = self.servers[which] = type(self).start(*which)
+        else:
+            server.sim.say("wipe")
+        return server
+
     @asynccontextmanager
     async def _bench(self, folder: Path) -> AsyncIterator[Bench]:
-        options = ["--user", "edge=geheim"] if self.secure else []
-        theirs = folder / "theirs"
+        served = self._fresh()
+        server, mill = served.sim, self.kind == "cnc"
+        more: dict[str, object] = {"limits": MILL_LIMITS if mill else ROBOT_LIMITS}
         if self.secure:
-            options += ["--security", "encrypt", "--pki", str(theirs)]
-        with sim_server(self.kind, *options, speed=SPEED) as server:
-            mill = self.kind == "cnc"
-            more: dict[str, object] = {"limits": MILL_LIMITS if mill else ROBOT_LIMITS}
-            if self.secure:
-                password = folder / "password"
-                password.write_text("geheim\n")
-                password.chmod(0o600)
-                more |= {"security": "Basic256Sha256", "user": "edge", "password_file": password}
-            machine = machine_of(server, **more)
-            if self.secure:
-                await asyncio.to_thread(trusting, folder, server, machine, theirs)
-            good = MILL_GOOD if mill else ROBOT_GOOD
+            password = folder / "password"
+            password.write_text("geheim\n")
+            password.chmod(0o600)
+            more |= {"security": "Basic256Sha256", "user": "edge", "password_file": password}
+        machine = machine_of(server, **more)
+        if self.secure:
+            await asyncio.to_thread(trusting, folder, server, machine, served.theirs)
+        good = MILL_GOOD if mill else ROBOT_GOOD
 
-            def acts() -> int:
-                return sum(number != "!" for number, _ in server.log()) + server.starts()
+        def acts() -> int:
+            return sum(number != "!" for number, _ in server.log()) + server.starts()
 
-            yield Bench(
-                plugin=plugin_of(self.kind),
-                machine=machine,
-                good=program_of(folder / "good.nc", good),
-                long=program_of(folder / "long.nc", MILL_LONG if mill else ROBOT_LONG),
-                bad=program_of(folder / "bad.nc", MILL_BAD if mill else ROBOT_BAD),
-                expected=good,
-                carried_out=server.instructions,
-                acts=acts,
-                unplug=server.kill,
-                process="mill" if mill else "robot.tend",
-            )
+        yield Bench(
+            plugin=plugin_of(self.kind),
+            machine=machine,
+            good=program_of(folder / "good.nc", good),
+            long=program_of(folder / "long.nc", MILL_LONG if mill else ROBOT_LONG),
+            bad=program_of(folder / "bad.nc", MILL_BAD if mill else ROBOT_BAD),
+            expected=good,
+            carried_out=server.instructions,
+            acts=acts,
+            unplug=server.kill,
+            process="mill" if mill else "robot.tend",
+        )
 
 
 class TestMill(_Behind):
     kind = "cnc"
 
 
-@pytest.mark.slow
 class TestRobot(_Behind):
     kind = "robot"
 
 
-@pytest.mark.slow
 class TestSecureMill(_Behind):
     kind = "cnc"
     secure = True
 
 
-@pytest.mark.slow
 class TestSecureRobot(_Behind):
     kind = "robot"
     secure = True

@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -95,6 +96,64 @@ def node_opcua(folder: Path, *options: str) -> Iterator[Peer]:
             process.wait(ANSWER_S)
             with contextlib.suppress(BrokenPipeError):
                 process.communicate()
+
+
+class NodeMachine:
+    """The machine tool (`kind` is ``cnc``) or the robot of a server of its own, and what can happen to it."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.kind = kind
+        self._name = "mill" if kind == "cnc" else "robot"
+        self._folder = folder
+        self._options = ("--port", str(port), "--security", "none")
+        self._running = contextlib.ExitStack()
+        self.restart()
+
+    def as_new(self, blocks_per_s: float) -> None:
+        if self.peer.process.poll() is not None:
+            self.restart()
+        self.peer.tell("reset")
+        self.peer.tell("speed", blocks_per_s=blocks_per_s)
+        self.allow_sessions()
+        self.endpoint = self.peer.endpoint
+
+    @property
+    def programs(self) -> Path:
+        return self._folder / self._name
+
+    def instructions(self) -> list[str]:
+        return self.peer.carried_out(self._name)
+
+    def starts(self) -> int:
+        said = self.peer.tell("carried_out", machine=self._name)["starts"]
+        return sum(said.values()) if isinstance(said, dict) else int(said)
+
+    def freeze(self) -> None:
+        self.peer.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.peer.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL, also for a process that stands still."""
+        self._running.close()
+
+    def restart(self) -> None:
+        self.peer = self._running.enter_context(node_opcua(self._folder, *self._options))
+        self.endpoint = self.peer.endpoint
+
+    def power_cycle(self) -> None:
+        self.peer.tell("lose_state")
+
+    def refuse_sessions(self) -> None:
+        self.peer.tell("sessions", limit=0)
+        self.peer.tell("drop")
+
+    def allow_sessions(self) -> None:
+        self.peer.tell("sessions", limit=10)
 
 
 def _line(process: subprocess.Popen[bytes], patience_s: float) -> dict[str, Any]:

@@ -13,12 +13,47 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edge.driver import Machine, Program
 from tests.helpers.sim import START_S, ready_line
 
 PROFILES = Path(__file__).parent.parent.parent / "firmware_profiles"
+
+
+class Served(Protocol):
+    """A machine behind an OPC UA server, whoever wrote it, and what can happen to it; `kind`: ``cnc`` or ``robot``."""
+
+    kind: str
+    endpoint: str
+
+    @property
+    def programs(self) -> Path:
+        """The folder in which the machine keeps its programs."""
+
+    def instructions(self) -> list[str]:
+        """What was carried out of the last program."""
+
+    def starts(self) -> int:
+        """How many programs were started, resumed ones apart, since the server began."""
+
+    def freeze(self) -> None:
+        """The process stands still, its sockets stay."""
+
+    def thaw(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def restart(self) -> None:
+        """Begin anew at the same place, with nothing remembered but its files."""
+
+    def power_cycle(self) -> None:
+        """The controller forgets what it forgets without power."""
+
+    def refuse_sessions(self) -> None:
+        """Every connection is cut, and there is no session to be had."""
+
+    def allow_sessions(self) -> None: ...
 
 
 @dataclass
@@ -30,6 +65,10 @@ class SimServer:
     endpoint: str
     control: tuple[str, int]
     options: tuple[str, ...]
+
+    @property
+    def programs(self) -> Path:
+        return Path(self.options[self.options.index("--dir") + 1])
 
     def say(self, line: str) -> Any:
         """One line on the control channel, and its answer."""
@@ -77,6 +116,16 @@ class SimServer:
         port = self.endpoint.rstrip("/").rpartition(":")[2]
         self.process, _, self.control = _started(self.kind, port, self.options)
 
+    def power_cycle(self) -> None:
+        self.say("power-cycle")
+
+    def refuse_sessions(self) -> None:
+        self.say("sessions=0")
+        self.say("drop")
+
+    def allow_sessions(self) -> None:
+        self.say("sessions=off")
+
 
 def _started(kind: str, port: str, options: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], str, tuple[str, int]]:
     command = [sys.executable, "-m", "hil_sim.main", kind, "--port", port, *options]
@@ -108,7 +157,7 @@ def plugin_of(kind: str) -> Any:
     return JOBCONTROL if kind == "cnc" else ROBOTICS
 
 
-def machine_of(server: SimServer, **more: Any) -> Machine[Any, Any]:
+def machine_of(server: Served, **more: Any) -> Machine[Any, Any]:
     """As site.toml would have it. `more`: further keys of ``connection``; `limits`, `profile`, `profiles_dir`."""
     plugin = plugin_of(server.kind)
     limits = more.pop("limits", {"checked_by": "controller", "program_max_bytes": 64_000_000})

@@ -18,12 +18,13 @@ from edge.testing import Bench, DriverContract
 from tests.helpers.nodeopcua import PASSWORD, USER, Peer, node_opcua
 from tests.helpers.printing import program_at
 
-pytestmark = pytest.mark.slow
-
 GOOD = ["G21", "G90", *(f"G1 X{10 + n % 50} Y{20 + n % 30} F6000" for n in range(150)), "M30"]
 LONG = ["G21", "G90", *(f"G1 X{10 + 90 * (n % 2)} F3000" for n in range(50_000)), "M30"]
-BLOCKS_PER_S = 50
-"""So that GOOD takes three seconds, time enough to pause it on a slow host, and LONG many minutes."""
+BLOCKS_PER_S = 75
+"""So that GOOD takes two seconds, time enough to pause it on a slow host, and LONG many minutes."""
+
+MACHINE_PATIENCE_S = 3.0
+"""How long a machine that is unplugged is believed to come back."""
 
 PROGRAM_MAX_BYTES = 2_000_000
 
@@ -90,7 +91,12 @@ class _OnNodeOpcua(DriverContract):
         return peer
 
     def _machine(self, peer: Peer, folder: Path) -> Machine[Any, Any]:
-        connection: dict[str, Any] = {"endpoint": peer.endpoint, "security": "None", "machine": self.browse_name}
+        connection: dict[str, Any] = {
+            "endpoint": peer.endpoint,
+            "security": "None",
+            "machine": self.browse_name,
+            "patience_s": MACHINE_PATIENCE_S,
+        }
         if self.secure:
             password = folder / "password"
             password.write_text(PASSWORD)
@@ -133,6 +139,7 @@ class _Robot(_OnNodeOpcua):
     machine, browse_name = "robot", "Robot"
 
 
+@pytest.mark.slow
 class TestMillInTheOpen(_Mill):
     secure = False
 
@@ -141,6 +148,7 @@ class TestMillSignedAndEncrypted(_Mill):
     secure = True
 
 
+@pytest.mark.slow
 class TestRobotInTheOpen(_Robot):
     secure = False
 

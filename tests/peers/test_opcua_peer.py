@@ -411,7 +411,8 @@ async def test_a_stopped_robot_is_suspended_goes_on_or_is_reset(peer: Peer) -> N
         await robot.executing("long.nc")
         with pytest.raises(ua.UaStatusCodeError):
             await robot.task_call("Stop", ua.Variant(1, ua.VariantType.Int32))  # StopMode is Int64
-        assert await robot.stop(mode=77) != OK  # not one of PossibleStopModes
+        with pytest.raises(ua.uaerrors.BadInvalidArgument):
+            await robot.stop(mode=77)  # not one of PossibleStopModes
         assert await robot.stop() == OK
         await until(lambda: robot.is_(READY, READY))
         assert await robot.substate() == "Suspended"
@@ -419,7 +420,7 @@ async def test_a_stopped_robot_is_suspended_goes_on_or_is_reset(peer: Peer) -> N
         done = peer.carried_out("robot")
         assert await robot.task_call("Start") == OK
         await until(lambda: _more(peer, len(done)))
-        assert await robot.stop() == OK
+        assert await robot.stop(mode=0) == OK  # the configured default
         await until(lambda: robot.is_(READY, READY))
         assert peer.carried_out("robot") == LONG[: len(peer.carried_out("robot"))]
         ready = await ua_.at(robot.task, (ROBOTICS, "ReadySubstateMachine"))

@@ -373,3 +373,12 @@ def test_a_port_in_use_is_one_line_and_exit_2(mill: OpcuaSim) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=60.0, check=False)
     assert result.returncode == 2
     assert result.stderr == f"hil-sim cnc: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+async def test_a_wipe_leaves_no_files_and_no_log(shop: Peer, mill: OpcuaSim) -> None:
+    assert await store(shop, "run-1", "slow.nc") == OK
+    mill.say("wipe")
+    assert mill.carried_out() == []
+    async with peer(mill, *MACHINES) as again:
+        assert await job_states(again) == {}
+        assert not await again.value(f"{CONTROL}/isa95:WorkMaster")

@@ -4,7 +4,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { createRequire } from "node:module";
 
-import { DataType, NodeId, StatusCodes } from "./model.js";
+import { DataType, NodeId, refuse, StatusCodes } from "./model.js";
 
 const require = createRequire(import.meta.url);
 const { installFileType } = require("node-opcua-file-transfer");
@@ -192,7 +192,3 @@ export class Files {
 }
 
 const sessionOf = (context) => context.session?.getSessionId().toString() ?? NodeId.nullNodeId.toString();
-
-function refuse(status) {
-  throw Object.assign(new Error(status.name), { refusal: status });
-}

@@ -18,6 +18,11 @@ export const JOBS = "Machinery/Jobs/";
 export const MACHINE_TOOL = "MachineTool/";
 export const ROBOTICS = "Robotics/";
 
+/** Ends a method with this status as the result of the call. */
+export function refuse(status) {
+  throw Object.assign(new Error(status.name), { refusal: status });
+}
+
 /** One address space, by browse paths. */
 export class Model {
   constructor(addressSpace) {
@@ -62,13 +67,14 @@ export class Model {
     return this.space.constructExtensionObject(this.space.findDataType(name, this.index(uri)), fields);
   }
 
-  /** Every method returns `Good` and its outputs: with a Bad status there would be no output arguments. */
+  /** Every method returns `Good` and its outputs, unless it refuses: with a Bad status there are no output arguments. */
   method(method, outputs, body) {
     method.bindMethod((inputs, context, callback) => {
       let values;
       try {
         values = body(...inputs.map((input) => input.value));
       } catch (error) {
+        if (error.refusal) return callback(null, { statusCode: error.refusal });
         console.error(error); // a defect of this server: node-opcua itself would say nothing
         return callback(error);
       }

@@ -4,7 +4,7 @@ import fs from "node:fs";
 import path from "node:path";
 
 import { Files } from "./files.js";
-import { DataType, DI, MACHINERY, ROBOTICS, StatusCodes, States } from "./model.js";
+import { DataType, DI, MACHINERY, refuse, ROBOTICS, StatusCodes, States } from "./model.js";
 import { Operation, Robot as Program } from "./robot_program.js";
 
 const NAME = Object.fromEntries(Object.entries(Operation).map(([name, number]) => [number, name]));
@@ -144,7 +144,10 @@ export class Robot {
     bind(this._systemNode, "StandDown", () => program.standDown());
     for (const node of [this._systemNode, this._taskNode]) {
       bind(node, "Start", () => program.start());
-      bind(node, "Stop", ([high, low]) => program.stop(OFFERED, high === 0 ? low : -1));
+      bind(node, "Stop", (mode) => {
+        this._checkStopMode(mode);
+        return program.stop(); // the same ramp in every mode
+      });
     }
     bind(this._taskNode, "LoadByName", (name) => program.load(name));
     bind(this._taskNode, "LoadByNodeId", (id) => program.load(this._nameOf(id)));
@@ -152,6 +155,11 @@ export class Robot {
     bind(this._taskNode, "UnloadByName", (name) => program.unload(name ?? ""));
     bind(this._taskNode, "UnloadByNodeId", (id) => program.unload(this._nameOf(id)));
     bind(this._r(this._taskNode, "ReadySubstateMachine"), "ResetToProgramStart", () => program.resetToProgramStart());
+  }
+
+  /** StopMode is 0, which is the configured default, or one of PossibleStopModes (40010-1, 7.12.2 and 7.16.8). */
+  _checkStopMode([high, low]) {
+    if (high !== 0 || ![0, ...OFFERED].includes(low)) refuse(StatusCodes.BadInvalidArgument);
   }
 
   _nameOf(nodeId) {

@@ -103,9 +103,8 @@ export class Robot {
   }
 
   /** The motion ramps down; the state follows when it stands. */
-  stop(modes, mode) {
+  stop() {
     if (this.task.state !== Operation.Executing) return Status.SystemState;
-    if (!modes.includes(Number(mode))) return Status.UnexpectedError;
     if (this._stopAt === null) {
       this._stopAt = (this._at ?? 0) + this.settleMs;
       this.system.substate = "Stopping";
