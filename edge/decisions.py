@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 from edge.errors import IllegalTransitionError, UsageError
+from edge.fold.requests import WAITS_TO_BE_JUDGED
 from edge.jobstate import JobState, Requested, Resolution, StepState
 from edge.model.event import Draft, EventKind
-from edge.projection import WAITS_TO_BE_JUDGED
 from edge.scribe import ACTOR
 from edge.views import Row
 

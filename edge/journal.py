@@ -29,6 +29,7 @@ from typing import Any, Self, TypeVar
 from edge import chain, forgetting, projection, schema
 from edge.audit import Report, audit_file
 from edge.errors import IllegalTransitionError, JournalError, Motion, StaleRevisionError
+from edge.fold import machines, standing
 from edge.jobstate import Requested, StepState
 from edge.maintenance import Maintenance
 from edge.model.event import Draft, Event, EventKind, Stamp
@@ -196,7 +197,7 @@ class Transaction:
 
     def known_time(self) -> Known:
         """What is known of the time."""
-        return projection.known_time(self.connection)
+        return standing.known_time(self.connection)
 
     def held(self) -> str:
         """Why nothing begins before a person has confirmed this journal; empty if nobody needs to."""
@@ -257,7 +258,7 @@ class Transaction:
 
     def maintenance(self, machine: str) -> Maintenance | None:
         """Who took the machine out of service; None while it is in service."""
-        return projection.maintenance(self.connection, machine)
+        return machines.maintenance(self.connection, machine)
 
     def knows_foreign_work(self, machine: str, token: str) -> bool:
         """Whether this piece of work was written down."""
