@@ -21,10 +21,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edge.errors import ConfigError, JournalError, TrustError
-from edge.journal import Journal, KnownRoot, Transaction
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.rootfolder import RootFolder
+from edge.transaction import KnownRoot, Transaction
 from edge.trust import (
     CurrentRoot,
     JobOrder,

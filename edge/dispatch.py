@@ -23,7 +23,7 @@ from edge.driver import Program, Step
 from edge.errors import ArtifactError, EdgeError, IllegalTransitionError
 from edge.fetch import Story
 from edge.jobstate import Requested
-from edge.journal import Journal, KnownRoot
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.model.order import JobOrder, parse_order
 from edge.planner import Blocker, Code, OpenStep, StepKey, plan
@@ -31,6 +31,7 @@ from edge.plugins import Equipment
 from edge.quarantine import set_aside
 from edge.runner import Runner
 from edge.scribe import ACTOR
+from edge.transaction import KnownRoot
 from edge.trust import Now
 from edge.work import work_of
 

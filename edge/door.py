@@ -15,11 +15,11 @@ from datetime import datetime
 from edge.actions import Action, actions
 from edge.authority import Authority, root_accepted
 from edge.errors import JournalError, UsageError
-from edge.journal import Transaction
 from edge.model.command import Command, Verb
 from edge.model.event import Draft, EventKind, stamp_text
 from edge.model.order import parse_order
 from edge.nonce import Nonce
+from edge.transaction import Transaction
 from edge.trust import (
     CommandReason,
     CommandSnapshot,

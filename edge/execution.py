@@ -45,10 +45,11 @@ from edge.driver import (
 )
 from edge.errors import JournalError
 from edge.jobstate import Requested
-from edge.journal import Journal, Standing, Transaction
+from edge.journal import Journal
 from edge.logs import log_bug
 from edge.model.event import EventKind
 from edge.scribe import Scribe
+from edge.transaction import Standing, Transaction
 
 STOP_S = 120.0
 """How long a machine may take to confirm a stop: the move in its queue, and a lift of the tool."""

@@ -33,12 +33,13 @@ from edge.authority import Authority
 from edge.clock import SystemClock
 from edge.door import Remote, take_command, take_root, take_time, write_refusal
 from edge.errors import BundleError, EnvelopeError
-from edge.journal import Journal, KnownRoot, Transaction, parked
+from edge.journal import Journal, parked
 from edge.keeper import RESERVE_BYTES
 from edge.model.event import Draft, EventKind
 from edge.needs import Needs
 from edge.nonce import NonceFile
 from edge.timefloor import Known
+from edge.transaction import KnownRoot, Transaction
 from edge.trust import (
     Claims,
     CommandVerdict,

@@ -20,11 +20,12 @@ from typing import Any
 
 from edge import folders
 from edge.errors import DriverError
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.logs import log_bug
 from edge.maintenance import MADE_SAFE
 from edge.model.event import Draft, EventKind
 from edge.plugins import Equipment
+from edge.transaction import Transaction
 
 GUARD = "guard"
 """The actor of what the guard does."""

@@ -17,7 +17,7 @@ from edge.driver import DriverError
 from edge.errors import JournalError, UsageError
 from edge.intake import Intake
 from edge.jobstate import Requested, StepState
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.maintenance import Maintenance
 from edge.make_safe import event_of, leave_mark, leave_note, noted, record_notes, taken_out
 from edge.metrics import LoopLag
@@ -29,6 +29,7 @@ from edge.plugins import Equipment
 from edge.runner import Runner
 from edge.steering import Steering
 from edge.timekeeping import TimeKeeper
+from edge.transaction import Transaction
 from edge.uplink import snapshot
 from edge.uplink.service import UplinkService
 

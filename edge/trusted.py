@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge import folders
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
+from edge.transaction import Transaction
 
 FOLDER = "trusted-notes"
 
