@@ -14,8 +14,9 @@ from edge.errors import IllegalTransitionError
 from edge.jobstate import Resolution
 from edge.model.command import Command, Verb
 from edge.model.event import Draft, EventKind
+from edge.rows import Row
 from edge.transaction import Transaction
-from edge.views import Row, Snapshot
+from edge.views import Snapshot
 
 Action = Callable[[Transaction, Command, str], None]
 """Called with the transaction, the command, and the actor that its events name."""
