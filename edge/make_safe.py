@@ -23,7 +23,7 @@ from edge.errors import DriverError
 from edge.journal import Journal
 from edge.logs import log_bug
 from edge.maintenance import MADE_SAFE
-from edge.model.event import Draft, EventKind
+from edge.model.event import Draft, EventKind, stamp_text
 from edge.plugins import Equipment
 from edge.transaction import Transaction
 from edge.word import Word
@@ -163,5 +163,4 @@ def told(note: Note) -> str:
 
 
 def _now() -> str:
-    now = datetime.datetime.now(datetime.UTC)
-    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return stamp_text(datetime.datetime.now(datetime.UTC))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
-from typing import Any
 
 from edge.errors import IllegalTransitionError
 from edge.jobstate import Fact, OnFailure, Policy, Requested, StepState, advance, fact_of_predecessors, requested_after
 from edge.model.event import Event
+from edge.rows import Row, rows
 
 
 def move(connection: sqlite3.Connection, event: Event, part: int, step: str, fact: Fact, reason: str | None) -> None:
@@ -66,19 +65,19 @@ def _after(connection: sqlite3.Connection, job_id: str | None) -> dict[str, list
     return {step["id"]: step.get("after", []) for step in json.loads(payload)["steps"]}
 
 
-def step_of(connection: sqlite3.Connection, event: Event) -> dict[str, Any]:
-    found = _one(
+def step_of(connection: sqlite3.Connection, event: Event) -> Row:
+    found = rows(
         connection,
         "SELECT part, step, state, requested, attempt, max_attempts, on_failure, run_id, reason FROM steps"
         " WHERE (job_id, part, step) = (?, ?, ?)",
-        (event.job_id, event.part, event.step),
+        *(event.job_id, event.part, event.step),
     )
-    if found is None:
+    if not found:
         raise IllegalTransitionError(f"{name_of(event)} is not known here")
-    return found
+    return found[0]
 
 
-def step_of_run(connection: sqlite3.Connection, event: Event) -> dict[str, Any]:
+def step_of_run(connection: sqlite3.Connection, event: Event) -> Row:
     """The step, if this run is its newest."""
     step = step_of(connection, event)
     if event.run_id is None or step["run_id"] != event.run_id:
@@ -86,15 +85,9 @@ def step_of_run(connection: sqlite3.Connection, event: Event) -> dict[str, Any]:
     return step
 
 
-def policy_of(step: dict[str, Any]) -> Policy:
+def policy_of(step: Row) -> Policy:
     return Policy(OnFailure(step["on_failure"]), step["attempt"], step["max_attempts"])
 
 
 def name_of(event: Event) -> str:
     return f"step {event.job_id}/{event.part}/{event.step}"
-
-
-def _one(connection: sqlite3.Connection, query: str, values: Iterable[object]) -> dict[str, Any] | None:
-    cursor = connection.execute(query, tuple(values))
-    row = cursor.fetchone()
-    return None if row is None else dict(zip((column[0] for column in cursor.description), row, strict=True))
