@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import hashlib
 import json
 import logging
 import secrets
@@ -26,7 +25,7 @@ from typing import Any, Self, TypeVar
 from edge import schema
 from edge.audit import Report, audit_file
 from edge.errors import IllegalTransitionError, JournalError
-from edge.model.event import Draft, Event, EventKind, Stamp
+from edge.model.event import Draft, Event, EventKind, Stamp, signed_body
 from edge.refold import fold_anew
 from edge.store import Store
 from edge.transaction import Transaction, head, ident_of
@@ -241,9 +240,7 @@ def _identify(connection: sqlite3.Connection, path: Path, site: str, stamp: Call
 def parked(envelope: bytes, actor: str, signers: Sequence[str] = (), detail: str = "") -> Draft:
     """The event of an order that cannot be judged before somebody vouches for the clock. It was read before."""
     body = {
-        "digest": hashlib.sha256(envelope).hexdigest(),
-        "envelope": base64.b64encode(envelope).decode("ascii"),
-        "signers": list(signers),
+        **signed_body(envelope, signers),
         "reason": "clock_untrusted",
         "detail": detail,
     }
