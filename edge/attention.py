@@ -20,56 +20,14 @@ def attention(connection: sqlite3.Connection, held: str, parked: int, out_of_ser
     Each has a `kind`, a `text` for people, the `command` that answers it, and what it is about. `held` is why the
     journal is not gone by, `parked` how many orders wait to be judged, `out_of_service` who took each machine out.
     """
-    open_steps = rows(
-        connection,
-        "SELECT s.*, r.outcome FROM steps s LEFT JOIN runs r ON r.run_id = s.run_id"
-        " WHERE s.state NOT IN ('COMPLETED', 'ABORTED') AND s.state IN ('RUNNING', 'SUSPENDED', 'HELD')"
-        " ORDER BY s.state = 'HELD' DESC, r.outcome = 'UNKNOWN' DESC, s.since",
-    )
-    found = [item for row in open_steps for item in _of_step(row)]
-    if held:
-        text = f"nothing begins before somebody confirms this journal: {held}"
-        found.append({"kind": "journal_held", "text": text, "command": "edge journal confirm"})
-    if parked:
-        text = f"orders that wait until somebody vouches for the clock: {parked}"
-        found.append({"kind": "parked", "text": text, "command": "edge time show", "count": parked})
-    for row in rows(
-        connection,
-        "SELECT o.job_id, o.held_by, o.held_since, o.held_reason FROM orders o WHERE o.held_by IS NOT NULL"
-        " AND EXISTS (SELECT 1 FROM steps s WHERE s.job_id = o.job_id AND s.state NOT IN ('COMPLETED', 'ABORTED'))"
-        " ORDER BY o.held_since",
-    ):
-        by = with_held(row)["held"]
-        text, command = f"job {row['job_id']} is {held_in_words(by)}", f"edge job release {row['job_id']}"
-        about = {"job_id": row["job_id"], "held": by, "since": by["since"]}
-        found.append({"kind": "held_job", "text": text, "command": command, **about})
-    for machine, words in out_of_service.items():
-        about = {"command": back_command(machine), "machine": machine}
-        found.append({"kind": "maintenance", "text": f"{machine} is {words}; it takes no work", **about})
-    for row in rows(
-        connection,
-        "SELECT m.machine, m.needs_clearing AS run_id, r.job_id, r.ended_at AS since FROM machines m"
-        " JOIN runs r ON r.run_id = m.needs_clearing WHERE r.ended_at IS NOT NULL ORDER BY m.machine",
-    ):
-        text = f"{row['machine']} needs clearing: what job {row['job_id']} made is still on it"
-        command = f"edge machine clear {row['machine']}"
-        found.append({"kind": "needs_clearing", "text": text, "command": command, **row})
-    for row in rows(
-        connection,
-        "SELECT m.machine, f.token, f.detail, f.began_at AS since FROM machines m"
-        " JOIN foreign_work f ON (f.machine, f.token) = (m.machine, m.needs_clearing) ORDER BY m.machine",
-    ):
-        text = f"{row['machine']} needs clearing: {row.pop('detail')}"
-        command = f"edge machine clear {row['machine']}"
-        found.append({"kind": "needs_clearing", "text": text, "command": command, **row})
-    for row in rows(
-        connection,
-        "SELECT detail, at AS since FROM verdicts WHERE kind = 'root_refused' AND reason = 'conflict'"
-        " AND seq > (SELECT max(accepted_seq) FROM roots) ORDER BY seq",
-    ):
-        text = f"another trust root was sent, signed by enough of your root keys: {row['detail']}"
-        found.append({"kind": "root_conflict", "text": text, "command": "edge root show FILE", **row})
-    return found
+    return [
+        *_steps(connection),
+        *_site(held, parked),
+        *_held_jobs(connection),
+        *_machines(out_of_service),
+        *_uncleared(connection),
+        *_other_roots(connection),
+    ]
 
 
 def notices(connection: sqlite3.Connection, now: datetime.datetime) -> list[Row]:
@@ -96,6 +54,16 @@ def notices(connection: sqlite3.Connection, now: datetime.datetime) -> list[Row]
     return found
 
 
+def _steps(connection: sqlite3.Connection) -> Iterator[Row]:
+    for row in rows(
+        connection,
+        "SELECT s.*, r.outcome FROM steps s LEFT JOIN runs r ON r.run_id = s.run_id"
+        " WHERE s.state NOT IN ('COMPLETED', 'ABORTED') AND s.state IN ('RUNNING', 'SUSPENDED', 'HELD')"
+        " ORDER BY s.state = 'HELD' DESC, r.outcome = 'UNKNOWN' DESC, s.since",
+    ):
+        yield from _of_step(row)
+
+
 def _of_step(row: Row) -> Iterator[Row]:
     """What a step whose run is open or in doubt wants of a person."""
     job_id, machine = row["job_id"], row["machine"]
@@ -119,6 +87,63 @@ def _of_step(row: Row) -> Iterator[Row]:
             verb = "hold" if row["requested"] == Requested.PAUSE else "release"
         text += f": {row['request_failure']}"
         yield {"kind": "request_failed", "text": text, "command": f"edge job {verb} {job_id}", **about}
+
+
+def _site(held: str, parked: int) -> Iterator[Row]:
+    if held:
+        text = f"nothing begins before somebody confirms this journal: {held}"
+        yield {"kind": "journal_held", "text": text, "command": "edge journal confirm"}
+    if parked:
+        text = f"orders that wait until somebody vouches for the clock: {parked}"
+        yield {"kind": "parked", "text": text, "command": "edge time show", "count": parked}
+
+
+def _held_jobs(connection: sqlite3.Connection) -> Iterator[Row]:
+    for row in rows(
+        connection,
+        "SELECT o.job_id, o.held_by, o.held_since, o.held_reason FROM orders o WHERE o.held_by IS NOT NULL"
+        " AND EXISTS (SELECT 1 FROM steps s WHERE s.job_id = o.job_id AND s.state NOT IN ('COMPLETED', 'ABORTED'))"
+        " ORDER BY o.held_since",
+    ):
+        job_id, held = row["job_id"], with_held(row)["held"]
+        text, command = f"job {job_id} is {held_in_words(held)}", f"edge job release {job_id}"
+        about = {"job_id": job_id, "held": held, "since": held["since"]}
+        yield {"kind": "held_job", "text": text, "command": command, **about}
+
+
+def _machines(out_of_service: Mapping[str, str]) -> Iterator[Row]:
+    for machine, words in out_of_service.items():
+        about = {"command": back_command(machine), "machine": machine}
+        yield {"kind": "maintenance", "text": f"{machine} is {words}; it takes no work", **about}
+
+
+def _uncleared(connection: sqlite3.Connection) -> Iterator[Row]:
+    """Machines that may still have something on them: of our runs that have ended, then of work that was not ours."""
+    ours = rows(
+        connection,
+        "SELECT m.machine, m.needs_clearing AS run_id, r.job_id, r.ended_at AS since FROM machines m"
+        " JOIN runs r ON r.run_id = m.needs_clearing WHERE r.ended_at IS NOT NULL ORDER BY m.machine",
+    )
+    foreign = rows(
+        connection,
+        "SELECT m.machine, f.token, f.detail, f.began_at AS since FROM machines m"
+        " JOIN foreign_work f ON (f.machine, f.token) = (m.machine, m.needs_clearing) ORDER BY m.machine",
+    )
+    for row in (*ours, *foreign):
+        machine = row["machine"]
+        why = row.pop("detail") if "detail" in row else f"what job {row['job_id']} made is still on it"
+        about = {"text": f"{machine} needs clearing: {why}", "command": f"edge machine clear {machine}"}
+        yield {"kind": "needs_clearing", **about, **row}
+
+
+def _other_roots(connection: sqlite3.Connection) -> Iterator[Row]:
+    for row in rows(
+        connection,
+        "SELECT detail, at AS since FROM verdicts WHERE kind = 'root_refused' AND reason = 'conflict'"
+        " AND seq > (SELECT max(accepted_seq) FROM roots) ORDER BY seq",
+    ):
+        text = f"another trust root was sent, signed by enough of your root keys: {row['detail']}"
+        yield {"kind": "root_conflict", "text": text, "command": "edge root show FILE", **row}
 
 
 def _refused(event: str, job_id: str | None) -> str:
