@@ -41,10 +41,9 @@ def leave(state_dir: Path, folder: str, name: str, word: Word) -> Path:
     Raises `OSError`.
     """
     place, owner = state_dir / folder, state_dir.stat()
-    if not place.is_dir():
-        place.mkdir(exist_ok=True)
-        give(place, owner)  # who reads and removes what is in it is the daemon
-        sync_directory(state_dir)
+    place.mkdir(exist_ok=True)
+    give(place, owner)  # who reads and removes what is in it is the daemon
+    sync_directory(state_dir)  # also if the folder is there: who made it may have been killed before this
     path = place / f"{name}.json"
     replace_file(path, json.dumps(asdict(word)).encode(), mode=FILE_MODE, owner=owner)
     return path
