@@ -14,17 +14,16 @@ Rules
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edge.errors import ConfigError, JournalError, TrustError
-from edge.journal import Journal, KnownRoot, Transaction
-from edge.model.event import Draft, EventKind
+from edge.journal import Journal
+from edge.model.event import Draft, EventKind, signed_body
 from edge.model.fields import time_text
 from edge.rootfolder import RootFolder
+from edge.transaction import KnownRoot, Transaction
 from edge.trust import (
     CurrentRoot,
     JobOrder,
@@ -271,9 +270,7 @@ def root_accepted(actor: str, envelope: bytes, version: int, signers: Sequence[s
     """What the journal keeps of a new trust root."""
     body = {
         "version": version,
-        "digest": hashlib.sha256(envelope).hexdigest(),
         "payload_digest": payload_digest(envelope),
-        "envelope": base64.b64encode(envelope).decode("ascii"),
-        "signers": list(signers),
+        **signed_body(envelope, signers),
     }
     return Draft(EventKind.ROOT_ACCEPTED, actor, body)

@@ -19,7 +19,6 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import base64
 import datetime
 import functools
 import logging
@@ -33,12 +32,13 @@ from edge.authority import Authority
 from edge.clock import SystemClock
 from edge.door import Remote, take_command, take_root, take_time, write_refusal
 from edge.errors import BundleError, EnvelopeError
-from edge.journal import Journal, KnownRoot, Transaction, parked
+from edge.journal import Journal, parked
 from edge.keeper import RESERVE_BYTES
-from edge.model.event import Draft, EventKind
+from edge.model.event import Draft, EventKind, signed_body
 from edge.needs import Needs
 from edge.nonce import NonceFile
 from edge.timefloor import Known
+from edge.transaction import KnownRoot, Transaction
 from edge.trust import (
     Claims,
     CommandVerdict,
@@ -339,11 +339,7 @@ class Intake:
 
 def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, now: datetime.datetime) -> None:
     if verdict.accepted and verdict.order is not None:
-        body = {
-            "digest": verdict.digest,
-            "envelope": base64.b64encode(raw).decode("ascii"),
-            "signers": list(verdict.signers),
-        }
+        body = signed_body(raw, verdict.signers)
         transaction.record(Draft(EventKind.JOB_ACCEPTED, actor, body, job_id=verdict.order.job_id))
     else:
         claimed, until = (None, None) if (read := verdict.order) is None else (read.job_id, read.expires_at)

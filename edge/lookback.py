@@ -26,9 +26,10 @@ from edge import base
 from edge.errors import JournalError
 from edge.folders import HEAD
 from edge.headfile import UNKNOWN, HeadFile, Promise
-from edge.journal import Journal, Transaction, head, ident_of
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.restored import begin_anew
+from edge.transaction import Transaction, head, ident_of
 
 ACTOR = "site"
 

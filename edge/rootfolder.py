@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 
 from edge.errors import JournalError
+from edge.files import replace_file
 from edge.trust.envelope import MAX_ENVELOPE_BYTES
-from edge.trust.files import replace_file
 
 FOLDER_NAME = "roots"
 

@@ -25,10 +25,11 @@ from edge import base, batch
 from edge.batch import Ack, Packed
 from edge.chain import Head
 from edge.errors import BatchError
-from edge.journal import Journal, Transaction, ident_of
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.restored import begin_anew
+from edge.transaction import Transaction, ident_of
 from edge.trust.envelope import PayloadType, sign
 from edge.trust.root import TrustRoot
 from edge.uplink import tail

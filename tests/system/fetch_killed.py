@@ -23,9 +23,10 @@ from edge import views
 from edge.artifacts import Artifacts
 from edge.download import make_context
 from edge.fetch import Fetcher
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.keeper import Keeper
 from edge.schema import FILE_NAME
+from edge.transaction import Transaction
 from tests import second_verifier
 from tests.helpers.rig import Rig
 

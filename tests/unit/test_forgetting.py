@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from edge import forgetting, journal
+from edge import forgetting, transaction
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.trust import PayloadType
@@ -121,7 +121,7 @@ async def test_the_id_of_an_order_that_was_given_up_is_free_when_its_bytes_are_l
 
 
 async def test_counts_by_the_minute_become_one_sum_and_none_is_lost(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(journal, "REFUSAL_ROWS", 10)
+    monkeypatch.setattr(transaction, "REFUSAL_ROWS", 10)
 
     async with post(tmp_path, SetClock(synchronized=True)) as site:
 

@@ -16,11 +16,12 @@ from edge.chain import Base, Head
 from edge.errors import IllegalTransitionError, JournalError
 from edge.folders import HEAD
 from edge.headfile import HeadFile, Promise
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.lookback import Witnesses, missing
 from edge.model.event import Draft, EventKind
 from edge.restored import begin_anew
 from edge.schema import FILE_NAME
+from edge.transaction import Transaction
 from tests.journal_kit import SITE, accepted, began, cancelled, ended, foreign, hold, online, order, refused, ticking
 
 CONFIRMED = Draft(EventKind.JOURNAL_CONFIRMED, "user:ada", {"reason": "looked"})

@@ -270,8 +270,8 @@ async def test_an_order_is_judged_by_the_root_that_is_durable_before_anybody_has
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (revoking(2, LOST), "revoked_key: 0 valid signatures of issuers, needs 1; revoked: orders@acme"),
-        (version(2, issuers=("new@acme",)), "threshold: 0 valid signatures of issuers, needs 1"),
+        (revoking(2, LOST), "revoked_key: 0 valid signatures of the role 'issuer', needs 1; revoked: orders@acme"),
+        (version(2, issuers=("new@acme",)), "threshold: 0 valid signatures of the role 'issuer', needs 1"),
         (version(2, limits={ISSUER: {"sites": ["paris-1"]}}), "threshold: 0 of the keys that signed may order fdm"),
         (version(2, limits={ISSUER: {"processes": ["mill"]}}), "threshold: 0 of the keys that signed may order fdm"),
     ],
