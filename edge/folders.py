@@ -115,9 +115,10 @@ def leave_word(state_dir: Path, folder: str, name: str, document: Mapping[str, A
         with contextlib.suppress(PermissionError):
             os.chown(path, owner.st_uid, owner.st_gid)
     word = half.replace(place / f"{name}.json")
-    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    for path in (place, state_dir):
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
     return word

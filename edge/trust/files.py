@@ -36,6 +36,12 @@ def write_new(path: Path, content: bytes, *, mode: int) -> None:
         os.fsync(file.fileno())
 
 
+def make_directory(path: Path, *, mode: int) -> None:
+    """The directory `path` is there, durably; one that is there already keeps its mode. Raises `OSError`."""
+    path.mkdir(mode=mode, exist_ok=True)
+    sync_directory(path.parent)  # also if it is there: who made it may have been killed before this
+
+
 def sync_directory(path: Path) -> None:
     """The names in the directory `path` survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
