@@ -21,6 +21,7 @@ from edge.lookback import Witnesses, missing
 from edge.model.event import Draft, EventKind
 from edge.restored import begin_anew
 from edge.schema import FILE_NAME
+from tests import second_verifier
 from tests.journal_kit import SITE, accepted, began, cancelled, ended, foreign, hold, online, order, refused, ticking
 
 CONFIRMED = Draft(EventKind.JOURNAL_CONFIRMED, "user:ada", {"reason": "looked"})
@@ -131,6 +132,33 @@ async def test_an_old_copy_is_held_and_says_what_is_missing(site: Site, tmp_path
         await journal.record([ended("again", "SUCCEEDED")])
     async with site.running():
         assert site.held == ""
+
+
+async def test_a_power_cut_between_a_confirmation_and_the_head_asks_once_more(site: Site, tmp_path: Path) -> None:
+    async with site.running(first=True) as journal:
+        await journal.record([accepted()])
+        before = journal.ident
+    old = site.copy(tmp_path / "old")
+    async with site.running() as journal:
+        await begin(journal)
+    promised = site.promised()
+    site.put_back(old)
+    async with site.running() as journal:
+        second = journal.ident
+        journal._store.after_commit = lambda connection: None  # from here on the power is off
+        await journal.record([CONFIRMED])
+        assert site.promised() == promised
+    async with site.running() as journal:
+        assert "it went on from an old copy" in site.held
+        with pytest.raises(IllegalTransitionError, match="nothing begins before somebody confirms"):
+            await begin(journal, run_id="again")
+        await journal.record([CONFIRMED])
+        assert len({before, second, journal.ident}) == 3
+    async with site.running() as journal:
+        assert site.held == ""
+        assert (await journal.verify()).problems == ()
+        assert second_verifier.verify(site.file) == (journal.last_seq, "")
+        await begin(journal, run_id="again")
 
 
 async def test_what_the_collector_found_out_is_not_found_again(site: Site) -> None:
