@@ -20,7 +20,7 @@ import json
 import logging
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -155,6 +155,15 @@ class Transaction:
         """Whether an envelope with this payload was refused for this reason."""
         query = "SELECT 1 FROM verdicts WHERE payload_digest = ? AND reason = ? AND NOT accepted"
         return bool(self.connection.execute(query, (payload_digest, reason)).fetchone())
+
+    def refusal_of(self, payload_digest: str, kinds: Collection[EventKind]) -> tuple[str, str] | None:
+        """Reason and detail of the first refusal of a payload, in events of `kinds`, that was not for its signers."""
+        query = (
+            "SELECT kind, reason, detail FROM verdicts WHERE payload_digest = ? AND NOT accepted"
+            " AND reason NOT IN ('threshold', 'revoked_key', 'malformed') ORDER BY seq"
+        )
+        found = self.connection.execute(query, (payload_digest,))
+        return next(((reason, detail) for kind, reason, detail in found if kind in kinds), None)
 
     def window(self, issuer: str, series: str) -> ReplayWindow:
         """The sequence numbers of a series that were accepted."""
@@ -322,11 +331,6 @@ class Transaction:
                 (oldest,),
             )
             self.connection.execute("DELETE FROM refusals WHERE minute != '' AND minute <= ?", (oldest,))
-
-    def was_judged(self, payload_digest: str) -> bool:
-        """Whether an envelope with this payload was refused, or given up."""
-        query = "SELECT 1 FROM verdicts WHERE payload_digest = ? AND NOT accepted"
-        return bool(self.connection.execute(query, (payload_digest,)).fetchone())
 
     def is_over(self, expires_at: datetime | None) -> bool:
         """Whether what expires then has been over for so long that it is no event any more."""
