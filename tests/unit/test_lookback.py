@@ -181,7 +181,8 @@ async def test_what_the_collector_found_out_is_not_found_again(site: Site) -> No
     ("pruned", "hash_of", "id_of", "had"),
     [
         pytest.param(9, "a", "now", True, id="pruned long ago, of this id"),
-        pytest.param(9, "a", "before", True, id="pruned long ago, of an id that it had"),
+        pytest.param(9, "a", "before", True, id="pruned long ago, of an id that it had then"),
+        pytest.param(9, "a", "long before", False, id="pruned long ago, of an id that it had no more"),
         pytest.param(9, "a", "other", False, id="pruned long ago, of another journal"),
         pytest.param(5, "base", "now", True, id="the newest that was pruned"),
         pytest.param(5, "a", "now", False, id="another than the newest that was pruned"),
@@ -191,14 +192,15 @@ async def test_an_event_that_was_pruned_is_not_missed(
     site: Site, pruned: int, hash_of: str, id_of: str, had: bool
 ) -> None:
     async with site.running(first=True) as journal:
-        ids = {"now": journal.ident, "before": "b" * 32, "other": "c" * 32}
+        ids = {"now": journal.ident, "before": "b" * 32, "long before": "a" * 32, "other": "c" * 32}
         hashes = {"a": "a" * 64, "base": "d" * 64}
         promise = Promise(1, ids[id_of], 5, hashes[hash_of], "boot-1")
 
         def look(transaction: Transaction) -> bool:
             connection = transaction.connection
             base.write(connection, Base(Head(pruned, hashes["base"]), journal.ident), "2026-11-22T00:00:00Z")
-            connection.execute("INSERT INTO branches VALUES (3, ?, ?)", (journal.ident, ids["before"]))
+            for first_seq, before, after in ((3, "long before", "before"), (7, "before", "now")):
+                connection.execute("INSERT INTO branches VALUES (?, ?, ?)", (first_seq, ids[after], ids[before]))
             connection.execute("DELETE FROM events WHERE seq <= 5")
             doubt = missing(connection, promise, Path("journal.head"))
             connection.execute("DELETE FROM base")
