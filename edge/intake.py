@@ -159,10 +159,11 @@ class Intake:
 
     async def _take(self, raw: bytes, kind: str, actor: str) -> AnyVerdict:
         match kind:
+            # Once they are durable the site goes by them, also if the connection that brought them is lost meanwhile.
             case PayloadType.ROOT:
-                return await self.root(raw, actor)
+                return await asyncio.shield(self.root(raw, actor))
             case PayloadType.TIME:
-                return await self.time(raw, actor)
+                return await asyncio.shield(self.time(raw, actor))
             case PayloadType.COMMAND:
                 return await self.command(raw, actor)
             case _:
