@@ -89,6 +89,8 @@ class Artifacts:
         try:
             for folder in (artifacts._incoming, artifacts._evicted, artifacts.partial):
                 folder.mkdir(parents=True, exist_ok=True)
+            sync_directory(directory)
+            sync_directory(directory.parent)
             for left in (*artifacts._incoming.iterdir(), *artifacts._evicted.iterdir()):
                 left.unlink()
         except OSError as error:

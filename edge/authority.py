@@ -146,8 +146,11 @@ class Authority:
         self._problems[version] = problem
 
     def adopt(self, known: KnownRoot) -> bool:
-        """Go by the root that the journal has; whether it is another one than before."""
-        if known.payload_digest == self._digest:
+        """Go by the root that the journal has; whether it is another one than before.
+
+        Never back: who has read the journal may come here after who has written the next version.
+        """
+        if known.payload_digest == self._digest or (self._digest and known.version < self.root.version):
             return False
         self.root, self._envelope, self._digest = load_root(known.envelope), known.envelope, known.payload_digest
         log.info("version %d of the trust root is in force", self.root.version)

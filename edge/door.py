@@ -121,6 +121,10 @@ class _Ledger:
         reason = None if known.accepted else CommandReason(known.reason)
         return CommandVerdict(known.accepted, reason, known.detail, digest, signed=True)
 
+    def refusal_of(self, payload_digest: str) -> tuple[CommandReason, str] | None:
+        found = self._transaction.refusal_of(payload_digest, (EventKind.COMMAND_REFUSED,))
+        return None if found is None else (CommandReason(found[0]), found[1])
+
     def is_used(self, command_id: str) -> bool:
         return self._transaction.is_command_used(command_id)
 

@@ -45,6 +45,12 @@ def give(path: Path, owner: os.stat_result) -> None:
         os.chown(path, owner.st_uid, owner.st_gid)
 
 
+def make_directory(path: Path, *, mode: int) -> None:
+    """The directory `path` is there, durably; one that is there already keeps its mode. Raises `OSError`."""
+    path.mkdir(mode=mode, exist_ok=True)
+    sync_directory(path.parent)  # also if it is there: who made it may have been killed before this
+
+
 def sync_directory(path: Path) -> None:
     """The names in the directory `path` survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

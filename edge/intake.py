@@ -70,6 +70,9 @@ LARGE_BYTES = 16 * 1024
 LARGE_AT_ONCE = 2
 
 
+ENDS_OF_ORDERS = (EventKind.JOB_REFUSED, EventKind.JOB_DECLINED, EventKind.CANCEL_REQUESTED)
+"""Before they were jobs."""
+
 AnyVerdict: TypeAlias = Verdict | RootVerdict | CommandVerdict | TimeVerdict
 
 
@@ -100,6 +103,10 @@ class _Ledger:
             return None
         reason = None if known.accepted else Reason(known.reason)
         return Verdict(known.accepted, reason, known.detail, digest, signed=True)
+
+    def refusal_of(self, payload_digest: str) -> tuple[Reason, str] | None:
+        found = self._transaction.refusal_of(payload_digest, ENDS_OF_ORDERS)
+        return None if found is None else (Reason(found[0]), found[1])
 
     def window(self, issuer: str, series: str) -> ReplayWindow:
         return self._transaction.window(issuer, series)
@@ -152,10 +159,11 @@ class Intake:
 
     async def _take(self, raw: bytes, kind: str, actor: str) -> AnyVerdict:
         match kind:
+            # Once they are durable the site goes by them, also if the connection that brought them is lost meanwhile.
             case PayloadType.ROOT:
-                return await self.root(raw, actor)
+                return await asyncio.shield(self.root(raw, actor))
             case PayloadType.TIME:
-                return await self.time(raw, actor)
+                return await asyncio.shield(self.time(raw, actor))
             case PayloadType.COMMAND:
                 return await self.command(raw, actor)
             case _:
@@ -349,12 +357,12 @@ def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, 
 def _park(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, free_bytes: int) -> Verdict:
     """Keep a signed order until somebody vouches for the clock. Nothing is decided about it.
 
-    What was judged before, in another spelling, is not kept: nothing could come of it.
+    What was accepted before, in another spelling, is not kept: nothing could come of it.
     """
     of_payload, order = payload_digest(raw), verdict.order
     assert order is not None  # it was read before the time was looked at
     if not transaction.is_parked(of_payload):
-        if transaction.was_judged(of_payload) or transaction.digest_of(order.job_id) is not None:
+        if transaction.digest_of(order.job_id) is not None:
             return replace(verdict, detail=f"{verdict.detail}; job {order.job_id} is known here, and this is not kept")
         if transaction.parked_count() >= PARKED_MAX:
             detail = f"{verdict.detail}, and {PARKED_MAX} orders wait for that already; send it again"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -119,6 +119,15 @@ class Transaction:
         """Whether an envelope with this payload was refused for this reason."""
         query = "SELECT 1 FROM verdicts WHERE payload_digest = ? AND reason = ? AND NOT accepted"
         return bool(self.connection.execute(query, (payload_digest, reason)).fetchone())
+
+    def refusal_of(self, payload_digest: str, kinds: Collection[EventKind]) -> tuple[str, str] | None:
+        """Reason and detail of the first refusal of a payload, in events of `kinds`, that was not for its signers."""
+        query = (
+            "SELECT kind, reason, detail FROM verdicts WHERE payload_digest = ? AND NOT accepted"
+            " AND reason NOT IN ('threshold', 'revoked_key', 'malformed') ORDER BY seq"
+        )
+        found = self.connection.execute(query, (payload_digest,))
+        return next(((reason, detail) for kind, reason, detail in found if kind in kinds), None)
 
     def window(self, issuer: str, series: str) -> ReplayWindow:
         """The sequence numbers of a series that were accepted."""
@@ -286,11 +295,6 @@ class Transaction:
                 (oldest,),
             )
             self.connection.execute("DELETE FROM refusals WHERE minute != '' AND minute <= ?", (oldest,))
-
-    def was_judged(self, payload_digest: str) -> bool:
-        """Whether an envelope with this payload was refused, or given up."""
-        query = "SELECT 1 FROM verdicts WHERE payload_digest = ? AND NOT accepted"
-        return bool(self.connection.execute(query, (payload_digest,)).fetchone())
 
     def is_over(self, expires_at: datetime | None) -> bool:
         """Whether what expires then has been over for so long that it is no event any more."""
