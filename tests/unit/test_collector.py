@@ -425,3 +425,20 @@ async def test_a_database_of_the_first_format_is_brought_up_to_date(tmp_path: Pa
             await journal.record([fact()])
             await exchange(outbox, collector, 1000.0)
             assert await copy_of(collector, journal.ident) == await events_of(journal)
+
+
+async def test_a_database_without_a_later_table_gets_what_its_events_say(tmp_path: Path) -> None:
+    """A site of a later version has reported to it."""
+    async with reporting(tmp_path) as (journal, outbox):
+        async with collecting(tmp_path) as collector:
+            await journal.record([parked(envelope(order(job_id)), "usb") for job_id in ("A", "B")])
+            await journal.record([accepted(order("A"))])
+            await exchange(outbox, collector)
+        with contextlib.closing(sqlite3.connect(tmp_path / COLLECTOR_FILE)) as connection:
+            for table in ("unjudged", "telemetry", "telemetry_heard"):
+                connection.execute(f"DROP TABLE {table}")
+            connection.commit()
+        async with collecting(tmp_path):
+            pass
+    with views.opened(tmp_path) as connection:
+        assert views.document(connection, [SITE])["sites"][0]["unjudged"] == 1
