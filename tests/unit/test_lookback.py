@@ -16,14 +16,27 @@ from edge.chain import Base, Head
 from edge.errors import IllegalTransitionError, JournalError
 from edge.folders import HEAD
 from edge.headfile import HeadFile, Promise
-from edge.journal import Journal, Transaction
+from edge.journal import Journal, Transaction, parked
 from edge.lookback import Witnesses, missing
 from edge.model.event import Draft, EventKind
 from edge.restored import begin_anew
 from edge.schema import FILE_NAME
 from tests import second_verifier
 from tests.helpers.pruning import acknowledge, pruner, work
-from tests.journal_kit import SITE, accepted, began, cancelled, ended, foreign, hold, online, order, refused, ticking
+from tests.journal_kit import (
+    SITE,
+    accepted,
+    began,
+    cancelled,
+    ended,
+    envelope,
+    foreign,
+    hold,
+    online,
+    order,
+    refused,
+    ticking,
+)
 
 CONFIRMED = Draft(EventKind.JOURNAL_CONFIRMED, "user:ada", {"reason": "looked"})
 
@@ -349,6 +362,7 @@ async def test_a_journal_of_an_older_edge_begins_without_a_head(site: Site) -> N
         ([hold()], True),
         ([foreign("cup")], True),
         ([accepted(order("other"))], False),
+        ([parked(envelope(order("other")), "usb")], False),
         ([refused("d1")], False),
         ([online()], False),
         ([online(), began()], True),
