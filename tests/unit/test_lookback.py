@@ -16,14 +16,28 @@ from edge.chain import Base, Head
 from edge.errors import IllegalTransitionError, JournalError
 from edge.folders import HEAD
 from edge.headfile import HeadFile, Promise
-from edge.journal import Journal
+from edge.journal import Journal, parked
 from edge.lookback import Witnesses, missing
 from edge.model.event import Draft, EventKind
 from edge.restored import begin_anew
 from edge.schema import FILE_NAME
 from edge.transaction import Transaction
 from tests import second_verifier
-from tests.journal_kit import SITE, accepted, began, cancelled, ended, foreign, hold, online, order, refused, ticking
+from tests.helpers.pruning import acknowledge, pruner, work
+from tests.journal_kit import (
+    SITE,
+    accepted,
+    began,
+    cancelled,
+    ended,
+    envelope,
+    foreign,
+    hold,
+    online,
+    order,
+    refused,
+    ticking,
+)
 
 CONFIRMED = Draft(EventKind.JOURNAL_CONFIRMED, "user:ada", {"reason": "looked"})
 
@@ -160,6 +174,36 @@ async def test_a_power_cut_between_a_confirmation_and_the_head_asks_once_more(si
         assert (await journal.verify()).problems == ()
         assert second_verifier.verify(site.file) == (journal.last_seq, "")
         await begin(journal, run_id="again")
+
+
+async def test_an_old_copy_that_is_pruned_past_the_missing_event_is_held_until_it_is_confirmed(
+    site: Site, tmp_path: Path
+) -> None:
+    async with site.running(first=True) as journal:
+        await work(journal, 3)
+    old = site.copy(tmp_path / "old")
+    async with site.running() as journal:
+        await work(journal, 3, first=100)
+    promised = site.promised()
+    site.put_back(old)
+    async with site.running() as journal:
+        ident = journal.ident
+        for _ in range(promised):
+            await journal.record([online()])
+        await acknowledge(journal)
+        await pruner(site.state, journal).prune(0)
+        assert (await journal.verify()).pruned.seq > promised
+    async with site.running() as journal:
+        assert "it is an old copy" in site.held
+        assert (journal.ident, site.promised()) == (ident, promised)
+        assert (await journal.verify()).problems == ()
+        await journal.record([CONFIRMED])
+        assert site.promised() == journal.last_seq
+    async with site.running() as journal:
+        assert (site.held, journal.ident) == ("", ident)
+        await work(journal, 1, first=200)
+        assert (await journal.verify()).problems == ()
+        assert second_verifier.verify(site.file)[1] == ""
 
 
 async def test_what_the_collector_found_out_is_not_found_again(site: Site) -> None:
@@ -319,6 +363,7 @@ async def test_a_journal_of_an_older_edge_begins_without_a_head(site: Site) -> N
         ([hold()], True),
         ([foreign("cup")], True),
         ([accepted(order("other"))], False),
+        ([parked(envelope(order("other")), "usb")], False),
         ([refused("d1")], False),
         ([online()], False),
         ([online(), began()], True),
