@@ -52,6 +52,8 @@ from drivers.gcode.replies import (
 _HALTED = re.compile(r"halt|kill|stopped|shutdown|m999", re.IGNORECASE)
 """What is in each of Marlin's and Smoothieware's last words (language.h, STR_ERR_KILLED, STR_THERMAL_RUNAWAY …)."""
 
+_CODE = re.compile(r"[A-Z]\d+(?:\.\d+)?")
+
 PROBE_NUMBER = 999_999_999
 """Ahead of any program, and below 2**31 - 1, the largest line number that Marlin keeps (`long`, queue.cpp)."""
 
@@ -184,6 +186,11 @@ def numbered(number: int, command: str, gap: str = " ") -> bytes:
     """``N<number><gap><command>*<checksum>`` with its line end."""
     body = f"N{number}{gap}{command}".encode("ascii")
     return b"%b*%d\n" % (body, checksum(body))
+
+
+def _code_of(command: str) -> str:
+    """``G1`` of ``G1X5`` and of ``G1 X5``; of what has none, the first word."""
+    return found[0] if (found := _CODE.match(command)) else command.partition(" ")[0]
 
 
 def _differs_in_one(one: str, other: str) -> bool:
@@ -409,8 +416,8 @@ class GcodeStream:
                 cause = Cause.HALTED if _HALTED.search(text) else Cause.SAID
                 return self._fail(f"the printer stopped itself: {text}", cause)
             case UnknownCommand(command=command) if self._numbered_in_flight():
-                (code,) = self._flight[0].command.split()[:1]
-                if command.split()[:1] == [code]:
+                code = _code_of(self._flight[0].command)
+                if _code_of(command) == code:
                     if code in self._wire.harmless:
                         return [Heard(reply)]
                     return self._fail(f'the firmware does not know the command "{command}"', Cause.SAID)

@@ -637,6 +637,15 @@ def test_a_command_that_only_informs_need_not_be_known() -> None:
     assert talk.sent() == ["N2 G1 X1"]
 
 
+def test_a_command_is_known_by_its_code_however_it_is_written_and_whatever_happens_to_its_echo() -> None:
+    talk = Talk(Wire(stall_s=6.0, silence_s=20.0, compact=True))
+    talk.begin("G2X10Y5I1J1E.5")
+    assert talk.sent() == ["N1G2X10Y5I1J1E.5"]
+    (failed,) = talk.say('echo:Unknown command: "G2X10Y7I1J1E.5"', "ok")
+    assert failed == Failed('the firmware does not know the command "G2X10Y7I1J1E.5"', Cause.SAID)
+    assert talk.sent() == [], "sent again it would be dropped as a double, and then count as carried out"
+
+
 def test_a_firmware_that_cannot_be_asked_leaves_a_lost_ok_unexplained() -> None:
     talk = Talk(Wire(stall_s=6.0, silence_s=20.0, counts=False))
     talk.begin("G1 X1")
