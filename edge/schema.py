@@ -75,7 +75,8 @@ CREATE TABLE verdicts (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX verdicts_of_job ON verdicts (job_id) WHERE kind = 'job_accepted';
 CREATE INDEX verdicts_of_payload ON verdicts (payload_digest) WHERE payload_digest IS NOT NULL;
-CREATE INDEX verdicts_by_expiry ON verdicts (expires_at, seq) WHERE NOT accepted;
+-- With `accepted`, counting the newest thousands reads the index alone.
+CREATE INDEX verdicts_by_expiry ON verdicts (expires_at, seq, accepted) WHERE NOT accepted;
 
 -- How many refusals were events, ever.
 CREATE TABLE refused (reason TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
