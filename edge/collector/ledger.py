@@ -197,7 +197,7 @@ class Ledger:
         self.alarm(found.site, found.journal, Alarm.LOST, text)
         row = (found.site, found.journal, *gap, self._now)
         self._connection.execute("INSERT OR REPLACE INTO gaps VALUES (?, ?, ?, ?, ?)", row)
-        # A site prunes nothing of an open job, and only while its clock is trusted: then no order waits for that.
+        # A site prunes nothing of a job that is open, and only by a clock that somebody vouches for.
         for table in ("runs", "unjudged"):
             self._connection.execute(f"DELETE FROM {table} WHERE (site, journal) = (?, ?)", (found.site, found.journal))
         head = Head(found.first_seq - 1, found.prev_hash)

@@ -99,7 +99,12 @@ class Control:
 
     def _stand_still(self, seconds: float | None, frozen: threading.Event) -> None:
         """The loop's thread stays inside of this call: no answer, no notification, no keep-alive."""
-        before = {each: signal.signal(each, lambda *_: self._thaw.set()) for each in (signal.SIGTERM, signal.SIGINT)}
+
+        def end(*_: object) -> None:
+            # In a thread of its own: a signal may come while this one holds the lock of the event.
+            threading.Thread(target=self._thaw.set, name="thaw").start()
+
+        before = {each: signal.signal(each, end) for each in (signal.SIGTERM, signal.SIGINT)}
         try:
             frozen.set()
             self._thaw.wait(seconds)

@@ -217,9 +217,9 @@ def test_a_line_that_is_cut_and_slow_loses_nothing(site: SiteFolder, broker: Mos
     assert sorted(event["job_id"] for event in site.events("job_refused")) == sorted(job_id for job_id, _ in orders)
 
 
-def test_what_is_wrong_is_said_by_check_and_by_status(site: SiteFolder, broker: Mosquitto, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said_by_check_and_by_status(site: SiteFolder, broker: Mosquitto) -> None:
     assert f"127.0.0.1:{broker.port} answers" in site.edge("check").stdout
-    other = Authority(tmp_path, "other").certificate
+    other = Authority(site.folder, "other").certificate  # a path below this folder may be as long as it is
     configure(site, broker, ca=other)
     assert "is not signed by uplink.ca" in " ".join(site.edge("check").stderr.split())
     site.start(ready="is not signed by uplink.ca")

@@ -82,7 +82,8 @@ def as_journal(path: Path, events: Events, like: Path) -> Path:
     """The collector's copy as a journal's file, for those who verify journals."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("ATTACH ? AS site", (str(like),))
-        connection.execute("CREATE TABLE meta AS SELECT * FROM site.meta")
+        for table in ("meta", "base"):  # of a journal of which nothing was pruned
+            connection.execute(f"CREATE TABLE {table} AS SELECT * FROM site.{table}")
         connection.execute("CREATE TABLE events (seq, hash, raw)")
         connection.executemany("INSERT INTO events VALUES (?, ?, ?)", events)
         connection.commit()
