@@ -19,7 +19,6 @@ class Session(Line[GcodeStream]):
         super().__init__(context, on_heard, GcodeStream(Wire(), context.clock.mono_s()))
         self._probed: asyncio.Future[int] | None = None
         self.gone = False  # nothing can be heard over this link any more
-        self._overhear: Callable[[bytes], None] | None = None  # what comes, whatever has latched
         self.on_silence: Callable[[Silent | Speaks], None] = lambda event: None
 
     @property
@@ -115,12 +114,6 @@ class Session(Line[GcodeStream]):
         return [*super()._waiting(), *([self._probed] if self._probed is not None else [])]
 
     # Between link and stream
-
-    def received(self, data: bytes) -> None:
-        """Bytes came from the link."""
-        if self._overhear is not None:
-            self._overhear(data)
-        super().received(data)
 
     def link_lost(self, reason: str) -> None:
         """The link broke: what the machine does now, nobody knows."""

@@ -52,6 +52,9 @@ from drivers.gcode.replies import (
 _HALTED = re.compile(r"halt|kill|stopped|shutdown|m999", re.IGNORECASE)
 """What is in each of Marlin's and Smoothieware's last words (language.h, STR_ERR_KILLED, STR_THERMAL_RUNAWAY …)."""
 
+_ALONE = (Ok(),)
+"""What nearly every line of a stream says."""
+
 _CODE = re.compile(r"[A-Z]\d+(?:\.\d+)?")
 
 PROBE_NUMBER = 999_999_999
@@ -316,7 +319,7 @@ class GcodeStream:
     @property
     def window_bytes(self) -> int:
         """Bytes that may be in flight now; 0 is one line at a time."""
-        trusted = self._clean >= CLEAN_LINES and not self.distrusted
+        trusted = self._clean >= CLEAN_LINES and self.resends < DISTRUST_ERRORS
         return self._wire.window_bytes if trusted else 0
 
     # Bytes out
@@ -384,7 +387,7 @@ class GcodeStream:
         self._unheard = 0
         self._heard_s = now_s
         for text in self._splitter.feed(data):
-            for reply in parse(text):
+            for reply in _ALONE if text == "ok" else parse(text):
                 if self._failure is not None:
                     return events
                 events += self._reply(reply, now_s)
@@ -449,7 +452,11 @@ class GcodeStream:
         if self._garbled:
             self._garbled = False
             return self._left_out()
-        return self._acknowledge(number)
+        if number is not None:
+            return self._acknowledge(number)
+        if not self._flight or not self._flight[0].is_answered():
+            return []
+        return self._done(self._land())
 
     def _is_garbled(self, command: str) -> bool:
         """Whether what the firmware does not know is our probe or request, with one character changed on its way."""
@@ -485,10 +492,8 @@ class GcodeStream:
     def _give_up_probing(self) -> list[Event]:
         return self._fail("the printer talks, but does not say which line it took", Cause.UNCLEAR)
 
-    def _acknowledge(self, number: int | None) -> list[Event]:
-        """One ``ok``; with its line number (ADVANCED_OK) also the lines whose ``ok`` was lost before it."""
-        if number is None:
-            return self._done(self._land()) if self._flight and self._flight[0].is_answered() else []
+    def _acknowledge(self, number: int) -> list[Event]:
+        """An ``ok`` with its line's number (ADVANCED_OK): also of the lines whose ``ok`` was lost before it."""
         if all(line.number != number for line in self._flight):
             return []
         events: list[Event] = []
