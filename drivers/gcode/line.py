@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+from drivers.gcode.events import Acked, Answered, Cause, Event, Failed, Heard
 from drivers.gcode.replies import Reply
-from drivers.gcode.stream import Acked, Answered, Cause, Event, Failed, Heard
 from drivers.link import Link
 from edge.driver import DriverContext, LinkLostError, MachineError, NotConfirmedError
 

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from drivers.gcode.events import Cause, Event, Failed, Probed, Silent, Speaks
+from drivers.gcode.framing import Wire
 from drivers.gcode.line import Line
 from drivers.gcode.replies import Reply
-from drivers.gcode.stream import Cause, Event, Failed, GcodeStream, Probed, Silent, Speaks, Wire
+from drivers.gcode.stream import GcodeStream
 from edge.driver import DriverContext, LinkLostError
 
 

@@ -8,26 +8,10 @@ from operator import xor
 
 import pytest
 
+from drivers.gcode.events import Acked, Answered, Cause, Event, Failed, Heard, Probed, Silent, Speaks
+from drivers.gcode.framing import Wire, checksum, numbered
 from drivers.gcode.replies import Position, Reply, Temperatures, Text, UnknownCommand
-from drivers.gcode.stream import (
-    CLEAN_LINES,
-    DISTRUST_ERRORS,
-    PROBE_NUMBER,
-    RESEND_OK_S,
-    Acked,
-    Answered,
-    Cause,
-    Event,
-    Failed,
-    GcodeStream,
-    Heard,
-    Probed,
-    Silent,
-    Speaks,
-    Wire,
-    checksum,
-    numbered,
-)
+from drivers.gcode.stream import CLEAN_LINES, DISTRUST_ERRORS, PROBE_NUMBER, RESEND_OK_S, GcodeStream
 from hil_sim.faults import Faults
 from tests.helpers.wire import Bench, byte_by_byte, random_pieces, whole
 
