@@ -259,7 +259,9 @@ def test_a_link_that_keeps_erring_is_never_trusted_with_a_window_again() -> None
         talk.sent()
         talk.say("Error:checksum mismatch", f"Resend: {number}", "ok")
         talk.sent()
+        assert talk.stream.distrusted == (number == DISTRUST_ERRORS)
         talk.say("ok")
+    assert talk.stream.distrusted
     for _ in range(CLEAN_LINES + 5):
         talk.sent()
         talk.say("ok")
