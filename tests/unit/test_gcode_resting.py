@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from drivers.gcode import resting
 from drivers.gcode.device import Device
 from drivers.gcode.identity import Firmware
 from drivers.gcode.replies import Reply, parse
@@ -31,12 +32,26 @@ class Printer:
         said = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         return tuple(parse(said))
 
-    def resting(self, *, card: bool = True) -> Resting:
-        firmware = Firmware("Marlin", caps={"SDCARD": card})
-        clock = SimpleNamespace(mono_s=lambda: 10.0)
-        context = SimpleNamespace(emit=self.told.append)
-        device = SimpleNamespace(session=self, firmware=firmware, clock=clock, context=context)
-        return Resting(cast(Device, device), lambda: True, lambda: False)
+    async def look_at_heaters(self) -> None:
+        self.asked.append("M105")
+
+    @property
+    def failure(self) -> MachineError | None:
+        """Gone after the second poll."""
+        return MachineError("gone") if self.asked.count("M105") == 2 else None
+
+    def resting(self, *, card: bool = True, at_rest: bool = True, distrusted: bool = False) -> Resting:
+        self.stream = SimpleNamespace(idle=True, distrusted=distrusted)
+        device = SimpleNamespace(
+            session=self,
+            firmware=Firmware("Marlin", caps={"SDCARD": card}),
+            clock=SimpleNamespace(mono_s=lambda: 10.0),
+            context=SimpleNamespace(emit=self.told.append),
+            look_at_heaters=self.look_at_heaters,
+            see=lambda state, detail="": None,
+            unprotected=lambda: "",
+        )
+        return Resting(cast(Device, device), lambda: at_rest, lambda: False)
 
 
 async def test_a_printer_whose_card_stands_still_is_free() -> None:
@@ -66,3 +81,17 @@ async def test_nothing_begins_at_a_printer_that_does_not_say_whether_it_prints()
         await printer.resting().must_be_free()
     assert caught.value.motion is Motion.NONE
     assert printer.asked == ["M27"] * CARD_QUESTIONS
+
+
+@pytest.mark.parametrize(
+    ("at_rest", "distrusted", "asked"),
+    [(True, False, ["M105", "M27"]), (False, False, ["M105"]), (True, True, ["M105"])],
+    ids=["at rest", "a run goes on or is held", "its line keeps erring"],
+)
+async def test_only_a_printer_at_rest_on_a_good_line_is_polled_for_its_card(
+    monkeypatch: pytest.MonkeyPatch, at_rest: bool, distrusted: bool, asked: list[str]
+) -> None:
+    monkeypatch.setattr(resting, "POLL_S", 0.0)
+    printer = Printer(FREE)
+    await printer.resting(at_rest=at_rest, distrusted=distrusted).keep_looking()
+    assert printer.asked == asked * 2
