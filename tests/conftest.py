@@ -1,4 +1,4 @@
-"""What holds for every test: an async test that leaves tasks behind fails, and names them."""
+"""What holds for every test: an async test that leaves tasks behind fails and names them; no example has to be fast."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import inspect
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("on any machine", deadline=None)
+settings.load_profile("on any machine")
 
 
 @pytest.fixture(autouse=True)
