@@ -31,7 +31,7 @@ CLOCK_S = 1.0
 """How often the server's clock is looked at."""
 
 PAUSES_S = (0.3, 0.6, 1.0, 1.5)
-"""Before the next attempt; the last one repeats. Ten seconds after a server is back it is known what became of a run."""
+"""Before the next attempt; the last one repeats. 10 s after a server is back it is known what became of a run."""
 
 log = logging.getLogger("edge.opcua")
 
