@@ -14,16 +14,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from drivers.opcua.client import Link, Method
+from drivers.opcua.disk import write
 from drivers.opcua.library import LocalizedText, NodeId, ua
 from drivers.opcua.nodemap import place
 from drivers.opcua.words import RefusedError
-from edge.driver import Condition, MachineError, Motion
+from edge.driver import Condition, MachineError, Motion, shielded
 
 SAFETY_SEVERITY = 1000
 """The highest that there is (OPC 10000-5, 6.4.2). A safety stop has no event, and so no severity of its own."""
@@ -31,8 +32,9 @@ SAFETY_SEVERITY = 1000
 _OWN, _OF_TYPE = place("Acknowledge", {}), ua.NodeId(ua.ObjectIds.AcknowledgeableConditionType_Acknowledge)
 _STATES = {"active": place("ActiveState/Id", {}), "acked": place("AckedState/Id", {})}
 _ACKNOWLEDGE = ((ua.NodeId(ua.ObjectIds.ByteString), False), (ua.NodeId(ua.ObjectIds.LocalizedText), False))
+_SOMEBODY_ELSE = "BadConditionBranchAlreadyAcked"
 _REFUSALS = {
-    "BadConditionBranchAlreadyAcked": "somebody else has acknowledged it already",
+    _SOMEBODY_ELSE: "somebody else has acknowledged it already",
     "BadEventIdUnknown": "the machine knows nothing of this occurrence any more",
     "BadUserAccessDenied": "the machine does not let this user acknowledge",
 }
@@ -61,6 +63,7 @@ class Alarms:
         self._alarms: dict[str, _Alarm] = {}
         self._count, self._stops = _read(self._file)
         self._written = True
+        self._writing = asyncio.Lock()
 
     def forget_events(self) -> None:
         """On a new link the server tells all of them again."""
@@ -106,19 +109,29 @@ class Alarms:
                     del self._alarms[key]
 
     def safety(self, words: str, *, broken: bool) -> None:
-        """Whether a safety stop is seen now."""
-        if broken and words not in self._stops:
+        """Whether a safety stop is seen now. One that comes again is another one, whoever has seen the first."""
+        stop = self._stops.get(words)
+        if broken and (stop is None or not stop.active):
             self._count += 1
             self._stops[words] = _Stop(f"s{self._count}")
             self._written = False
-        elif words in self._stops:
-            self._stops[words].active = broken
+        elif stop is not None:
+            stop.active = broken
 
     async def kept(self) -> None:
-        """Have what was seen of safety stops on the disk. Raises `OSError`."""
-        if not self._written:
-            self._written = True
-            await asyncio.to_thread(_write, self._file, self._count, dict(self._stops))
+        """Have what was seen of safety stops on the disk. Raises `MachineError` if it is not; then it may be yet."""
+        async with self._writing:
+            if not self._written:
+                await shielded(self._write(), f"keep {self._file.name}")
+
+    async def _write(self) -> None:
+        self._written = True
+        document = {"count": self._count, "open": [[int(stop.token[1:]), words] for words, stop in self._stops.items()]}
+        try:
+            await asyncio.to_thread(write, self._file, json.dumps(document).encode())
+        except OSError as error:
+            self._written = False
+            raise MachineError(f"safety stops cannot be kept in {self._file}: {error.strerror}", Motion.NONE) from error
 
     # For people
 
@@ -130,12 +143,12 @@ class Alarms:
     def blocking(self, machine: str, from_severity: int) -> list[str]:
         """Why nothing may start: active alarms of that severity (0: none), and stops not acknowledged."""
         alarms = [a.text for a in self._alarms.values() if from_severity and a.active and a.severity >= from_severity]
-        over = [words for words, stop in self._stops.items() if not stop.active]
+        over = [(words, stop.token) for words, stop in self._stops.items() if not stop.active]
         return [
             *(f"alarm: {text}" for text in alarms),
             *(
-                f"{words} is over, and nobody has acknowledged it: `edge machine acknowledge {machine}`"
-                for words in over
+                f"{words} is over, and nobody has acknowledged it: `edge machine acknowledge {machine} {token}`"
+                for words, token in over
             ),
         ]
 
@@ -157,9 +170,7 @@ class Alarms:
             if stop.token == token:
                 if stop.active:
                     raise MachineError(f"{words}: it is still there; reset it at the machine first", Motion.NONE)
-                del self._stops[words]
-                self._written = False
-                return await self.kept()
+                return await self._take_note([words])
         for key, alarm in self._alarms.items():
             if token == _token(key, alarm.event_id):
                 if not alarm.acknowledged:
@@ -173,12 +184,22 @@ class Alarms:
         """What is open, as far as it can be. Raises `MachineError`."""
         for key, alarm in list(self._alarms.items()):
             if not alarm.acknowledged:
-                await self._ask(link, key, alarm, comment)
-        over = [words for words, stop in self._stops.items() if not stop.active]
-        for words in over:
-            del self._stops[words]
-            self._written = False
-        await self.kept()
+                try:
+                    await self._ask(link, key, alarm, comment)
+                except RefusedError as error:
+                    if error.status != _SOMEBODY_ELSE:
+                        raise
+        await self._take_note([words for words, stop in self._stops.items() if not stop.active])
+
+    async def _take_note(self, over: Sequence[str]) -> None:
+        """Of stops that are over: they stay if that cannot be written down. Raises `MachineError`."""
+        noted = {words: self._stops.pop(words) for words in over}
+        self._written = self._written and not noted
+        try:
+            await self.kept()
+        except MachineError:
+            self._stops = {**noted, **self._stops}
+            raise
 
     async def _ask(self, link: Link, key: str, alarm: _Alarm, comment: str) -> None:
         """OPC 10000-9, 5.7.3: Acknowledge with the event's id.
@@ -211,10 +232,3 @@ def _read(path: Path) -> tuple[int, dict[str, _Stop]]:
         return 0, {}
     except (OSError, ValueError, KeyError, TypeError):
         return 1, {f"a safety stop that cannot be read in {path}": _Stop("s1", False)}
-
-
-def _write(path: Path, count: int, stops: dict[str, _Stop]) -> None:
-    part = path.with_suffix(".part")
-    document = {"count": count, "open": [[int(stop.token[1:]), words] for words, stop in stops.items()]}
-    part.write_text(json.dumps(document), encoding="utf-8")
-    part.replace(path)

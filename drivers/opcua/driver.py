@@ -41,7 +41,7 @@ from edge.driver import (
     shielded,
 )
 
-GONE_S = 5.0
+GONE_S = 4.0
 """How long a machine that has just come back may know nothing of a run: controllers load their lists late."""
 
 STOP_S = 120.0
@@ -214,37 +214,39 @@ class OpcUaDriver(Driver):
     ) -> None:
         """Ask until it is seen. Asking again changes nothing: what is reached already is not asked for."""
         asked_s: float | None = None
+        refused = ""
         try:
             async with asyncio.timeout(max(0.0, deadline_s - self._clock.mono_s())):
                 while True:
                     if self.session.failure is not None:
                         raise NotConfirmedError(f"the machine did not confirm: {self.session.failure}")
-                    if work.stop_asked or self.sight.going is not work:
-                        raise NotConfirmedError(f"the run was over before the machine could {verb} it")
                     count = self.session.count
-                    seen = await self.sight.ask(work)
+                    over = work.stop_asked or self.sight.going is not work
+                    seen = self.sight.seen if over else await self.sight.ask(work)
+                    if over or (seen is not None and seen.phase is Phase.ENDED):
+                        if goal is Phase.RUNNING and asked_s is not None and _succeeded(seen):
+                            return  # it went on, to its end
+                        raise NotConfirmedError(f"the run was over before the machine could {verb} it")
                     if seen is not None and seen.phase is goal:
                         return
-                    if seen is not None and seen.phase is Phase.ENDED:
-                        raise NotConfirmedError(f"the run was over before the machine could {verb} it")
                     ready = seen is not None and seen.phase in (Phase.RUNNING, Phase.HELD)
                     if ready and (asked_s is None or self._clock.mono_s() - asked_s > ASK_AGAIN_S):
                         asked_s = self._clock.mono_s()
-                        await self._ask_for(ask)
+                        refused = await self._ask_for(ask)
                     await self.session.news(count, LOOK_S if asked_s is None else LOOK_SOON_S)
         except TimeoutError as error:
-            raise NotConfirmedError(f"the machine did not {verb} in time") from error
+            raise NotConfirmedError(f"the machine did not {verb} in time{refused}") from error
 
-    async def _ask_for(self, ask: Callable[[Link], Awaitable[None]]) -> None:
+    async def _ask_for(self, ask: Callable[[Link], Awaitable[None]]) -> str:
+        """What the machine had against it, for the end of a sentence: the next look tells whether it counts."""
         try:
             await ask(self.session.link)
-        except NotAcceptableError:
-            raise
         except RefusedError as error:
-            # Its state may have changed just before: the next look tells.
             self._context.emit(Message(str(error)))
+            return f": {error}"
         except LinkError:
             pass
+        return ""
 
     async def stop(self, deadline_s: float) -> None:
         self._detached = False
@@ -316,6 +318,10 @@ class OpcUaDriver(Driver):
             await self._equipment.abort(link, self.sight.going or self._last)
         except MachineError as error:
             self._context.emit(Message(f"not aborted: {error}"))
+
+
+def _succeeded(seen: Seen | None) -> bool:
+    return seen is not None and seen.outcome is not None and seen.outcome.kind is OutcomeKind.SUCCEEDED
 
 
 ASK_AGAIN_S = 3.0

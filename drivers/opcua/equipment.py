@@ -210,7 +210,10 @@ class Equipment(ABC):
             if isinstance(found, NodeId):
                 await self.state_name(link, found)
         self._latch()
-        await self.alarms.kept()
+        try:
+            await self.alarms.kept()
+        except MachineError as error:  # the latch holds all the same, as long as the daemon lives
+            self._context.emit(Message(str(error)))
 
     # What is seen
 
@@ -227,11 +230,14 @@ class Equipment(ABC):
 
     def _latch(self) -> None:
         """A safety stop counts from when it is seen until a person has acknowledged it."""
+        broken: dict[str, bool] = {}
         for index, condition in enumerate(self.profile.conditions):
             node = self._nodes.get(f"condition {index}")
             if condition.safety and node is not None and (value := self._plain(node)) is not None:
-                # What is not known is no stop, and lets nothing start either.
-                self.alarms.safety(condition.words, broken=not condition.holds(value))
+                # What is not known is no stop, and lets nothing start either. Several may have the same words.
+                broken[condition.words] = broken.get(condition.words, False) or not condition.holds(value)
+        for words, is_broken in broken.items():
+            self.alarms.safety(words, broken=is_broken)
 
     def confirm(self) -> None:
         """Values that do not change are not sent again; while the link lives, they are what they were."""
@@ -346,6 +352,10 @@ class Equipment(ABC):
     @abstractmethod
     async def prepare(self, link: Link, work: Work) -> None:
         """What has to be done before the one request that starts the run; nothing moves. Raises `MachineError`."""
+
+    def unprepared(self, work: Work) -> str:
+        """Why what was prepared for the run is of no use any more, by what was read last; empty if it is."""
+        return ""
 
     @abstractmethod
     async def begin(self, link: Link, work: Work) -> None:

@@ -16,7 +16,7 @@ from drivers.opcua.library import NodeId
 from drivers.opcua.nodemap import BASE_URI, Name, Place
 from drivers.opcua.profile import Profile
 from drivers.opcua.words import RefusedError
-from edge.driver import MachineError, Motion, Program
+from edge.driver import IdentityError, MachineError, Motion, Program
 
 PREFIX, PART = "edge-", ".part"
 _READ, _WRITE_FROM_SCRATCH = 1, 6
@@ -52,7 +52,7 @@ class Folder:
         for name in ("CreateFile", "Delete") if profile.files.in_place else ("CreateFile", "Delete", "MoveOrCopy"):
             if name not in methods:
                 hint = "; the profile may say files.in_place = true" if name == "MoveOrCopy" else ""
-                raise MachineError(f"the server's directory for programs has no method {name}{hint}", Motion.NONE)
+                raise IdentityError(f"the server's directory for programs has no method {name}{hint}")
         return cls(nodes[0], methods, profile.files.chunk_bytes, in_place=profile.files.in_place)
 
     async def put(self, link: Link, name: str, program: Program) -> None:

@@ -111,25 +111,23 @@ def state_in_list(entries: Any, job_order_id: str) -> OrderState | None:
     return None
 
 
-def others_running(entries: Any, job_order_id: str) -> list[str]:
-    """IDs of other orders that a JobOrderList shows as Running or Interrupted."""
-    found = []
-    for entry in entries if isinstance(entries, Sequence) else ():
-        if isinstance(entry, Mapping) and (name := _id_of(entry)) != job_order_id:
-            state = read_state(entry.get("State"))
-            if state is not None and state.number in (RUNNING, INTERRUPTED):
-                found.append(name)
-    return found
+def running(entries: Any) -> list[str]:
+    """IDs of orders that a JobOrderList shows as Running or Interrupted."""
+    return _in_state(entries, RUNNING, INTERRUPTED)
 
 
 def finished(entries: Any) -> list[str]:
     """IDs of orders that a JobOrderList shows as Ended or Aborted."""
+    return _in_state(entries, ENDED, ABORTED)
+
+
+def _in_state(entries: Any, *numbers: int) -> list[str]:
     pairs = [
         (_id_of(entry), read_state(entry.get("State")))
         for entry in (entries if isinstance(entries, Sequence) else ())
         if isinstance(entry, Mapping)
     ]
-    return [name for name, state in pairs if state is not None and state.number in (ENDED, ABORTED)]
+    return [name for name, state in pairs if state is not None and state.number in numbers]
 
 
 def _id_of(entry: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from drivers.opcua import isa95
 from drivers.opcua.client import Link, Method
+from drivers.opcua.disk import write
 from drivers.opcua.equipment import Equipment, Phase, Seen, Work, ended
 from drivers.opcua.isa95 import OrderState, Status
 from drivers.opcua.library import DataValue, LocalizedText, NodeId, ua
@@ -30,8 +31,9 @@ class JobMachine(Equipment):
 
     profile: JobsProfile
     _methods: dict[str, Method]
-    _others: list[str]
+    _running: list[str]  # IDs of orders that the machine carries out, as its list had them last
     _known: list[str]
+    _over = ""  # ID of the order that its response has told the end of: the list may be late
     _changed = True
     _share: float | None = None  # of the order that is asked for, by its response
 
@@ -50,7 +52,6 @@ class JobMachine(Equipment):
             "control": jobs.control,
             "results": jobs.results,
             "list": f"{jobs.control}/{self._prefix}JobOrderList",
-            "most": f"{jobs.control}/{self._prefix}MaxDownloadableJobOrders",
             f"method {_RESPONSE}": f"{jobs.results}/{self._prefix}{_RESPONSE}",
         }
 
@@ -70,7 +71,7 @@ class JobMachine(Equipment):
             raise IdentityError("the machine has neither Stop nor Abort: what it begins could not be ended")
         if "list" in self._nodes:
             await self._learn_the_list(link)
-        self._others = []
+        self._running = []
 
     async def _learn_the_list(self, link: Link) -> None:
         (said,) = await link.read([self._nodes["list"]], ua.AttributeIds.DataType)
@@ -136,6 +137,7 @@ class JobMachine(Equipment):
         if state is None:
             return Seen(Phase.ABSENT)
         evidence = {**evidence, "order": run_id, "state": state.words}
+        self._over = run_id if state.number in (isa95.ENDED, isa95.ABORTED) else ""
         match state.number:
             case isa95.NOT_ALLOWED_TO_START | isa95.ALLOWED_TO_START:
                 return Seen(Phase.WAITING, f"the machine has the order and has not begun: {state.words}")
@@ -183,7 +185,7 @@ class JobMachine(Equipment):
         if "list" not in self._nodes:
             return None
         entries = await self._entries(link)
-        self._others = isa95.others_running(entries, run_id)
+        self._running = isa95.running(entries)
         return isa95.state_in_list(entries, run_id)
 
     async def _entries(self, link: Link) -> Any:
@@ -257,15 +259,18 @@ class JobMachine(Equipment):
         return True  # what a machine tool does after a program's end is its own matter
 
     def busy_with(self, work: Work | None) -> str:
-        return f"the machine carries out the order {self._others[0]} of somebody else" if self._others else ""
+        mine = work.run.run_id if work is not None else ""
+        others = [name for name in self._running if name not in (mine, self._over)]
+        if not others:
+            return ""
+        whose = "that it got from here earlier" if others[0] in self._ours() else "of somebody else"
+        return f"the machine carries out the order {others[0]} {whose}"
 
     async def catch_up(self, link: Link) -> None:
         await super().catch_up(link)
         if "list" in self._nodes and self._changed:
             self._changed = False
-            ours = self._ours()
-            others = isa95.others_running(await self._entries(link), "")
-            self._others = [name for name in others if name not in ours]
+            self._running = isa95.running(await self._entries(link))
 
     # Orders of earlier runs
 
@@ -286,7 +291,8 @@ class JobMachine(Equipment):
 
     async def _remember(self, run_id: str) -> None:
         self._known = [*self._ours(), run_id][-100:]
-        await asyncio.to_thread(_write, self._file, self._known)
+        with contextlib.suppress(OSError):  # then old orders stay on the machine's list, and nothing worse
+            await asyncio.to_thread(write, self._file, json.dumps(self._known).encode())
 
     @property
     def _file(self) -> Path:
@@ -300,11 +306,5 @@ def _read(path: Path) -> list[str]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return []  # then old orders stay on the machine's list, and nothing worse
+        return []
     return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
-
-
-def _write(path: Path, names: list[str]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(names), encoding="utf-8")
-    part.replace(path)

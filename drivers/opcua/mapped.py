@@ -14,7 +14,7 @@ from drivers.opcua.client import Link, Method
 from drivers.opcua.equipment import Equipment, Phase, Seen, Work, ended
 from drivers.opcua.library import NodeId
 from drivers.opcua.profile import MappedProfile, Trigger
-from drivers.opcua.words import RefusedError
+from drivers.opcua.words import LinkError, RefusedError
 from edge.driver import Capability, IdentityError, Json, MachineError, Motion, NotAcceptableError, OutcomeKind
 
 REACT_S = 2.0
@@ -136,12 +136,15 @@ class MappedMachine(Equipment):
         await link.write(node, trigger.value, name)
         if trigger.reset is None:
             return
-        until_s = self._context.clock.mono_s() + REACT_S
-        while self._context.clock.mono_s() < until_s:
-            if await self._meaning(link) != before:
-                break
-            await asyncio.sleep(0.05)
-        await link.write(node, trigger.reset, name)
+        try:
+            until_s = self._context.clock.mono_s() + REACT_S
+            while self._context.clock.mono_s() < until_s:
+                if await self._meaning(link) != before:
+                    break
+                await asyncio.sleep(0.05)
+            await link.write(node, trigger.reset, name)
+        except RefusedError as error:
+            raise LinkError(f"{name} was asked for, and then: {error}") from error  # that was no refusal of it
 
     async def look(self, link: Link, work: Work) -> Seen:
         if self.profile.mapped.start is None:

@@ -11,7 +11,6 @@ import contextlib
 import datetime
 import hashlib
 import ipaddress
-import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from drivers.opcua.disk import write
 from edge.driver import ConnectError
 
 VALID_FOR = datetime.timedelta(days=20 * 365)
@@ -83,12 +83,12 @@ class Pki:
         older = sorted(self.rejected_dir.glob("*.der"), key=lambda path: path.stat().st_mtime)
         for path in older[: max(0, len(older) - REJECTED_MAX + 1)]:
             path.unlink(missing_ok=True)
-        _write(self.rejected_dir / _file(server), server.der)
+        write(self.rejected_dir / _file(server), server.der)
 
     def accept(self, server: ServerCertificate) -> None:
         """A person has looked at it. It takes the place of what was trusted before: a machine has one certificate."""
         self.trusted_dir.mkdir(parents=True, exist_ok=True)
-        _write(self.trusted_dir / _file(server), server.der)
+        write(self.trusted_dir / _file(server), server.der)
         for path in self.trusted_dir.glob("*.der"):
             if path.name != _file(server):
                 path.unlink(missing_ok=True)
@@ -176,12 +176,12 @@ def _make(certificate: Path, key: Path, uri: str) -> None:
         .sign(made, hashes.SHA256())
     )
     certificate.parent.mkdir(parents=True, exist_ok=True)
-    _write(
+    write(
         key,
         made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
         0o600,
     )
-    _write(certificate, built.public_bytes(serialization.Encoding.DER))
+    write(certificate, built.public_bytes(serialization.Encoding.DER))
 
 
 def _host(host: str) -> x509.GeneralName:
@@ -189,15 +189,3 @@ def _host(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _write(path: Path, data: bytes, mode: int = 0o640) -> None:
-    """Whole or not at all, and on the disk."""
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

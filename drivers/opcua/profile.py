@@ -6,7 +6,6 @@ value: no condition met by silence, no run called good without the machine's wor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
@@ -329,8 +328,3 @@ def candidates(name: str, dialects: tuple[str, ...], user_dir: Path | None) -> d
 def _same(value: Plain, other: Plain) -> bool:
     # In Python True == 1.
     return isinstance(value, bool) == isinstance(other, bool) and value == other
-
-
-def places(profile: AnyProfile, texts: Mapping[str, str]) -> dict[str, Place]:
-    """The places by the same names; empty texts are left out."""
-    return {name: profile.place(text) for name, text in texts.items() if text}

@@ -49,6 +49,7 @@ class RobotMachine(Equipment):
     _dirty = False  # something has changed that was not read yet
     _program = ""
     _state = ""
+    _startable = ""  # what Start would begin
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -70,8 +71,6 @@ class RobotMachine(Equipment):
             "reason": f"{robot.operation}/{alias}LastTransitionReason",
             "ready state": f"{ready}/CurrentState/Id",
             "ready number": f"{ready}/CurrentState/Number",
-            "method ResetToProgramStart": f"{ready}/{alias}ResetToProgramStart",
-            "ready": ready,
             "program": f"{robot.parameters}/{alias}TaskProgramName",
             "loaded": f"{robot.parameters}/{alias}TaskProgramLoaded",
         }
@@ -81,7 +80,6 @@ class RobotMachine(Equipment):
 
     async def found(self, link: Link) -> None:
         owners = dict.fromkeys(_TASK, "operation") | dict.fromkeys(_SYSTEM, "system")
-        owners["ResetToProgramStart"] = "ready"
         self._methods = {}
         for name, owner in owners.items():
             if (node := self._nodes.get(f"method {name}")) and owner in self._nodes:
@@ -145,6 +143,10 @@ class RobotMachine(Equipment):
             if loop.time() > until_s:
                 raise MachineError(f"the robot did not {what} within {READY_S:.0f} s", Motion.NONE)
             await asyncio.sleep(0.1)
+
+    def unprepared(self, work: Work) -> str:
+        # Start names no program: it would begin, or go on with, whatever somebody else has loaded.
+        return "" if self._startable == work.name else f"{work.name} is not loaded any more, or not at its start"
 
     async def begin(self, link: Link, work: Work) -> None:
         await self._call(link, "Start")
@@ -223,6 +225,7 @@ class RobotMachine(Equipment):
         known = isinstance(reason, int) and not isinstance(reason, bool) and reason in set(Reason)
         self._program = program or "" if loaded is not False else ""
         self._state = state
+        self._startable = self._program if state == READY and ready != SUSPENDED else ""
         return _Said(state, ready if state == READY else "", self._program, Reason(reason) if known else Reason.UNKNOWN)
 
     async def _name(self, link: Link, node: Any, number: Any, names: Mapping[int, str]) -> str:
@@ -261,7 +264,7 @@ class RobotMachine(Equipment):
             await asyncio.gather(*calls, return_exceptions=True)
 
     async def rest(self, link: Link, work: Work | None) -> bool:
-        """Nothing loaded of ours, and drives down as we found them."""
+        """Nothing of ours is loaded any more."""
         said = await self._said(link)
         if said.state == EXECUTING:
             return False

@@ -30,8 +30,8 @@ CURRENT_TIME = ua.NodeId(ua.ObjectIds.Server_ServerStatus_CurrentTime)
 CLOCK_S = 1.0
 """How often the server's clock is looked at."""
 
-PAUSES_S = (0.3, 0.6, 1.0, 2.0)
-"""Before the next attempt; the last one repeats. A server has to be seen again within 10 s after it is back."""
+PAUSES_S = (0.3, 0.6, 1.0, 1.5)
+"""Before the next attempt; the last one repeats. 10 s after a server is back it is known what became of a run."""
 
 log = logging.getLogger("edge.opcua")
 
@@ -92,6 +92,11 @@ class Session:
         return self._link is not None
 
     @property
+    def silent_s(self) -> float:
+        """How long the server has said nothing, not even the time."""
+        return self._clock.mono_s() - self._heard_s
+
+    @property
     def failure(self) -> MachineError | None:
         """Why this connection can never be used again; None while it can."""
         return self._failed.result() if self._failed.done() else None
@@ -138,8 +143,8 @@ class Session:
                 self._gone(error)
             except MachineError as error:
                 self.fail(error)
-            if not self._first.done():
-                return
+                if not self._first.done():
+                    self._first.set_exception(error)
             attempt = 0 if self._clock.mono_s() - began_s > 2 * PAUSES_S[-1] else attempt + 1
             pause_s = PAUSES_S[min(attempt, len(PAUSES_S) - 1)] * random.uniform(0.8, 1.2)
             try:

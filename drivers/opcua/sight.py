@@ -32,6 +32,9 @@ from edge.driver import (
 IDLE_LOOK_S = 5.0
 """How often values that have not changed are told again, as long as the server's clock goes on: they are not old."""
 
+FRESH_S = 2.0
+"""How long ago the server may have been heard of when they are told again."""
+
 LAST_STAGE = 2
 """Of a machine that says no more than its state: begun, and ended."""
 
@@ -74,7 +77,7 @@ class Sight:
     async def _attach(self, link: Link) -> Mapping[NodeId, float]:
         found, root = await self._locate(link)
         self._found = found
-        if self.going is not None and self.seen is not None:
+        if self.going is not None and self.going.begun:
             self.going.unbroken = False
         return await found.attach(link, root)
 
@@ -159,7 +162,8 @@ class Sight:
                 if self._context.clock.mono_s() - looked_s >= IDLE_LOOK_S:
                     looked_s = self._context.clock.mono_s()
                     await self.equipment.alarms.look(self.session.link)
-                self.equipment.confirm()
+                if self.session.silent_s < FRESH_S:
+                    self.equipment.confirm()
                 self.show()
             except MachineError:
                 pass  # out of sight: that is shown already

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 
-from drivers.opcua.equipment import Phase, Work
+from drivers.opcua.equipment import Phase, Seen, Work
 from drivers.opcua.sight import Sight
 from drivers.opcua.words import RefusedError
 from edge.driver import DriverContext, MachineError, Message, Motion, NotConfirmedError, Program
@@ -91,6 +91,8 @@ class Start:
         await equipment.catch_up(link)
         if words := equipment.busy_with(work):
             raise MachineError(words, Motion.NONE)
+        if words := equipment.unprepared(work):
+            raise MachineError(words, Motion.NONE)
         if words := equipment.refusal():
             raise MachineError(f"the machine cannot be started: {words}", Motion.NONE)
 
@@ -111,7 +113,8 @@ class Start:
         try:
             await self._sight.equipment.begin(self._sight.session.link, work)
         except RefusedError as error:
-            raise MachineError(f"the machine has not started: {error}", Motion.NONE) from error
+            await self._refused(work, error)
+            return
         except MachineError as error:
             doubt = f": {error}"  # the answer was lost, and maybe the request: what the machine knows now tells
         until_s: float | None = None
@@ -126,3 +129,25 @@ class Start:
                 until_s = until_s or self._clock.mono_s() + BEGIN_S
             await self._sight.session.news(count, LOOK_S)
         raise NotConfirmedError(f"the start was asked for, and the machine knows nothing of it{doubt}")
+
+    async def _refused(self, work: Work, error: RefusedError) -> None:
+        """A no counts if the machine does not carry the run out: a server may count its statuses otherwise than we do.
+
+        Returns if it does; raises `MachineError` if nothing has moved.
+        """
+        seen = await self._surely_seen(work)
+        if seen.phase is Phase.WAITING:
+            await self.withdraw(work)
+            seen = await self._surely_seen(work)
+        if seen.phase in (Phase.WAITING, Phase.ABSENT):
+            raise MachineError(f"the machine has not started: {error}", Motion.NONE) from error
+        self._context.emit(Message(f"the machine carries the run out, and its answer was a no: {error}"))
+
+    async def _surely_seen(self, work: Work) -> Seen:
+        """What the machine says of the run, however long it is out of reach."""
+        while True:
+            self._sight.check()
+            count = self._sight.session.count
+            if (seen := await self._sight.ask(work)) is not None:
+                return seen
+            await self._sight.session.news(count, LOOK_S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -130,10 +129,6 @@ class Mill:
             self._at_s += rest_s
             self._finish(self._doing)
         self._at_s = max(self._at_s, now_s)
-
-    def changes_in_s(self) -> float:
-        """Simulated seconds to the end of what is being done; infinity if nothing is."""
-        return self._rest_s(self._doing) if self.running and self._doing else math.inf
 
     def position(self) -> Position:
         """Where the tool is, in machine coordinates."""

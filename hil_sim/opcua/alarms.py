@@ -90,10 +90,6 @@ class Alarms:
         """Those whose cause is still there."""
         return [each for each in self._alarms.values() if each.active]
 
-    def unacknowledged(self) -> list[Alarm]:
-        """Those that nobody has taken note of."""
-        return [each for each in self._alarms.values() if not each.acknowledged]
-
     async def raise_(self, name: str, text: str, severity: int = 700, *, clears_itself: bool = False) -> None:
         """The cause is there."""
         alarm = self._alarms[name]

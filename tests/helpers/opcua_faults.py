@@ -232,6 +232,20 @@ class LinkFaults(_WithAMachine):
                 lost = await asyncio.wait_for(driver.recover(run_of("run-8", checkpoint), program), WAIT_S)
                 assert isinstance(lost, Lost)
 
+    async def test_a_run_that_was_given_up_here_keeps_the_machine_from_the_next(self, tmp_path: Path) -> None:
+        """As one that a person has resolved while the machine was out of reach, and still went on with it."""
+        with self.served(tmp_path, 2.0) as server:
+            async with under_way(tmp_path, server) as at:
+                program = at.program
+            context = RecordingContext(tmp_path)
+            async with plugin_of(self.kind).open(machine_of(server), context) as driver:
+                await context.seen(StateSeen, lambda seen: seen.state is not MachineState.OFFLINE, WAIT_S)
+                assert context.of_kind(StateSeen)[-1].state is MachineState.EXECUTE
+                with pytest.raises(MachineError, match="carries out") as caught:
+                    await asyncio.wait_for(driver.execute(run_of("run-2"), program), WAIT_S)
+                assert caught.value.motion is Motion.NONE
+                assert server.starts() == 1
+
     async def test_a_start_whose_answer_is_lost_is_looked_up_and_not_asked_for_again(self, tmp_path: Path) -> None:
         with self.served(tmp_path, 10.0) as server:
             port = int(server.endpoint.rstrip("/").rpartition(":")[2])

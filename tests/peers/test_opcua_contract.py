@@ -20,8 +20,8 @@ from tests.helpers.printing import program_at
 
 GOOD = ["G21", "G90", *(f"G1 X{10 + n % 50} Y{20 + n % 30} F6000" for n in range(150)), "M30"]
 LONG = ["G21", "G90", *(f"G1 X{10 + 90 * (n % 2)} F3000" for n in range(50_000)), "M30"]
-BLOCKS_PER_S = 75
-"""So that GOOD takes two seconds, time enough to pause it on a slow host, and LONG many minutes."""
+BLOCKS_PER_S = 40
+"""So that GOOD takes four seconds, time enough to pause it three times on a slow host, and LONG many minutes."""
 
 MACHINE_PATIENCE_S = 3.0
 """How long a machine that is unplugged is believed to come back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import ClassVar
 
 import pytest
 
+from drivers.opcua.client import SESSION_S
+from edge.driver import MachineState, StateSeen
 from tests.helpers.nodeopcua import NodeMachine
-from tests.helpers.opcua_faults import LinkFaults, TransferFaults
+from tests.helpers.opcua import until
+from tests.helpers.opcua_faults import RIGHT_S, LinkFaults, TransferFaults, stopped, under_way
 
 
 class _OnNodeOpcua:
@@ -49,3 +53,21 @@ class TestTransferToNodeOpcua(_OnNodeOpcua, TransferFaults):
     """Half a minute of it is the server's time-out for the session that was cut."""
 
     kind = "cnc"
+
+
+@pytest.mark.slow
+class TestSessionsOfNodeOpcua(_OnNodeOpcua):
+    kind = "cnc"
+
+    async def test_a_table_full_of_our_own_lost_session_is_shown_and_over_with_the_servers_time_out(
+        self, tmp_path: Path
+    ) -> None:
+        with self.served(tmp_path, 2.0) as server:
+            async with under_way(tmp_path, server) as at:
+                server.peer.tell("sessions", limit=1)
+                server.peer.tell("drop")
+                await until(lambda: "no free session" in at.context.of_kind(StateSeen)[-1].detail, RIGHT_S)
+                full_s = time.monotonic()
+                await at.becomes(MachineState.EXECUTE, SESSION_S + RIGHT_S)
+                assert time.monotonic() - full_s > SESSION_S / 2, "it was the time-out that made room"
+                await stopped(at)

@@ -61,7 +61,9 @@ def test_after_a_safety_stop_nothing_starts_before_a_person_has_acknowledged_it(
     server.say("reset")
     until(lambda: conditions(site) == [("emergency stop", False, False)] * 2)
     stop, alarm = (one["token"] for one in site.json("machine", "show", "robot-1", code=1)["conditions"])
-    assert "nobody has acknowledged" in site.edge("status").stdout
+    until(lambda: site.json("why", job_id)["waits"])
+    for told in (site.edge("status").stdout, site.edge("why", job_id).stdout):
+        assert f"edge machine acknowledge robot-1 {stop}`" in " ".join(told.split()), "as it has to be typed"
     assert site.live()["machines"][0]["state"] == "STOPPED"
     assert server.starts() == 0, "a reset starts nothing"
 

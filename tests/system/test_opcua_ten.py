@@ -21,6 +21,9 @@ pytestmark = pytest.mark.slow
 
 COUNT = 10
 RIGHT_S = 60.0
+SILENT_S = 2.5
+"""Nothing has come for 5 s when a machine is called out of sight; what was told last was 2 s old at most."""
+
 PROGRAM = b"G21 G90\n" + b"G1 X410 F3000\nG1 X10 F3000\n" * 1000 + b"M30\n"
 """Hours of moving to and fro."""
 
@@ -112,6 +115,9 @@ def test_ten_servers_that_freeze_at_once_are_right_within_a_minute(place: tuple[
         server.freeze()
     until(lambda: states(site) == {"OFFLINE"})
     assert site.live()["level"] == 2, "runs that nobody looks at are UNSAFE"
+    shown = [seen for machine in site.live()["machines"] for seen in machine["readings"].values()]
+    assert len(shown) == COUNT
+    assert all(seen["age_s"] > SILENT_S for seen in shown), "what is shown is old, and looks old"
     for server in servers:
         server.thaw()
     within(RIGHT_S, lambda: states(site) == {"EXECUTE"}, time.monotonic())

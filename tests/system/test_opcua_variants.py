@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edge.driver import Capability, IdentityError, MachineError, MachineState, Motion, OutcomeKind, Run, StateSeen, Step
 from edge.testing import RecordingContext
 from tests.helpers.opcua import PROFILES, machine_of, plugin_of, program_of, sim_server, until
+from tests.helpers.proxy import network
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +65,69 @@ async def test_bare_numbers_as_statuses_are_no_reason_to_start_twice(tmp_path: P
     profile = (PROFILES / "machinery-jobs.toml").read_text().replace('"bits"', '"number"')
     (tmp_path / "bare.toml").write_text(profile)
     end = await carried_out(tmp_path, "cnc", "--variant", "bare-status", profile="bare", profiles_dir=tmp_path)
+    assert (end[0], end[2]) == (OutcomeKind.SUCCEEDED, 1), end
+
+
+async def test_a_yes_that_is_read_as_a_no_is_held_against_what_the_machine_does(tmp_path: Path) -> None:
+    """With the wrong setting bit 0, no error, is error 1. Whoever believed that would have the order started again."""
+    profile = (PROFILES / "machinery-jobs.toml").read_text().replace('"bits"', '"number"')
+    (tmp_path / "wrong.toml").write_text(profile)
+    end = await carried_out(tmp_path, "cnc", profile="wrong", profiles_dir=tmp_path)
+    assert (end[0], end[2]) == (OutcomeKind.SUCCEEDED, 1), end
+
+
+class _Panel(RecordingContext):
+    """Somebody presses a key at the machine right before it is asked to start."""
+
+    def __init__(self, folder: Path, press: Callable[[], None]) -> None:
+        super().__init__(folder)
+        self._press = press
+
+    async def checkpoint(self, value: Any) -> None:
+        await super().checkpoint(value)
+        self._press()
+
+
+async def test_a_program_of_ours_that_is_started_at_the_panel_is_not_called_never_started(tmp_path: Path) -> None:
+    with sim_server("robot", speed=5.0) as server:
+        context = _Panel(tmp_path, lambda: server.say("start"))
+        program = program_of(tmp_path / "good.nc", GOOD["robot"])
+        async with plugin_of("robot").open(machine_of(server), context) as driver:
+            outcome = await asyncio.wait_for(
+                driver.execute(Run("run-1", "job-1", 1, Step("step-1", "any"), 1), program), WAIT_S
+            )
+            assert (outcome.kind, server.starts()) == (OutcomeKind.SUCCEEDED, 1)
+
+
+async def test_a_link_that_is_lost_while_a_program_of_the_robots_own_is_started_leaves_it_unknown(
+    tmp_path: Path,
+) -> None:
+    with sim_server("robot", speed=5.0) as server:
+        port = int(server.endpoint.rstrip("/").rpartition(":")[2])
+        with network(port) as between:
+            server.endpoint = f"opc.tcp://127.0.0.1:{between.port}/"
+            context = _Panel(tmp_path, between.deafen)
+            async with plugin_of("robot").open(machine_of(server, patience_s=60.0), context) as driver:
+                run = Run("run-1", "job-1", 1, Step("step-1", "any", {"controller_program": "wait"}), 1)
+                running = asyncio.create_task(driver.execute(run, program_of(tmp_path / "x.txt", ["x"])), name="run")
+                await until(lambda: server.starts() == 1, WAIT_S)
+                between.drop()
+                outcome = await asyncio.wait_for(running, WAIT_S)
+                assert (outcome.kind, server.starts()) == (OutcomeKind.UNKNOWN, 1)
+                assert "nothing proves" in outcome.reason
+
+
+async def test_a_server_that_cannot_rename_is_refused_in_words_at_once(tmp_path: Path) -> None:
+    with sim_server("cnc", "--without", "MoveOrCopy") as server:
+        with pytest.raises(IdentityError, match="no method MoveOrCopy; the profile may say"):
+            async with (
+                asyncio.timeout(WAIT_S),
+                plugin_of("cnc").open(machine_of(server), RecordingContext(tmp_path)),
+            ):
+                pass
+        profile = (PROFILES / "machinery-jobs.toml").read_text().replace("in_place = false", "in_place = true")
+        (tmp_path / "in-place.toml").write_text(profile)
+    end = await carried_out(tmp_path, "cnc", "--without", "MoveOrCopy", profile="in-place", profiles_dir=tmp_path)
     assert (end[0], end[2]) == (OutcomeKind.SUCCEEDED, 1), end
 
 

@@ -132,7 +132,7 @@ async def test_a_safety_stop_stays_until_a_person_has_acknowledged_it(tmp_path: 
         await alarms.acknowledge(link(machine), only(alarms).token, "ada")
     alarms.safety("emergency stop", broken=False)
     (words,) = alarms.blocking("robot-1", 0)
-    assert words == "emergency stop is over, and nobody has acknowledged it: `edge machine acknowledge robot-1`"
+    assert words == "emergency stop is over, and nobody has acknowledged it: `edge machine acknowledge robot-1 s1`"
     await alarms.kept()
 
     after_a_restart = Alarms(tmp_path)
@@ -163,4 +163,51 @@ async def test_a_note_of_a_stop_that_cannot_be_read_is_a_stop(tmp_path: Path) ->
     (tmp_path / "safety.json").write_text("{")
     found = only(Alarms(tmp_path))
     assert "cannot be read" in found.text
-    assert not await asyncio.to_thread((tmp_path / "safety.part").exists)
+    assert not await asyncio.to_thread((tmp_path / "safety.json.part").exists)
+
+
+async def test_a_stop_that_comes_again_is_not_the_one_that_was_seen(tmp_path: Path) -> None:
+    alarms, machine = Alarms(tmp_path), Machine()
+    for broken in (True, False):
+        alarms.safety("emergency stop", broken=broken)
+    seen = only(alarms).token
+    for broken in (True, True, False):
+        alarms.safety("emergency stop", broken=broken)
+    with pytest.raises(MachineError, match="there is no open condition"):
+        await alarms.acknowledge(link(machine), seen, "ada")
+    assert alarms.blocking("robot-1", 0)
+
+
+async def test_a_stop_that_cannot_be_written_down_is_not_acknowledged(tmp_path: Path) -> None:
+    (tmp_path / "safety.json").mkdir()
+    alarms, machine = Alarms(tmp_path), Machine()
+    (tmp_path / "safety.json").rmdir()
+    (only_one,) = alarms.open
+    assert "cannot be read" in only_one.text
+    (tmp_path / "safety.json.part").mkdir()
+    for _ in range(2):
+        with pytest.raises(MachineError, match=r"cannot be kept in .*safety\.json"):
+            await alarms.acknowledge(link(machine), only_one.token, "ada")
+        assert alarms.blocking("robot-1", 0), "it is asked for again, and not only refused once"
+    (tmp_path / "safety.json.part").rmdir()
+    await alarms.acknowledge(link(machine), only_one.token, "ada")
+    assert Alarms(tmp_path).open == alarms.open == ()
+
+
+async def test_what_is_written_last_is_what_was_last(tmp_path: Path) -> None:
+    alarms, machine = Alarms(tmp_path), Machine()
+    alarms.safety("emergency stop", broken=True)
+    alarms.safety("emergency stop", broken=False)
+    noting = asyncio.create_task(alarms.acknowledge(link(machine), only(alarms).token, "ada"))
+    await asyncio.sleep(0)
+    alarms.safety("protective stop", broken=True)
+    await asyncio.gather(noting, alarms.kept(), alarms.kept())
+    assert [condition.text for condition in Alarms(tmp_path).open] == ["protective stop"]
+
+
+async def test_a_release_takes_what_somebody_else_has_acknowledged_as_acknowledged(tmp_path: Path) -> None:
+    alarms = Alarms(tmp_path)
+    alarms.event(event(1, active=True))
+    await alarms.acknowledge_all(link(Machine("BadConditionBranchAlreadyAcked")), "released")
+    with pytest.raises(RefusedError, match="does not let this user"):
+        await alarms.acknowledge_all(link(Machine("BadUserAccessDenied")), "released")

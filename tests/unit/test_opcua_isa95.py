@@ -70,8 +70,8 @@ def test_a_list_tells_of_ours_and_of_others() -> None:
     assert isa95.state_in_list(entries, "a") == OrderState(3)
     assert isa95.state_in_list(entries, "x") is None
     assert isa95.state_in_list(None, "a") is None
-    assert isa95.others_running(entries, "a") == ["b"]
-    assert isa95.others_running(5, "a") == []
+    assert isa95.running(entries) == ["a", "b"]
+    assert isa95.running(5) == []
     assert isa95.finished(entries) == ["c"]
     assert isa95.finished(None) == []
 
