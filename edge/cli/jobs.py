@@ -78,7 +78,8 @@ def reasons(found: Mapping[str, Any]) -> list[str]:
     if found["parked"] and not waits:
         lines.append(f"  it was {found['parked']['reason']} before it was judged; `edge job show` says by whom")
     elif not lines:
-        lines.append("  it is about to start" if found["state"] == "ALLOWED_TO_START" else "  it has ended")
+        new = "  nothing is known that keeps it; the site looks again within seconds"
+        lines.append(new if found["state"] == "ALLOWED_TO_START" else "  it has ended")
     return lines
 
 
@@ -208,7 +209,7 @@ def cancel(args: argparse.Namespace) -> int:
     if args.json:
         text.print_json(found)
     elif JobState(before["state"]).ended:
-        print(f"job {job_id} had ended already: {found['state']}; nothing is cancelled")
+        print("\n".join(text.wrap(f"job {job_id} had ended already: {found['state']}; nothing is cancelled", "")))
     elif any(step["requested"] == "stop" for step in found["steps"]):
         print(f"job {job_id} is being stopped; how it goes:\n  edge why {job_id}")
     else:
