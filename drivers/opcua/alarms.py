@@ -130,12 +130,14 @@ class Alarms:
     def blocking(self, machine: str, from_severity: int) -> list[str]:
         """Why nothing may start: active alarms of that severity (0: none), and stops not acknowledged."""
         alarms = [a.text for a in self._alarms.values() if from_severity and a.active and a.severity >= from_severity]
-        over = [
-            f"{words} is over, and nobody has acknowledged it: `edge machine acknowledge {machine} {stop.token}`"
-            for words, stop in self._stops.items()
-            if not stop.active
+        over = [words for words, stop in self._stops.items() if not stop.active]
+        return [
+            *(f"alarm: {text}" for text in alarms),
+            *(
+                f"{words} is over, and nobody has acknowledged it: `edge machine acknowledge {machine}`"
+                for words in over
+            ),
         ]
-        return [*(f"alarm: {text}" for text in alarms), *over]
 
     @property
     def open(self) -> tuple[Condition, ...]:

@@ -132,7 +132,7 @@ async def test_a_safety_stop_stays_until_a_person_has_acknowledged_it(tmp_path: 
         await alarms.acknowledge(link(machine), only(alarms).token, "ada")
     alarms.safety("emergency stop", broken=False)
     (words,) = alarms.blocking("robot-1", 0)
-    assert words == "emergency stop is over, and nobody has acknowledged it: `edge machine acknowledge robot-1 s1`"
+    assert words == "emergency stop is over, and nobody has acknowledged it: `edge machine acknowledge robot-1`"
     await alarms.kept()
 
     after_a_restart = Alarms(tmp_path)
