@@ -27,6 +27,7 @@ from typing import IO, Any
 from edge.cli import text
 from edge.cli.client import call
 from edge.demo import broker
+from edge.demo.meaning import as_meant
 from edge.errors import EdgeError
 from edge.status import UNSAFE
 
@@ -286,8 +287,8 @@ class Story:
 
     def _verdict(self, log: Path, forged: Mapping[str, Any], again: Mapping[str, Any], reported: int) -> str:
         """Hold the printer's own log against the program, and both verdicts against what they must be."""
-        wanted = list(_commands(self._folder / "tiny.gcode"))
-        carried_out = _carried_out(log)
+        wanted = [as_meant(command) for command in _commands(self._folder / "tiny.gcode")]
+        carried_out = [as_meant(command) for command in _carried_out(log)]
         if carried_out != [*wanted, END]:
             raise DemoError(f"the printer carried out {len(carried_out)} commands, not exactly the program's and {END}")
         if forged["accepted"] or not again["accepted"] or not again["repeated"]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from drivers.gcode.config import Connection, Limits, Printer
+from edge.demo.meaning import as_meant
 from edge.driver import Machine, Program, Run, Step
-from tests.helpers.meaning import as_meant
 from tests.helpers.sim import SimPrinter
 
 LIMITS = Limits(x_mm=(0, 220), y_mm=(0, 220), z_mm=(0, 250), nozzle_degc=(0, 260), bed_degc=(0, 100))

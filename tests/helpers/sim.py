@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.helpers.meaning import as_meant
+from edge.demo.meaning import as_meant
 
 START_S = 30.0
 MACRO_BASE = 900_000_000

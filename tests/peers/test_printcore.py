@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drivers.analysis import commands
-from tests.helpers.meaning import as_meant
+from edge.demo.meaning import as_meant
 from tests.helpers.sim import sim_printer
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from drivers.gcode.compact import compact
-from tests.helpers.meaning import words
+from edge.demo.meaning import words
 
 numbers = st.builds(
     "".join,

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from drivers.gcode.compact import compact
 from drivers.gcode.stream import Wire
+from edge.demo.meaning import as_meant
 from hil_sim.faults import Faults
 from hil_sim.printer.board import Options
-from tests.helpers.meaning import as_meant
 from tests.helpers.wire import Bench, byte_by_byte, random_pieces, whole
 
 PATIENT = Wire(max_resends=1000)

@@ -16,6 +16,7 @@ import pytest
 
 from drivers.gcode import PLUGIN
 from drivers.gcode.driver import MODES_BASE
+from edge.demo.meaning import as_meant
 from edge.driver import (
     Capability,
     Driver,
@@ -31,7 +32,6 @@ from edge.driver import (
     StateSeen,
 )
 from edge.testing.context import RecordingContext
-from tests.helpers.meaning import as_meant
 from tests.helpers.printing import RUN, bench_machine, program_of, write_program
 from tests.helpers.sim import SimPrinter, sim_printer
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from drivers.analysis import commands
+from edge.demo.meaning import as_meant
 from edge.trust import write_bundle
-from tests.helpers.meaning import as_meant
 from tests.helpers.site import DEADLINE_S, LONG, SHORT, SiteFolder, site_with_printer, starts, until
 from tests.helpers.trust import order_document, step_document
 

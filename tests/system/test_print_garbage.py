@@ -103,7 +103,7 @@ async def test_garbage_that_means_nothing_changes_nothing(tmp_path: Path, window
     ("lie", "words"),
     [
         (b"ok\n", "counts|counted"),
-        (b"Resend: 7\n", "but acknowledged|were sent"),
+        (b"Resend: 7\n", "but acknowledged|were sent|was refused"),
         (b"start\n", "has restarted"),
         (b"Error:\x07 m\n", "stopped itself"),
         (b"!!\n", "it is halted"),

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from drivers.analysis import commands
+from edge.demo.meaning import as_meant
 from tests.helpers.cable import Cable, cable
 from tests.helpers.killing import TINY as TINY_PATH
 from tests.helpers.killing import exact, kill
-from tests.helpers.meaning import as_meant
 from tests.helpers.proxy import network
 from tests.helpers.sim import sim_printer
 from tests.helpers.site import LONG, PRINTER, SHORT, SiteFolder, site_with_printer, starts, until

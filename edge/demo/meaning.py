@@ -1,4 +1,8 @@
-"""What a command says, however it is written: commands are the same only if every word and every decimal number is."""
+"""What a command says, however it is written: commands are the same only if every word and every decimal number is.
+
+For those who hold what a printer has carried out against a program: a driver may write a move in fewer bytes. It shares
+nothing with how drivers do that.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ def words(command: str) -> list[tuple[str, Decimal]]:
     rest = command.replace(" ", "")
     while rest:
         letter, rest = rest[0], rest[1:]
-        assert letter in _LETTERS, command
+        if letter not in _LETTERS:
+            raise ArithmeticError(command)
         length = next((at for at, char in enumerate(rest) if char in _LETTERS), len(rest))
         found.append((letter, Decimal(rest[:length])))
         rest = rest[length:]
