@@ -9,6 +9,7 @@ works by itself and is watched; the link may go and come back. The end is what t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -40,6 +41,8 @@ from edge.driver import (
     StillRunning,
     shielded,
 )
+
+log = logging.getLogger("drivers.opcua")
 
 GONE_S = 5.0
 """How long a machine that has just come back may know nothing of a run: controllers load their lists late."""
@@ -333,6 +336,8 @@ async def open_machine(
     running[0].add_done_callback(driver.session.ended)
     try:
         await driver.session.ready()
+        seen = driver.sight.equipment
+        log.warning("%s: profile %s was tried on: %s", machine.id, seen.identity.profile, seen.profile.tried_on)
         running.append(asyncio.create_task(driver.sight.watch(), name=f"state of {machine.id}"))
         running[1].add_done_callback(driver.session.ended)
         yield driver
