@@ -42,8 +42,6 @@ from edge.driver import (
     shielded,
 )
 
-log = logging.getLogger("drivers.opcua")
-
 GONE_S = 5.0
 """How long a machine that has just come back may know nothing of a run: controllers load their lists late."""
 
@@ -51,6 +49,8 @@ STOP_S = 120.0
 """How long a cancelled run may take to stop."""
 
 TOO_LATE = "the machine did not confirm the stop in time"
+
+log = logging.getLogger("drivers.opcua")
 
 
 class OpcUaDriver(Driver):
