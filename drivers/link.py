@@ -58,8 +58,11 @@ class Link:
         if self._closed or not data:
             return
         if not self._unwritten:
-            data = data[self._write_some(data) :]
-        if data and not self._closed:
+            written = self._write_some(data)
+            if written == len(data):
+                return
+            data = data[written:]
+        if not self._closed:
             if not self._unwritten:
                 self._loop.add_writer(self._fd, self._writable)
             self._unwritten += data

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from edge import decisions
 from edge.errors import IllegalTransitionError
 from edge.jobstate import Resolution
-from edge.journal import Transaction
 from edge.model.command import Command, Verb
 from edge.model.event import Draft, EventKind
-from edge.views import Row, Snapshot
+from edge.rows import Row
+from edge.transaction import Transaction
+from edge.views import Snapshot
 
 Action = Callable[[Transaction, Command, str], None]
 """Called with the transaction, the command, and the actor that its events name."""

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 
 from edge.errors import ArtifactError, BundleError, WrongHashError
+from edge.files import sync_directory
 
 CHUNK_BYTES = 256 * 1024
 FILE_MODE = 0o640
@@ -88,6 +89,8 @@ class Artifacts:
         try:
             for folder in (artifacts._incoming, artifacts._evicted, artifacts.partial):
                 folder.mkdir(parents=True, exist_ok=True)
+            sync_directory(directory)
+            sync_directory(directory.parent)
             for left in (*artifacts._incoming.iterdir(), *artifacts._evicted.iterdir()):
                 left.unlink()
         except OSError as error:
@@ -166,9 +169,9 @@ class Artifacts:
     def _put(self, half: Path, path: Path) -> None:
         if not path.parent.is_dir():
             path.parent.mkdir()
-            _sync_directory(self.directory)
+            sync_directory(self.directory)
         half.rename(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
     def quarantine(self, sha256: str, wrong: Path | None = None, reason: str = "") -> None:
         """Set a damaged file aside, for a person to look at: it is not here any more. Idempotent.
@@ -391,12 +394,3 @@ def _problem(member: zipfile.ZipInfo, name: str) -> str:
     else:
         return f"does not belong into a bundle (only {ENVELOPE_NAME} and {FOLDER_NAME}<hash>)"
     return f"says it has {member.file_size} bytes, allowed: {limit}" if member.file_size > limit else ""
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,17 +14,16 @@ Rules
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edge.errors import ConfigError, JournalError, TrustError
-from edge.journal import Journal, KnownRoot, Transaction
-from edge.model.event import Draft, EventKind
+from edge.journal import Journal
+from edge.model.event import Draft, EventKind, signed_body
 from edge.model.fields import time_text
 from edge.rootfolder import RootFolder
+from edge.transaction import KnownRoot, Transaction
 from edge.trust import (
     CurrentRoot,
     JobOrder,
@@ -147,8 +146,11 @@ class Authority:
         self._problems[version] = problem
 
     def adopt(self, known: KnownRoot) -> bool:
-        """Go by the root that the journal has; whether it is another one than before."""
-        if known.payload_digest == self._digest:
+        """Go by the root that the journal has; whether it is another one than before.
+
+        Never back: who has read the journal may come here after who has written the next version.
+        """
+        if known.payload_digest == self._digest or (self._digest and known.version < self.root.version):
             return False
         self.root, self._envelope, self._digest = load_root(known.envelope), known.envelope, known.payload_digest
         log.info("version %d of the trust root is in force", self.root.version)
@@ -271,9 +273,7 @@ def root_accepted(actor: str, envelope: bytes, version: int, signers: Sequence[s
     """What the journal keeps of a new trust root."""
     body = {
         "version": version,
-        "digest": hashlib.sha256(envelope).hexdigest(),
         "payload_digest": payload_digest(envelope),
-        "envelope": base64.b64encode(envelope).decode("ascii"),
-        "signers": list(signers),
+        **signed_body(envelope, signers),
     }
     return Draft(EventKind.ROOT_ACCEPTED, actor, body)

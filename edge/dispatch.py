@@ -23,14 +23,16 @@ from edge.driver import Program, Step
 from edge.errors import ArtifactError, EdgeError, IllegalTransitionError
 from edge.fetch import Story
 from edge.jobstate import Requested
-from edge.journal import Journal, KnownRoot
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.model.order import JobOrder, parse_order
 from edge.planner import Blocker, Code, OpenStep, StepKey, plan
 from edge.plugins import Equipment
 from edge.quarantine import set_aside
+from edge.rows import Row, held_in_words
 from edge.runner import Runner
 from edge.scribe import ACTOR
+from edge.transaction import KnownRoot
 from edge.trust import Now
 from edge.work import work_of
 
@@ -61,12 +63,12 @@ class _Seen:
     nobody needs to).
     """
 
-    startable: list[views.Row]
+    startable: list[Row]
     asked: list[tuple[str, str, Requested]]
     clearing: dict[str, str | None]
     out_of_service: dict[str, str]
-    running: list[views.Row]
-    root: views.Row | None
+    running: list[Row]
+    root: Row | None
     held: str
 
 
@@ -214,7 +216,7 @@ class Dispatcher:
                 snapshot.journal_held(),
             )
 
-    async def _stop_compromised(self, running: list[views.Row]) -> None:
+    async def _stop_compromised(self, running: list[Row]) -> None:
         """End what runs under a key that somebody else may have; nothing else could ever come of such a job."""
         for row in running:
             key = (row["job_id"], self._authority.root.version)
@@ -238,7 +240,7 @@ class Dispatcher:
             except ArtifactError as error:
                 log.error("%s", error)
 
-    def _allowed(self, key: StepKey, row: views.Row, now: Now) -> _Allowed:
+    def _allowed(self, key: StepKey, row: Row, now: Now) -> _Allowed:
         """Raises `EdgeError` for an order that this version cannot carry out."""
         order = self._order(row["job_id"], row["payload"])
         step, program = work_of(order, key.step, self._artifacts)
@@ -258,7 +260,7 @@ class Dispatcher:
                 accepted_seq=row["accepted_seq"],
                 fetch=str(fetch or ""),
                 fetch_fails=fetch is not None and fetch.failing,
-                held=views.held_in_words(row["held"]),
+                held=held_in_words(row["held"]),
                 refusal=self._authority.known_refusal(row["digest"], row["envelope"], order, now),
             ),
             Assignment(key, row["attempt"] + 1, row["revision"], order, row["envelope"]),

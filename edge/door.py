@@ -7,7 +7,6 @@ is what has been over for long (`edge.forgetting`).
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,11 +14,11 @@ from datetime import datetime
 from edge.actions import Action, actions
 from edge.authority import Authority, root_accepted
 from edge.errors import JournalError, UsageError
-from edge.journal import Transaction
 from edge.model.command import Command, Verb
-from edge.model.event import Draft, EventKind, stamp_text
+from edge.model.event import Draft, EventKind, signed_body, stamp_text
 from edge.model.order import parse_order
 from edge.nonce import Nonce
+from edge.transaction import Transaction
 from edge.trust import (
     CommandReason,
     CommandSnapshot,
@@ -95,9 +94,7 @@ def take_time(
     else:
         nonce = nonces[verdict.nonce]
         body = {
-            "digest": verdict.digest,
-            "envelope": base64.b64encode(raw).decode("ascii"),
-            "signers": list(verdict.signers),
+            **signed_body(raw, verdict.signers),
             "at": stamp_text(verdict.at),
             "nonce_mono_ms": round(nonce.mono_s * 1000),
             "boot_id": nonce.boot_id,
@@ -123,6 +120,10 @@ class _Ledger:
             return None
         reason = None if known.accepted else CommandReason(known.reason)
         return CommandVerdict(known.accepted, reason, known.detail, digest, signed=True)
+
+    def refusal_of(self, payload_digest: str) -> tuple[CommandReason, str] | None:
+        found = self._transaction.refusal_of(payload_digest, (EventKind.COMMAND_REFUSED,))
+        return None if found is None else (CommandReason(found[0]), found[1])
 
     def is_used(self, command_id: str) -> bool:
         return self._transaction.is_command_used(command_id)
@@ -194,9 +195,7 @@ def _carry_out(
         detail = f"this version takes no {command.verb} from the centre"
         return replace(verdict, accepted=False, reason=CommandReason.UNSUPPORTED, detail=detail)
     body = {
-        "digest": verdict.digest,
-        "envelope": base64.b64encode(raw).decode("ascii"),
-        "signers": list(verdict.signers),
+        **signed_body(raw, verdict.signers),
         "command_id": command.command_id,
         "verb": str(command.verb),
         "detail": verdict.detail,

@@ -45,10 +45,11 @@ from edge.driver import (
 )
 from edge.errors import JournalError
 from edge.jobstate import Requested
-from edge.journal import Journal, Standing, Transaction
+from edge.journal import Journal
 from edge.logs import log_bug
 from edge.model.event import EventKind
 from edge.scribe import Scribe
+from edge.transaction import Standing, Transaction
 
 STOP_S = 120.0
 """How long a machine may take to confirm a stop: the move in its queue, and a lift of the tool."""
@@ -325,11 +326,18 @@ async def stop_machine(driver: Driver, driver_name: str, deadline_s: float) -> s
     """Stop the machine; why it has not confirmed, empty if it has."""
     try:
         await driver.stop(deadline_s)
-    except DriverError as error:
-        return str(error)
     except Exception as error:  # noqa: BLE001 - a driver's bug: nobody knows what the machine does now
         return told(error, driver_name)
     return ""
+
+
+async def abort_machine(driver: Driver, driver_name: str) -> str:
+    """Abort, where a stop was not confirmed; what came of it, in words."""
+    try:
+        await driver.abort()
+    except Exception as error:  # noqa: BLE001 - as in `stop_machine`
+        return f"and not aborted: {told(error, driver_name)}"
+    return "it was told to abort, and nobody knows whether it has"
 
 
 def told(error: BaseException, driver_name: str) -> str:

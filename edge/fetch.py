@@ -31,12 +31,13 @@ from edge.artifacts import Artifacts
 from edge.clock import SystemClock
 from edge.download import WINDOW_S, download, host_of, open_session
 from edge.errors import ArtifactError, EdgeError, FetchError, WrongHashError
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.keeper import RESERVE_BYTES
 from edge.logs import log_bug
 from edge.model.event import Draft, EventKind
 from edge.needs import Need, Needs, stored_files
 from edge.partial import Partial
+from edge.transaction import Transaction
 
 ACTOR = "site"
 

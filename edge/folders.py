@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 STATE_DIR_MODE = 0o2750
 """Setgid: what is made inside belongs to the directory's group, whose members may read it."""
@@ -96,28 +93,3 @@ def make_runtime_dir(state_dir: Path, environment: Mapping[str, str] = os.enviro
             raise PermissionError(errno.EPERM, "somebody else has made it", str(directory)) from None
         directory.chmod(0o700)
     return directory
-
-
-def leave_word(state_dir: Path, folder: str, name: str, document: Mapping[str, Any]) -> Path:
-    """Leave a document for the daemon in a folder of the state directory, durably and whole; where it is.
-
-    One of the same name is replaced. Raises `OSError`.
-    """
-    place = state_dir / folder
-    place.mkdir(exist_ok=True)
-    half = place / f"{secrets.token_hex(8)}.half"
-    with half.open("x", encoding="utf-8") as file:
-        json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
-    owner = state_dir.stat()
-    for path in (place, half):  # root may do this; who reads and removes it is the daemon
-        with contextlib.suppress(PermissionError):
-            os.chown(path, owner.st_uid, owner.st_gid)
-    word = half.replace(place / f"{name}.json")
-    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-    return word

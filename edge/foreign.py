@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 from edge.driver import ForeignWork
 from edge.errors import JournalError
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.scribe import ACTOR, Scribe
+from edge.transaction import Transaction
 
 log = logging.getLogger("edge.foreign")
 

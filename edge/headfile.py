@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edge.errors import JournalError
-from edge.trust.files import replace_file
+from edge.files import replace_file
 
 SLOT_BYTES = 4096
 """What disks and file systems write at once at the most: one record is never the neighbour of the other."""

@@ -19,7 +19,6 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import base64
 import datetime
 import functools
 import logging
@@ -33,12 +32,13 @@ from edge.authority import Authority
 from edge.clock import SystemClock
 from edge.door import Remote, take_command, take_root, take_time, write_refusal
 from edge.errors import BundleError, EnvelopeError
-from edge.journal import Journal, KnownRoot, Transaction, parked
+from edge.journal import Journal, parked
 from edge.keeper import RESERVE_BYTES
-from edge.model.event import Draft, EventKind
+from edge.model.event import Draft, EventKind, signed_body
 from edge.needs import Needs
 from edge.nonce import NonceFile
 from edge.timefloor import Known
+from edge.transaction import KnownRoot, Transaction
 from edge.trust import (
     Claims,
     CommandVerdict,
@@ -70,6 +70,9 @@ LARGE_BYTES = 16 * 1024
 LARGE_AT_ONCE = 2
 
 
+ENDS_OF_ORDERS = (EventKind.JOB_REFUSED, EventKind.JOB_DECLINED, EventKind.CANCEL_REQUESTED)
+"""Before they were jobs."""
+
 AnyVerdict: TypeAlias = Verdict | RootVerdict | CommandVerdict | TimeVerdict
 
 
@@ -100,6 +103,10 @@ class _Ledger:
             return None
         reason = None if known.accepted else Reason(known.reason)
         return Verdict(known.accepted, reason, known.detail, digest, signed=True)
+
+    def refusal_of(self, payload_digest: str) -> tuple[Reason, str] | None:
+        found = self._transaction.refusal_of(payload_digest, ENDS_OF_ORDERS)
+        return None if found is None else (Reason(found[0]), found[1])
 
     def window(self, issuer: str, series: str) -> ReplayWindow:
         return self._transaction.window(issuer, series)
@@ -152,10 +159,11 @@ class Intake:
 
     async def _take(self, raw: bytes, kind: str, actor: str) -> AnyVerdict:
         match kind:
+            # Once they are durable the site goes by them, also if the connection that brought them is lost meanwhile.
             case PayloadType.ROOT:
-                return await self.root(raw, actor)
+                return await asyncio.shield(self.root(raw, actor))
             case PayloadType.TIME:
-                return await self.time(raw, actor)
+                return await asyncio.shield(self.time(raw, actor))
             case PayloadType.COMMAND:
                 return await self.command(raw, actor)
             case _:
@@ -339,11 +347,7 @@ class Intake:
 
 def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, now: datetime.datetime) -> None:
     if verdict.accepted and verdict.order is not None:
-        body = {
-            "digest": verdict.digest,
-            "envelope": base64.b64encode(raw).decode("ascii"),
-            "signers": list(verdict.signers),
-        }
+        body = signed_body(raw, verdict.signers)
         transaction.record(Draft(EventKind.JOB_ACCEPTED, actor, body, job_id=verdict.order.job_id))
     else:
         claimed, until = (None, None) if (read := verdict.order) is None else (read.job_id, read.expires_at)
@@ -353,12 +357,12 @@ def _record(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, 
 def _park(transaction: Transaction, verdict: Verdict, raw: bytes, actor: str, free_bytes: int) -> Verdict:
     """Keep a signed order until somebody vouches for the clock. Nothing is decided about it.
 
-    What was judged before, in another spelling, is not kept: nothing could come of it.
+    What was accepted before, in another spelling, is not kept: nothing could come of it.
     """
     of_payload, order = payload_digest(raw), verdict.order
     assert order is not None  # it was read before the time was looked at
     if not transaction.is_parked(of_payload):
-        if transaction.was_judged(of_payload) or transaction.digest_of(order.job_id) is not None:
+        if transaction.digest_of(order.job_id) is not None:
             return replace(verdict, detail=f"{verdict.detail}; job {order.job_id} is known here, and this is not kept")
         if transaction.parked_count() >= PARKED_MAX:
             detail = f"{verdict.detail}, and {PARKED_MAX} orders wait for that already; send it again"

@@ -22,9 +22,10 @@ from edge import views
 from edge.artifacts import Artifacts
 from edge.clock import SystemClock
 from edge.errors import EdgeError
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.needs import Needs, last_used, stored_files
+from edge.transaction import Transaction
 
 ACTOR = "site"
 

@@ -26,9 +26,10 @@ from edge import base
 from edge.errors import JournalError
 from edge.folders import HEAD
 from edge.headfile import UNKNOWN, HeadFile, Promise
-from edge.journal import Journal, Transaction, head, ident_of
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.restored import begin_anew
+from edge.transaction import Transaction, head, ident_of
 
 ACTOR = "site"
 
@@ -167,11 +168,12 @@ def missing(connection: sqlite3.Connection, promise: Promise, path: Path) -> Dou
 
 
 def _had(connection: sqlite3.Connection, promise: Promise) -> bool:
-    """The hash says it, under whichever id the journal goes on; of what was pruned, the id does."""
+    """The hash says it, under whichever id the journal goes on; of what was pruned, the id that it then had does."""
     pruned = base.read(connection).head
     if 0 < promise.seq < pruned.seq:
-        ids = {ident_of(connection), *(before for (before,) in connection.execute("SELECT before FROM branches"))}
-        return promise.journal in ids
+        query = "SELECT 1 FROM branches WHERE before = ? AND first_seq > ?"
+        went_on = connection.execute(query, (promise.journal, promise.seq)).fetchone() is not None
+        return went_on or promise.journal == ident_of(connection)
     if promise.seq == pruned.seq:
         return promise.hash == pruned.hash
     row = connection.execute("SELECT hash FROM events WHERE seq = ?", (promise.seq,)).fetchone()

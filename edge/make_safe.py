@@ -3,7 +3,7 @@
 A machine that a person has made safe is out of service: that is noted, durably, before anything is done to it.
 
 Who does it holds the journal's lock, so that no daemon starts meanwhile, and leaves a note for each machine in
-`state_dir`/made-safe: durable, written whole or not at all. The daemon records each note once, and then removes it.
+`state_dir`/made-safe (`edge.word`).
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import datetime
 import json
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge import folders
+from edge import word
 from edge.errors import DriverError
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.logs import log_bug
 from edge.maintenance import MADE_SAFE
-from edge.model.event import Draft, EventKind
+from edge.model.event import Draft, EventKind, stamp_text
 from edge.plugins import Equipment
+from edge.transaction import Transaction
+from edge.word import Word
 
 GUARD = "guard"
 """The actor of what the guard does."""
@@ -47,22 +49,18 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """`made`, by whom and when. `job_id`, `part`, `step` and `run_id` are of the run that was open, if one was.
+class Note(Word):
+    """What came of it. `job_id`, `part`, `step` and `run_id` are of the run that was open, if one was.
 
     With `out_of_service` it says no more than that: somebody is about to make the machine safe.
     """
 
-    machine: str
-    actor: str
-    at_wall: str
     confirmed: str
     problem: str
     job_id: str | None = None
     part: int | None = None
     step: str | None = None
     run_id: str | None = None
-    ident: str = ""
     out_of_service: bool = False
 
 
@@ -94,44 +92,27 @@ def leave_note(state_dir: Path, made: Made, actor: str, run: dict[str, Any] | No
     """
     about = {key: run[key] for key in ("job_id", "part", "step", "run_id")} if run is not None else {}
     ident = secrets.token_hex(8)
-    note = Note(made.machine, actor, _now(), made.confirmed, made.problem, **about, ident=ident)
-    folders.leave_word(state_dir, FOLDER, f"{made.machine}-{note.run_id or ident}", asdict(note))
+    note = Note(made.machine, actor, _now(), ident, made.confirmed, made.problem, **about)
+    word.leave(state_dir, FOLDER, f"{made.machine}-{note.run_id or ident}", note)
 
 
 def leave_mark(state_dir: Path, machine: str, actor: str) -> None:
     """Leave word for the next daemon that a machine is out of service from now on. Raises `OSError`."""
     ident = secrets.token_hex(8)
-    note = Note(machine, actor, _now(), "", "", ident=ident, out_of_service=True)
-    folders.leave_word(state_dir, FOLDER, f"{machine}-out-{ident}", asdict(note))
+    note = Note(machine, actor, _now(), ident, "", "", out_of_service=True)
+    word.leave(state_dir, FOLDER, f"{machine}-out-{ident}", note)
 
 
 def notes(state_dir: Path) -> dict[Path, Note]:
-    """What was left, oldest first. A file that is no note is set aside and told."""
-    found = {}
-    folder = state_dir / FOLDER
-    for path in folder.glob("*.json") if folder.is_dir() else ():
-        try:
-            found[path] = Note(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            log.error("%s cannot be understood, and is set aside: %s", path, error)
-            path.rename(path.with_suffix(".unread"))
-        except OSError as error:
-            log.error("%s cannot be read: %s", path, error.strerror)
-    return dict(sorted(found.items(), key=lambda item: item[1].at_wall))
+    """What was left, oldest first."""
+    return word.read(state_dir, FOLDER, Note)
 
 
 async def record_notes(journal: Journal, state_dir: Path) -> None:
-    """Make an event of each note, once, also if the last daemon died between the event and the file's removal.
-
-    Raises `JournalError`.
-    """
+    """Make an event of each note, once. Raises `JournalError`."""
     for path, note in notes(state_dir).items():
-        await journal.transact(_recording(note))
+        await word.record(journal, path, note, event_of(note))
         log.warning("%s: %s", note.machine, OUT if note.out_of_service else told(note))
-        try:
-            path.unlink()
-        except OSError as error:
-            log.error("%s is in the journal now, and cannot be removed: %s", path, error.strerror)
 
 
 def event_of(note: Note) -> Draft:
@@ -147,12 +128,12 @@ def event_of(note: Note) -> Draft:
 
 def noted(made: Made, actor: str) -> Note:
     """A note that is made now, about no run."""
-    return Note(made.machine, actor, _now(), made.confirmed, made.problem)
+    return Note(made.machine, actor, _now(), "", made.confirmed, made.problem)
 
 
 def taken_out(machine: str, actor: str) -> Draft:
     """The event of a machine that a running daemon takes out of service before it makes it safe."""
-    return event_of(Note(machine, actor, _now(), "", "", out_of_service=True))
+    return event_of(Note(machine, actor, _now(), "", "", "", out_of_service=True))
 
 
 def made_safe(transaction: Transaction, machine: str, run_id: str) -> str:
@@ -167,7 +148,7 @@ def made_safe(transaction: Transaction, machine: str, run_id: str) -> str:
         event = json.loads(raw)
         body = event["body"]
         if event["run_id"] == run_id and body["confirmed"]:
-            note = Note(machine, event["actor"], body["at_wall"], body["confirmed"], body["problem"])
+            note = Note(machine, event["actor"], body["at_wall"], "", body["confirmed"], body["problem"])
             return told(replace(note, run_id=run_id))
     out = transaction.maintenance(machine)
     return "somebody had the machine made safe" if out is not None and out.made_safe else ""
@@ -181,19 +162,5 @@ def told(note: Note) -> str:
     return f"{who} made it safe at {note.at_wall}: {note.confirmed or 'there was nothing to do'}"
 
 
-def _recording(note: Note) -> Callable[[Transaction], None]:
-    def write(transaction: Transaction) -> None:
-        draft = event_of(note)
-        known = transaction.connection.execute(
-            "SELECT 1 FROM events WHERE machine = ? AND kind = ? AND instr(raw, ?)",
-            (note.machine, draft.kind, note.ident.encode()),
-        )
-        if known.fetchone() is None:
-            transaction.record(draft)
-
-    return write
-
-
 def _now() -> str:
-    now = datetime.datetime.now(datetime.UTC)
-    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return stamp_text(datetime.datetime.now(datetime.UTC))

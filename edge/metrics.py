@@ -60,7 +60,7 @@ async def text(
     out.add("edge_info", "gauge", "1, with the version as a label.", 1, version=version)
     out.add("edge_loop_lag_seconds", "gauge", "Greatest lag of the event loop in a minute.", lag.worst_s)
     out.add("edge_journal_commits_total", "counter", "Commits of the journal since the daemon began.", journal.commits)
-    out.add("edge_journal_events", "gauge", "Events in the journal: the number of the newest.", journal.last_seq)
+    out.add("edge_journal_events", "gauge", "Number of the newest event of the journal.", journal.last_seq)
     for state, value in jobs.items():
         out.add("edge_jobs", "gauge", "Jobs by state.", value, state=state)
     for reason, value in refusals["refusals"].items():

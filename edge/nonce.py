@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Self
 
 from edge.clock import SystemClock
+from edge.files import replace_file
 from edge.timefloor import ANSWER_MAX_S, Known
-from edge.trust.files import replace_file
 from edge.trust.signedtime import NONCE_BYTES
 
 FILE_NAME = "time-nonce.json"

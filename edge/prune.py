@@ -31,8 +31,9 @@ from edge import base, chain, projection, schema
 from edge.chain import Base, Head
 from edge.clock import SystemClock
 from edge.errors import EdgeError, JournalError, StaleRevisionError
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.model.event import stamp_text
+from edge.transaction import Transaction
 
 STEP_EVENTS = 128
 STEP_BYTES = 1024 * 1024

@@ -44,12 +44,13 @@ from edge.driver import (
 from edge.errors import ArtifactError
 from edge.execution import STOP_S, stop_machine, told, unknown
 from edge.jobstate import StepState
-from edge.journal import Journal, OpenRun, Standing, Transaction
+from edge.journal import Journal, OpenRun
 from edge.logs import log_bug
 from edge.make_safe import made_safe
 from edge.model.event import Draft, EventKind
 from edge.model.order import OnRestart, parse_order
 from edge.scribe import ACTOR, Scribe
+from edge.transaction import Standing, Transaction
 from edge.work import work_of
 
 log = logging.getLogger("edge.recovery")

@@ -16,8 +16,8 @@ import secrets
 from collections.abc import Mapping
 
 from edge import chain
-from edge.journal import Transaction, head, ident_of
 from edge.model.event import Draft, Event, EventKind
+from edge.transaction import Transaction, head, ident_of
 
 
 def begin_anew(transaction: Transaction, reason: str, actor: str, known: Mapping[str, object] | None = None) -> Event:

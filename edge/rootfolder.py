@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 
 from edge.errors import JournalError
+from edge.files import make_directory, replace_file
 from edge.trust.envelope import MAX_ENVELOPE_BYTES
-from edge.trust.files import replace_file
 
 FOLDER_NAME = "roots"
 
@@ -62,7 +62,7 @@ class RootFolder:
             JournalError: it cannot be written.
         """
         try:
-            self.path.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+            make_directory(self.path, mode=_FOLDER_MODE)
             replace_file(self.file(version), envelope, mode=_MODE)
         except OSError as error:
             raise JournalError(f"{self.file(version)} cannot be written: {error.strerror}") from error

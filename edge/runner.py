@@ -51,12 +51,8 @@ from edge.driver import (
     Run,
     StateSeen,
 )
-from edge.errors import (
-    EdgeError,
-    JournalError,
-    TrustError,
-)
-from edge.execution import Execution, body_of, stop_machine, told, unknown
+from edge.errors import EdgeError, JournalError, TrustError
+from edge.execution import Execution, abort_machine, body_of, stop_machine, unknown
 from edge.foreign import ForeignLog
 from edge.journal import Journal
 from edge.logs import log_bug
@@ -67,6 +63,7 @@ from edge.planner import MachineView, StepKey
 from edge.plugins import Equipment
 from edge.recovery import LeftRun, Recoverer, left_run
 from edge.scribe import ACTOR, Scribe
+from edge.tasks import until_first
 
 RECOVER_S = 60.0
 """How long a machine may take to be reached again before a run that the last daemon left open is UNKNOWN."""
@@ -244,7 +241,8 @@ class Runner:
         failure = await stop_machine(driver, self.machine.driver, deadline_s)
         if not failure:
             return Made(self.machine.id, "stopped and switched off")
-        return Made(self.machine.id, problem=f"not stopped: {failure}; {await self._aborted(driver)}")
+        aborted = await abort_machine(driver, self.machine.driver)
+        return Made(self.machine.id, problem=f"not stopped: {failure}; {aborted}")
 
     async def acknowledge(self, token: str, actor: str, comment: str, deadline_s: float) -> Condition:
         """A person has taken note of a condition; which one. Raises `DriverError` if the machine does not confirm."""
@@ -257,15 +255,6 @@ class Runner:
         body = {"token": token, "text": found.text, "comment": comment}
         await self._scribe.record(Draft(EventKind.CONDITION_ACKNOWLEDGED, actor, body, machine=self.machine.id))
         return found
-
-    async def _aborted(self, driver: Driver) -> str:
-        try:
-            await driver.abort()
-        except DriverError as error:
-            return f"and not aborted: {error}"
-        except Exception as error:  # noqa: BLE001 - as in _outcome
-            return f"and not aborted: {told(error, self.machine.driver)}"
-        return "it was told to abort, and nobody knows whether it has"
 
     def close(self, *, leave: bool = False) -> None:
         """Stop what is going on and let go of the machine; `serve` returns when the end of the run is recorded.
@@ -359,16 +348,8 @@ class Runner:
 
     async def _until_sound(self) -> None:
         """Wait for the check of the journal's file, unless the daemon stops."""
-        either = [
-            asyncio.create_task(self._journal.until_sound(), name="until the journal is checked"),
-            asyncio.create_task(self._closing.wait(), name=f"close {self.machine.id}"),
-        ]
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in either:
-                task.cancel()
-            await asyncio.wait(either)
+        checked, closing = self._journal.until_sound(), self._closing.wait()
+        await until_first({"until the journal is checked": checked, f"close {self.machine.id}": closing})
 
     async def _disconnected(self, reason: str) -> None:
         self._driver = None

@@ -17,7 +17,7 @@ from edge.driver import DriverError
 from edge.errors import JournalError, UsageError
 from edge.intake import Intake
 from edge.jobstate import Requested, StepState
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.maintenance import Maintenance
 from edge.make_safe import event_of, leave_mark, leave_note, noted, record_notes, taken_out
 from edge.metrics import LoopLag
@@ -26,9 +26,11 @@ from edge.model.machine import MachineState
 from edge.model.order import OnRestart
 from edge.observed import Observed
 from edge.plugins import Equipment
+from edge.rows import Row
 from edge.runner import Runner
 from edge.steering import Steering
 from edge.timekeeping import TimeKeeper
+from edge.transaction import Transaction
 from edge.uplink import snapshot
 from edge.uplink.service import UplinkService
 
@@ -93,13 +95,13 @@ class Site:
             lambda snapshot: status.document(snapshot, configured, daemon, live, waits, trouble, storage, uplink)
         )
 
-    async def jobs(self, *, all: bool) -> list[views.Row]:
+    async def jobs(self, *, all: bool) -> list[Row]:
         """Open jobs, or all of them, each with what it waits for."""
         waits = self._waits()
         rows = await self._ask(lambda snapshot: snapshot.jobs(all))
         return [views.with_waits(row, waits.get(row["job_id"], [])) for row in rows]
 
-    async def job(self, job_id: str) -> views.Row:
+    async def job(self, job_id: str) -> Row:
         """All that is known of one job. Raises `UsageError` if there is none."""
         found = await self._ask(lambda snapshot: snapshot.job(job_id))
         if found is None:
@@ -107,7 +109,7 @@ class Site:
             raise UsageError(gone or f"there is no job {job_id} here")
         return views.with_waits(found, [*self._waits().get(job_id, ()), *self._troubles(found["runs"])])
 
-    def _troubles(self, runs: Sequence[views.Row]) -> list[dict[str, str]]:
+    def _troubles(self, runs: Sequence[Row]) -> list[dict[str, str]]:
         """What machines say that carry these runs out, beside that they do, or wait for a person."""
         troubles = []
         for run in runs:
@@ -120,7 +122,7 @@ class Site:
                 )
         return troubles
 
-    async def events(self, after: int, limit: int, wait_s: float, machine: str | None) -> list[views.Row]:
+    async def events(self, after: int, limit: int, wait_s: float, machine: str | None) -> list[Row]:
         """Events after `after`, oldest first; waits up to `wait_s` for the first one if there is none yet."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + wait_s
@@ -308,7 +310,7 @@ class Site:
         self._begin_anew()
         return {"restarting": True, "pid": self._daemon["pid"], "since": self._daemon["since"]}
 
-    def _not_left_standing(self, run: views.Row) -> str:
+    def _not_left_standing(self, run: Row) -> str:
         if run["state"] == StepState.SUSPENDED or run["requested"] == Requested.PAUSE:
             return "it is paused, and nobody could prove afterwards where it stands"
         runner = self._runners.get(run["machine"])
@@ -333,7 +335,7 @@ class Site:
         return await asyncio.to_thread(run)
 
 
-def configured_row(item: Equipment) -> views.Row:
+def configured_row(item: Equipment) -> Row:
     """What site.toml says of a machine, as far as `edge status` shows it."""
     machine = item.machine
     return {"id": machine.id, "driver": machine.driver, "processes": list(machine.processes)}

@@ -10,7 +10,8 @@ from typing import Any
 
 from edge import beginning
 from edge.jobstate import JobState
-from edge.views import Row, Snapshot, with_waits
+from edge.rows import Row
+from edge.views import Snapshot, with_waits
 
 FINE, ATTENTION, UNSAFE = 0, 1, 2
 

@@ -17,8 +17,8 @@ from edge.errors import StaleRevisionError, UsageError
 from edge.jobstate import Resolution
 from edge.journal import Journal
 from edge.model.event import Draft
+from edge.rows import Row
 from edge.runner import Runner
-from edge.views import Row
 
 LOOKS = 10
 """How often a decision is made anew because the job has changed meanwhile."""

@@ -35,6 +35,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeGuard, TypeVar
 
 from edge.errors import CorruptJournalError, JournalError, StoreClosedError
+from edge.files import sync_directory
 
 T = TypeVar("T")
 
@@ -355,11 +356,7 @@ def _prepare_file(path: Path) -> None:
             os.fchown(file, -1, path.parent.stat().st_gid)
     finally:
         os.close(file)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
 
 
 def _checkpoint(connection: sqlite3.Connection) -> None:

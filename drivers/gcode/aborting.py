@@ -59,7 +59,7 @@ class Aborting:
         # Unidentified, the firmware may have half a line of somebody else's: the line end keeps it from ours.
         before = "" if profile is not None else "\n"
         lines = (stop,) if device.acts_at_once else ("M108", "M410", stop)
-        session.overhear = self._overhear
+        session.overheard_by(self._overhear)
         session.write_now((before + "".join(f"{line}\n" for line in lines)).encode("ascii"))
         session.fail(NotConfirmedError(f"aborted with {stop}; the printer needs a reset by hand"))
         if self._watching is None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from drivers.analysis import commands
 from drivers.gcode.compact import compact
 from drivers.gcode.config import Printer
+from drivers.gcode.events import Silent, Speaks
+from drivers.gcode.framing import Wire
 from drivers.gcode.identity import Firmware
 from drivers.gcode.profile import Profile
 from drivers.gcode.replies import Position, Reply, Temperatures
 from drivers.gcode.resume import Standing, standing_after
 from drivers.gcode.session import Session
-from drivers.gcode.stream import Silent, Speaks, Wire
 from edge.driver import ConnectError, DriverContext, MachineError, MachineState, Message, StateSeen
 
 STALL_BUSY_INTERVALS = 3

@@ -27,6 +27,7 @@ from drivers.gcode.attended import attended
 from drivers.gcode.config import Printer
 from drivers.gcode.device import Device, program_commands, standing_in, wire_of
 from drivers.gcode.failing import answers_still, made_safe
+from drivers.gcode.framing import Wire
 from drivers.gcode.holding import Holding
 from drivers.gcode.identity import Firmware
 from drivers.gcode.macros import FINAL
@@ -35,7 +36,6 @@ from drivers.gcode.recovery import Keeper
 from drivers.gcode.replies import Action, Busy, Reply, Temperatures, Text
 from drivers.gcode.resting import Resting
 from drivers.gcode.resume import AXES, homed_by, misplaced
-from drivers.gcode.stream import Wire
 from drivers.gcode.window import window_for
 from edge.driver import (
     At,

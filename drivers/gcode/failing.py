@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 
 from drivers.gcode.device import Device, wire_of
+from drivers.gcode.events import Cause
 from drivers.gcode.replies import Busy, Reply, Temperatures
 from drivers.gcode.stopping import Stopping
-from drivers.gcode.stream import Cause
 from edge.driver import LinkLostError, MachineError, Motion, NotConfirmedError
 
 SAFE_S = 60.0

@@ -38,9 +38,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from drivers.gcode import grbl_codes
+from drivers.gcode.events import Acked, Answered, Cause, Event, Failed, Heard
+from drivers.gcode.framing import Wire
 from drivers.gcode.grbl_replies import Alarm, Banner, Refusal, Status, parse
 from drivers.gcode.replies import LineSplitter, Ok, Reply
-from drivers.gcode.stream import Acked, Answered, Cause, Event, Failed, Heard, Wire
 
 STATUS = b"?"
 """Ask for a `Status`. Source of these four: gnea/grbl 1.1h grbl/config.h, ``CMD_…``."""

@@ -9,6 +9,8 @@ from drivers import link, ports
 from drivers.gcode import grbl_replies
 from drivers.gcode import profile as profiles
 from drivers.gcode.config import Connection, Printer
+from drivers.gcode.events import Cause
+from drivers.gcode.framing import Wire
 from drivers.gcode.grbl import SETTLE_POLL_S, SPOIL
 from drivers.gcode.grbl_replies import Status
 from drivers.gcode.grbl_session import GrblSession
@@ -16,7 +18,6 @@ from drivers.gcode.grbl_watch import Watch
 from drivers.gcode.identity import Firmware
 from drivers.gcode.profile import GRBL, Profile
 from drivers.gcode.replies import Reply
-from drivers.gcode.stream import Cause, Wire
 from edge.driver import ConnectError, IdentityError, MachineError
 
 HANDSHAKE_S = 20.0

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from drivers.gcode.framing import Wire
 from drivers.gcode.grbl import GrblStream
 from drivers.gcode.grbl_replies import Status
 from drivers.gcode.line import Line
 from drivers.gcode.replies import Reply
-from drivers.gcode.stream import Wire
 from edge.driver import DriverContext
 
 

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+from drivers.gcode.events import Acked, Answered, Cause, Event, Failed, Heard
 from drivers.gcode.replies import Reply
-from drivers.gcode.stream import Acked, Answered, Cause, Event, Failed, Heard
 from drivers.link import Link
 from edge.driver import DriverContext, LinkLostError, MachineError, NotConfirmedError
 
@@ -50,6 +50,7 @@ class Line(Generic[StreamT]):
         self._asked: deque[tuple[str, asyncio.Future[tuple[Reply, ...]]]] = deque()
         self._drained: list[asyncio.Future[None]] = []
         self._failed = self._loop.create_future()
+        self._overhear: Callable[[bytes], None] | None = None  # told what comes, whatever has latched
         self._patient = False  # silence is no sign of anything now
         self.stream = stream
         self.failure: MachineError | None = None
@@ -142,6 +143,8 @@ class Line(Generic[StreamT]):
 
     def received(self, data: bytes) -> None:
         """Bytes came from the link."""
+        if self._overhear is not None:
+            self._overhear(data)
         self._context.record_bytes("<", data)
         now_s = self._clock.mono_s()
         self._after(self.stream.receive(data, now_s), now_s)
@@ -173,12 +176,8 @@ class Line(Generic[StreamT]):
             self._handle(event)
         if acked is not None:
             self._on_acked(acked.number)
-        if self.failure is None:
-            self._write_next(now_s)
-        if self.failure is None:  # latched: not one more line goes out, whatever the firmware still acknowledges
-            self._look_ahead(now_s)
-
-    def _write_next(self, now_s: float) -> None:
+        if self.failure is not None:
+            return  # latched: not one more line goes out, whatever the firmware still acknowledges
         try:
             data = self.stream.take(now_s)
         except OSError as error:  # the program is read while it is sent
@@ -186,6 +185,8 @@ class Line(Generic[StreamT]):
             return
         if data:
             self.write_now(data)
+        if self.failure is None:
+            self._look_ahead(now_s)
 
     def _look_ahead(self, now_s: float) -> None:
         if self._drained and self.stream.drained:

@@ -25,6 +25,12 @@ from edge.driver import ForeignWork
 _FILE = re.compile(r"File opened:\s*(?P<name>.*?)\s*Size:")
 _PRINTING = re.compile(r"SD printing byte (?P<done>\d+)/(?P<total>\d+)")
 _OVER = re.compile(r"Not SD printing|Done printing file")
+_TOLD = re.compile(r"Not SD printing|SD printing byte \d")
+
+
+def tells_of_card(reply: Reply) -> bool:
+    """Whether this is the answer to M27."""
+    return isinstance(reply, Text) and bool(_TOLD.match(reply.text.removeprefix("echo:").strip()))
 
 
 class Others:

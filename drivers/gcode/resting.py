@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from drivers.gcode.device import STALL_BUSY_INTERVALS, Device
-from drivers.gcode.others import Others
+from drivers.gcode.others import Others, tells_of_card
 from drivers.gcode.replies import Reply, Temperatures
 from edge.driver import MachineError, MachineState, Motion
 
@@ -15,6 +15,10 @@ POLL_S = 5.0
 
 BUSY_S = 6.0
 """How long an idle printer counts as busy after it has said so, where nobody knows how often it does."""
+
+CARD_QUESTIONS = 3
+"""How often a printer is asked for its card at once. What is asked goes out unchecked: an answer to something else says
+nothing."""
 
 
 class Resting:
@@ -32,30 +36,43 @@ class Resting:
         return self._others.prints
 
     async def keep_looking(self) -> None:
-        """Ask for temperatures and for others' work, for ever. A silent printer fails the session."""
+        """Ask for temperatures and for others' work, for ever. A silent printer fails the session.
+
+        The card is not asked for while a run goes on or is held, nor on a line that keeps erring: one flipped bit makes
+        M25 of M27, which pauses a print.
+        """
         session = self._device.session
         while session.failure is None:
             await asyncio.sleep(POLL_S)
             if session.stream.idle:
                 try:
                     await self._device.look_at_heaters()
-                    await self.look_for_others()
+                    if self._at_rest() and not session.stream.distrusted:
+                        await self.look_for_others()
                 except MachineError:
                     return  # latched in the session; `lost` tells it
                 if self._at_rest():
                     self.tell()
 
-    async def look_for_others(self) -> None:
-        """Ask a printer with a card whether it prints from that. Raises `MachineError`."""
-        if self._device.firmware.has("SDCARD"):
-            for reply in await self._device.session.ask("M27"):
+    async def look_for_others(self) -> bool:
+        """Ask a printer with a card whether it prints from that; whether it has said so. Raises `MachineError`."""
+        if not self._device.firmware.has("SDCARD"):
+            return True
+        for _ in range(CARD_QUESTIONS):
+            replies = await self._device.session.ask("M27")
+            for reply in replies:
                 self._others.heard(reply, self._device.clock.mono_s(), 0.0)
+            if any(map(tells_of_card, replies)):
+                return True
+        return False
 
     async def must_be_free(self) -> None:
         """Never a line of ours into somebody else's work. Raises `MachineError`."""
-        await self.look_for_others()
+        told = await self.look_for_others()
         if doing := self._others.doing(self._device.clock.mono_s()):
             raise MachineError(f"not begun, for the printer is at work: {doing}", Motion.NONE)
+        if not told:
+            raise MachineError("not begun, for the printer does not say whether it prints from its card", Motion.NONE)
 
     def heard(self, reply: Reply) -> None:
         """Something that a printer at rest says, which has nothing to do for us."""

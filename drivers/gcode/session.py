@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from drivers.gcode.events import Cause, Event, Failed, Probed, Silent, Speaks
+from drivers.gcode.framing import Wire
 from drivers.gcode.line import Line
 from drivers.gcode.replies import Reply
-from drivers.gcode.stream import Cause, Event, Failed, GcodeStream, Probed, Silent, Speaks, Wire
+from drivers.gcode.stream import GcodeStream
 from edge.driver import DriverContext, LinkLostError
 
 
@@ -19,7 +21,6 @@ class Session(Line[GcodeStream]):
         super().__init__(context, on_heard, GcodeStream(Wire(), context.clock.mono_s()))
         self._probed: asyncio.Future[int] | None = None
         self.gone = False  # nothing can be heard over this link any more
-        self.overhear: Callable[[bytes], None] = lambda data: None  # what comes, whatever has latched
         self.on_silence: Callable[[Silent | Speaks], None] = lambda event: None
 
     @property
@@ -40,12 +41,21 @@ class Session(Line[GcodeStream]):
         """Talk over the link of a session that has latched, which takes no part any more."""
         assert latched._link is not None
         self.attach(latched._link)
-        latched.overhear = self._overheard
+        latched.overheard_by(self._overheard)
+
+    def overheard_by(self, overhear: Callable[[bytes], None]) -> None:
+        """Have `overhear` called with what comes, whatever has latched; with nothing at all when no more will come.
+
+        Whoever it was before hears nothing more.
+        """
+        if self._overhear is not None:
+            self._overhear(b"")
+        self._overhear = overhear
 
     def _overheard(self, data: bytes) -> None:
-        """As `received`, of bytes that are recorded already; none at all says that the link is gone."""
+        """As `received`, of bytes that are recorded already."""
         if not data:
-            self.fail(LinkLostError("the link to the machine broke"))
+            self.fail(LinkLostError("nothing more is heard over this link"))
             return
         now_s = self._clock.mono_s()
         self._after(self.stream.receive(data, now_s), now_s)
@@ -107,15 +117,11 @@ class Session(Line[GcodeStream]):
 
     # Between link and stream
 
-    def received(self, data: bytes) -> None:
-        """Bytes came from the link."""
-        self.overhear(data)
-        super().received(data)
-
     def link_lost(self, reason: str) -> None:
         """The link broke: what the machine does now, nobody knows."""
         self.gone = True
-        self.overhear(b"")
+        if self._overhear is not None:
+            self._overhear(b"")
         super().link_lost(reason)
 
     def _handle(self, event: Event) -> None:

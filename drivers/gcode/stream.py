@@ -28,13 +28,12 @@ Source of the protocol: Marlin/src/gcode/queue.cpp (2.1.2.1), `get_serial_comman
 
 from __future__ import annotations
 
-import enum
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TypeAlias
 
+from drivers.gcode.events import Acked, Answered, Cause, Event, Failed, Heard, Probed, Silent, Speaks
+from drivers.gcode.framing import Outgoing, Wire, differs_in_one, first_word, numbered
 from drivers.gcode.replies import (
     Boot,
     Busy,
@@ -51,6 +50,9 @@ from drivers.gcode.replies import (
 
 _HALTED = re.compile(r"halt|kill|stopped|shutdown|m999", re.IGNORECASE)
 """What is in each of Marlin's and Smoothieware's last words (language.h, STR_ERR_KILLED, STR_THERMAL_RUNAWAY …)."""
+
+_ALONE = (Ok(),)
+"""What nearly every line of a stream says."""
 
 PROBE_NUMBER = 999_999_999
 """Ahead of any program, and below 2**31 - 1, the largest line number that Marlin keeps (`long`, queue.cpp)."""
@@ -71,125 +73,6 @@ QUESTION_S = 5.0
 """How long a question after that silence waits for its answer at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """How this connection is to be used; values come from the firmware's profile.
-
-    `window_bytes`: bytes in flight at most, 0 for one line at a time. `stall_s`: how long a line may stay without
-    ``ok`` or ``busy`` before the firmware is probed. `silence_s`: how long nothing at all may be heard while an answer
-    is owed, before it is asked for the last time. `max_resends`: how often the same line may be asked for again.
-    `counts`: the firmware says the last line that it took when it is asked. `harmless`: codes that the firmware need
-    not know, because they only inform. `compact`: it needs no blank behind the line number.
-    """
-
-    window_bytes: int = 0
-    stall_s: float = 6.0
-    silence_s: float = 30.0
-    max_resends: int = 10
-    counts: bool = True
-    harmless: frozenset[str] = frozenset()
-    compact: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Acked:
-    """Program commands up to `number` were carried out or queued by the firmware."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A request was carried out; `replies` are all that was said between its sending and its ``ok``."""
-
-    command: str
-    replies: tuple[Reply, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Probed:
-    """The firmware's own counter: the last line that it took."""
-
-    last_line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """Something said that moves nothing here: a report, a message, a prompt."""
-
-    reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class Silent:
-    """Nothing at all was heard for `for_s`, though an answer is owed; the firmware is asked whether it is there."""
-
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Speaks:
-    """Something is heard again, after `Silent`: `after_s` without a byte."""
-
-    after_s: float
-
-
-class Cause(enum.Enum):
-    """Why a stream has latched."""
-
-    SAID = enum.auto()  # the firmware said what is wrong, or broke the protocol
-    RESTARTED = enum.auto()  # the firmware's boot banner came
-    HALTED = enum.auto()  # the firmware says that it has stopped everything
-    UNCLEAR = enum.auto()  # it talks, but does not say what it has done
-    SILENT = enum.auto()  # nothing is heard any more: what the machine does now is unknown
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The stream has latched."""
-
-    reason: str
-    cause: Cause
-
-
-Event: TypeAlias = Acked | Answered | Probed | Heard | Silent | Speaks | Failed
-
-
-@dataclass(slots=True)
-class _Line:
-    command: str
-    number: int | None
-    wire: bytes
-    expects: Callable[[Reply], bool] | None = None
-    sets_counter: bool = False
-    once: bool = False  # interjected: never sent again
-    asked_again: int = 0
-    busy: bool = False
-    replies: list[Reply] = field(default_factory=list)
-
-    def is_answered(self) -> bool:
-        """Whether an ``ok`` can be this line's: an answer that must come before it has come."""
-        return self.expects is None or any(map(self.expects, self.replies))
-
-
-def checksum(line: bytes) -> int:
-    """XOR of all bytes before the ``*``."""
-    value = 0
-    for byte in line:
-        value ^= byte
-    return value
-
-
-def numbered(number: int, command: str, gap: str = " ") -> bytes:
-    """``N<number><gap><command>*<checksum>`` with its line end."""
-    body = f"N{number}{gap}{command}".encode("ascii")
-    return b"%b*%d\n" % (body, checksum(body))
-
-
-def _differs_in_one(one: str, other: str) -> bool:
-    return len(one) == len(other) and sum(a != b for a, b in zip(one, other, strict=True)) == 1
-
-
 class GcodeStream:
     """One connection to one firmware."""
 
@@ -200,9 +83,9 @@ class GcodeStream:
         self._pulled = 0  # number of the last command taken from the source
         self._acked = 0  # number of the last command acknowledged
         self._allowed = PROBE_NUMBER  # number of the last command that may be sent
-        self._requests: deque[_Line] = deque()
-        self._again: deque[_Line] = deque()  # refused lines, to go out before anything new
-        self._flight: deque[_Line] = deque()
+        self._requests: deque[Outgoing] = deque()
+        self._again: deque[Outgoing] = deque()  # refused lines, to go out before anything new
+        self._flight: deque[Outgoing] = deque()
         self._flight_bytes = 0
         self._probe_due = False
         self._probing = False
@@ -238,7 +121,7 @@ class GcodeStream:
         if not counted:
             # Alone in flight until it is acknowledged: before it, the firmware counts from somebody else's last line.
             command = f"M110 N{after}"
-            self._again.append(_Line(command, after, numbered(after, command), sets_counter=True))
+            self._again.append(Outgoing(command, after, numbered(after, command), sets_counter=True))
 
     def allow(self, number: int) -> None:
         """Send no program command beyond `number` until more is allowed."""
@@ -252,7 +135,7 @@ class GcodeStream:
         With `expects`, an ``ok`` before a reply that fits is somebody else's: of a command that the firmware had queued
         before this connection was made.
         """
-        self._requests.append(_Line(command, None, command.encode("ascii") + b"\n", expects))
+        self._requests.append(Outgoing(command, None, command.encode("ascii") + b"\n", expects))
 
     def interject(self, command: str, now_s: float) -> bytes:
         """A request to be written now, whatever is in flight: for what the firmware acts upon as it arrives.
@@ -261,7 +144,7 @@ class GcodeStream:
         """
         if self._failure is not None:
             return b""
-        line = _Line(command, None, command.encode("ascii") + b"\n", once=True)
+        line = Outgoing(command, None, command.encode("ascii") + b"\n", once=True)
         self._launch(line, now_s)
         return line.wire
 
@@ -309,7 +192,7 @@ class GcodeStream:
     @property
     def window_bytes(self) -> int:
         """Bytes that may be in flight now; 0 is one line at a time."""
-        trusted = self._clean >= CLEAN_LINES and not self.distrusted
+        trusted = self._clean >= CLEAN_LINES and self.resends < DISTRUST_ERRORS
         return self._wire.window_bytes if trusted else 0
 
     # Bytes out
@@ -333,13 +216,13 @@ class GcodeStream:
             out.append(line.wire)
         return b"".join(out)
 
-    def _launch(self, line: _Line, now_s: float) -> None:
+    def _launch(self, line: Outgoing, now_s: float) -> None:
         if not self._flight:
             self._moved_s = self._heard_s = now_s
         self._flight.append(line)
         self._flight_bytes += len(line.wire)
 
-    def _next(self, window_bytes: int) -> _Line | None:
+    def _next(self, window_bytes: int) -> Outgoing | None:
         """The next line, if it has room. A line is taken off its queue only when it goes out."""
         if self._flight and (not window_bytes or (not self._counts and self._setting() is not None)):
             return None
@@ -354,7 +237,7 @@ class GcodeStream:
             return None
         self._pulled += 1
         gap = "" if self._wire.compact and command[0] == "G" else " "
-        line = _Line(command, self._pulled, numbered(self._pulled, command, gap))
+        line = Outgoing(command, self._pulled, numbered(self._pulled, command, gap))
         if not self._flight or len(line.wire) <= room_bytes:
             return line
         self._again.append(line)
@@ -377,7 +260,7 @@ class GcodeStream:
         self._unheard = 0
         self._heard_s = now_s
         for text in self._splitter.feed(data):
-            for reply in parse(text):
+            for reply in _ALONE if text == "ok" else parse(text):
                 if self._failure is not None:
                     return events
                 events += self._reply(reply, now_s)
@@ -409,8 +292,8 @@ class GcodeStream:
                 cause = Cause.HALTED if _HALTED.search(text) else Cause.SAID
                 return self._fail(f"the printer stopped itself: {text}", cause)
             case UnknownCommand(command=command) if self._numbered_in_flight():
-                (code,) = self._flight[0].command.split()[:1]
-                if command.split()[:1] == [code]:
+                code = first_word(self._flight[0].command)
+                if first_word(command) == code:
                     if code in self._wire.harmless:
                         return [Heard(reply)]
                     return self._fail(f'the firmware does not know the command "{command}"', Cause.SAID)
@@ -442,13 +325,17 @@ class GcodeStream:
         if self._garbled:
             self._garbled = False
             return self._left_out()
-        return self._acknowledge(number)
+        if number is not None:
+            return self._acknowledge(number)
+        if not self._flight or not self._flight[0].is_answered():
+            return []
+        return self._done(self._land())
 
     def _is_garbled(self, command: str) -> bool:
         """Whether what the firmware does not know is our probe or request, with one character changed on its way."""
         if self._probing:
-            return _differs_in_one(command, f"N{PROBE_NUMBER} M105")
-        return bool(self._flight) and _differs_in_one(command, self._flight[0].command)
+            return differs_in_one(command, f"N{PROBE_NUMBER} M105")
+        return bool(self._flight) and differs_in_one(command, self._flight[0].command)
 
     def _left_out(self) -> list[Event]:
         """The ``ok`` of a line that the firmware did not recognise."""
@@ -469,7 +356,7 @@ class GcodeStream:
         self._again.appendleft(line)
         return self._asked_too_often(line)
 
-    def _asked_too_often(self, line: _Line) -> list[Event]:
+    def _asked_too_often(self, line: Outgoing) -> list[Event]:
         line.asked_again += 1
         if line.asked_again <= self._wire.max_resends:
             return []
@@ -478,10 +365,8 @@ class GcodeStream:
     def _give_up_probing(self) -> list[Event]:
         return self._fail("the printer talks, but does not say which line it took", Cause.UNCLEAR)
 
-    def _acknowledge(self, number: int | None) -> list[Event]:
-        """One ``ok``; with its line number (ADVANCED_OK) also the lines whose ``ok`` was lost before it."""
-        if number is None:
-            return self._done(self._land()) if self._flight and self._flight[0].is_answered() else []
+    def _acknowledge(self, number: int) -> list[Event]:
+        """An ``ok`` with its line's number (ADVANCED_OK): also of the lines whose ``ok`` was lost before it."""
         if all(line.number != number for line in self._flight):
             return []
         events: list[Event] = []
@@ -491,12 +376,12 @@ class GcodeStream:
             if line.number == number:
                 return events
 
-    def _land(self) -> _Line:
+    def _land(self) -> Outgoing:
         line = self._flight.popleft()
         self._flight_bytes -= len(line.wire)
         return line
 
-    def _done(self, line: _Line) -> list[Event]:
+    def _done(self, line: Outgoing) -> list[Event]:
         if line.number is None:
             return [Answered(line.command, tuple(line.replies))]
         self._clean += 1

@@ -16,9 +16,10 @@ from edge.cli.events import line as event_line
 from edge.cli.status import job_lines
 from edge.errors import NoJournalError, NotRunningError, RefusedError, UsageError
 from edge.jobstate import JobState
+from edge.rows import held_in_words
 from edge.sitefile import SiteFile
 from edge.status import ATTENTION, FINE, NO_DAEMON, UNSAFE
-from edge.views import Snapshot, held_in_words, open_readonly, with_waits
+from edge.views import Snapshot, open_readonly, with_waits
 
 SHORTEST_ID = 4
 

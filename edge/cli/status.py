@@ -16,9 +16,10 @@ from edge.beginning import in_words
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import NoJournalError, NotRunningError
+from edge.rows import held_in_words
 from edge.sitefile import SiteFile
 from edge.status import ATTENTION, FINE, NO_DAEMON, UNSAFE, document, without_journal
-from edge.views import held_in_words, open_readonly
+from edge.views import open_readonly
 
 WATCH_S = 2.0
 

@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from edge.errors import UsageError
+from edge.files import replace_file
 from edge.model.command import Command
 from edge.model.fields import problem_of, time_text
 from edge.model.order import JobOrder, parse_order
 from edge.trust.bundle import check_files, read_envelope, replace_envelope, write_bundle
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, PayloadType, add_signature, parse
-from edge.trust.files import replace_file
 from edge.trust.keys import (
     PRIVATE_SUFFIX,
     PUBLIC_SUFFIX,

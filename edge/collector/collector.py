@@ -194,5 +194,14 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (schema.FORMAT,))
     elif found != (schema.FORMAT,):
         raise JournalError(f"{path} has format {found and found[0]}; this edge reads format {schema.FORMAT}")
+    _add(connection)
+
+
+def _add(connection: sqlite3.Connection) -> None:
+    """Make the tables that came with a later version, and what the events say that were here before."""
+    is_older = not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'unjudged'").fetchone()
     for statement in schema.ADDED.split(";\n"):
         connection.execute(statement)
+    if is_older:
+        for site, journal in connection.execute("SELECT site, journal FROM journals").fetchall():
+            Ledger(connection, "").fold_unjudged(site, journal)

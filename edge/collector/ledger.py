@@ -9,6 +9,7 @@ Rules:
     4. The answer to a batch is the newest event that is here, whatever the batch was.
     5. A journal that was put back to an older state goes on under a new id: the batch that begins it hangs on an event
        of the old one that is here. What both have is kept once; what only the old one has stays, for it happened.
+       Who still goes on under the old id has an old copy, and is answered with the newest event of the new one.
     6. A site that has pruned what is missing here says so (`Batch.begins`): the rest is taken, and the gap kept.
     7. An alarm is kept once for each site, journal and kind, and counted: nobody can fill the disk with alarms.
 """
@@ -24,6 +25,7 @@ from edge import batch, chain
 from edge.batch import Batch, Fact
 from edge.chain import EMPTY, Head
 from edge.errors import BatchError
+from edge.model.order import MAX_SEQUENCE
 
 PARKED_MAX_BYTES = 16 * 1024 * 1024
 
@@ -64,8 +66,8 @@ class Ledger:
         answer = self._piece(found, payload, head) if found.piece else self._whole(found, payload, head)
         if answer is not None and answer.head.seq > head.seq:
             head = self._unpark(found.site, found.journal, answer.head)
-            return Answer(found.journal, head, missing=self._has_parked(found.site, found.journal))
-        return answer
+            answer = Answer(found.journal, head, missing=self._has_parked(found.site, found.journal))
+        return answer and self._as_it_goes_on(found.site, answer)
 
     def alarm(self, site: str, journal: str, kind: Alarm, text: str) -> None:
         """Keep it, or count it."""
@@ -121,15 +123,14 @@ class Ledger:
         if after is None or after[1] != head.seq:
             return 0
         count = 0
-        for fact in new:
-            if self._hash(found.site, after[0], fact.row.seq) != fact.row.hash:
-                self._restored(found, after[0], head.seq + count)
-                break
+        while count < len(new) and self._hash(found.site, after[0], new[count].row.seq) == new[count].row.hash:
             count += 1
         self._connection.execute(
             "UPDATE journals SET after_seq = ? WHERE (site, journal) = (?, ?)",
             (head.seq + count, found.site, found.journal),
         )
+        if count < len(new):
+            self._restored(found, after[0], head.seq + count)
         return count
 
     def _restored(self, found: Batch, before: str, seq: int) -> None:
@@ -157,6 +158,27 @@ class Ledger:
                 self._connection.execute(
                     "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", (found.site, found.journal, *row)
                 )
+        self.fold_unjudged(found.site, found.journal)
+
+    def _as_it_goes_on(self, site: str, answer: Answer) -> Answer:
+        """The answer to a journal from which a newer one goes on: what that has, the site has to know, too."""
+        if (newer := self._newer(site, answer.journal)) is None:
+            return answer
+        journal, head = newer
+        while journal != answer.journal:
+            if (after := self._after(site, journal)) is None:
+                return answer
+            journal = after[0]
+        return Answer(answer.journal, head)
+
+    def _newer(self, site: str, journal: str) -> tuple[str, Head] | None:
+        """The site's newest journal, if it came after this one."""
+        row = self._connection.execute(
+            "SELECT journal, seq, hash FROM journals WHERE site = :site AND number >"
+            " (SELECT number FROM journals WHERE site = :site AND journal = :journal) ORDER BY number DESC LIMIT 1",
+            {"site": site, "journal": journal},
+        ).fetchone()
+        return None if row is None else (row[0], Head(row[1], row[2]))
 
     def _after(self, site: str, journal: str) -> tuple[str, int] | None:
         """The journal that this one goes on from, and the newest event that both have."""
@@ -175,6 +197,9 @@ class Ledger:
         self.alarm(found.site, found.journal, Alarm.LOST, text)
         row = (found.site, found.journal, *gap, self._now)
         self._connection.execute("INSERT OR REPLACE INTO gaps VALUES (?, ?, ?, ?, ?)", row)
+        # A site prunes nothing of an open job, and only while its clock is trusted: then no order waits for that.
+        for table in ("runs", "unjudged"):
+            self._connection.execute(f"DELETE FROM {table} WHERE (site, journal) = (?, ?)", (found.site, found.journal))
         head = Head(found.first_seq - 1, found.prev_hash)
         self._set_head(found, head)
         return head
@@ -209,6 +234,9 @@ class Ledger:
         if is_new and (before_it := self._newest_journal(found)) is not None:
             text = f"a new journal begins, after journal {before_it}: the site was set up again, or its disk is lost"
             self.alarm(found.site, found.journal, Alarm.NEW_JOURNAL, text)
+        if (newer := self._newer(found.site, found.journal)) is not None:
+            text = f"journal {found.journal} goes on, and journal {newer[0]} came after it: an old copy is at work"
+            self.alarm(found.site, found.journal, Alarm.FORK, text)
         new = new[self._shared(found, new, head) :]
         self._connection.executemany(
             "INSERT INTO events (site, journal, seq, hash, kind, job_id, machine, at_wall, raw)"
@@ -313,6 +341,30 @@ class Ledger:
 
     # What follows from an event
 
+    def fold_unjudged(self, site: str, journal: str) -> None:
+        """Which orders wait there, from all events of a journal, with those of the one that it goes on from."""
+        parts = [(journal, MAX_SEQUENCE)]
+        while (after := self._after(site, parts[0][0])) is not None:
+            parts.insert(0, (after[0], min(after[1], parts[0][1])))
+        query = "SELECT kind, job_id, at_wall FROM events WHERE (site, journal) = (?, ?) AND seq <= ? ORDER BY seq"
+        for part, last_seq in parts:
+            for kind, job_id, at_wall in self._connection.execute(query, (site, part, last_seq)):
+                self._judged(site, journal, kind, job_id, at_wall)
+
+    def _judged(self, site: str, journal: str, kind: str, job_id: str | None, at_wall: str) -> None:
+        """What an event means for the orders that wait there."""
+        match kind:
+            case "job_parked":
+                self._connection.execute(
+                    "INSERT OR IGNORE INTO unjudged VALUES (?, ?, ?, ?)", (site, journal, job_id, at_wall)
+                )
+            case "job_accepted" | "job_refused" | "job_declined" | "cancel_requested":
+                self._connection.execute(
+                    "DELETE FROM unjudged WHERE (site, journal, job_id) = (?, ?, ?)", (site, journal, job_id)
+                )
+            case _:
+                pass
+
     def _fold(self, site: str, journal: str, fact: Fact) -> None:
         fields, run_id = fact.fields, fact.fields["run_id"]
         match fields["kind"]:
@@ -331,17 +383,8 @@ class Ledger:
                 self._connection.execute(
                     "DELETE FROM runs WHERE (site, journal, run_id) = (?, ?, ?)", (site, journal, run_id or "")
                 )
-            case "job_parked":
-                self._connection.execute(
-                    "INSERT OR IGNORE INTO unjudged VALUES (?, ?, ?, ?)",
-                    (site, journal, fields["job_id"], fields["at_wall"]),
-                )
-            case "job_accepted" | "job_refused" | "job_declined" | "cancel_requested":
-                self._connection.execute(
-                    "DELETE FROM unjudged WHERE (site, journal, job_id) = (?, ?, ?)", (site, journal, fields["job_id"])
-                )
-            case _:
-                pass
+            case kind:
+                self._judged(site, journal, kind, fields["job_id"], fields["at_wall"])
 
 
 def _columns(fact: Fact) -> tuple[object, ...]:

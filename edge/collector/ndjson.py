@@ -3,7 +3,7 @@
     {"number": n, "site": …, "journal": …, "seq": …, "hash": …, "event": the event, byte for byte}
 
 Lines come in the order in which events were applied, each at least once: after a crash the last ones may come again,
-and a reader drops them by `number`, or by (site, journal, seq). How far it has come is kept after it was written.
+and a reader drops them by (site, journal, seq). How far it has come is kept after it was written.
 
 With telemetry, also each of its messages, at most once and never before an event that waits:
 

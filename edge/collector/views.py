@@ -15,6 +15,7 @@ from typing import Any
 
 from edge.collector import schema
 from edge.errors import EdgeError, NoJournalError
+from edge.rows import rows
 
 FINE, ATTENTION, UNSAFE = 0, 1, 2
 
@@ -55,7 +56,7 @@ def document(
     connection.execute("BEGIN")
     known = {site for (site,) in connection.execute("SELECT site FROM journals UNION SELECT site FROM sites")}
     sites = [_site(connection, site, now) for site in sorted(known | set(configured))]
-    alarms = _rows(connection, "SELECT * FROM alarms WHERE cleared_at IS NULL ORDER BY last_at DESC")
+    alarms = rows(connection, "SELECT * FROM alarms WHERE cleared_at IS NULL ORDER BY last_at DESC")
     (events,) = connection.execute("SELECT count(*) FROM events").fetchone()
     (handed_on,) = connection.execute("SELECT value FROM meta WHERE key = 'handed_on'").fetchone()
     connection.execute("ROLLBACK")
@@ -70,8 +71,8 @@ def clear(connection: sqlite3.Connection, now: str) -> int:
 
 
 def _site(connection: sqlite3.Connection, site: str, now: datetime.datetime) -> dict[str, Any]:
-    journals = _rows(connection, "SELECT * FROM journals WHERE site = ? ORDER BY number DESC", site)
-    told = _rows(connection, "SELECT * FROM sites WHERE site = ?", site)
+    journals = rows(connection, "SELECT * FROM journals WHERE site = ? ORDER BY number DESC", site)
+    told = rows(connection, "SELECT * FROM sites WHERE site = ?", site)
     parked = connection.execute("SELECT count(*) FROM parked WHERE site = ?", (site,)).fetchone()[0]
     runs = dict(
         connection.execute(
@@ -97,7 +98,7 @@ def _site(connection: sqlite3.Connection, site: str, now: datetime.datetime) -> 
         "parked": parked,
         "lost": [
             [row["first_seq"], row["last_seq"]]
-            for row in _rows(connection, "SELECT * FROM gaps WHERE site = ? ORDER BY at, first_seq", site)
+            for row in rows(connection, "SELECT * FROM gaps WHERE site = ? ORDER BY at, first_seq", site)
         ],
         "running": runs.get("running", 0),
         "unknown": runs.get("unknown", 0),
@@ -114,12 +115,12 @@ def _telemetry(connection: sqlite3.Connection, site: str) -> dict[str, Any] | No
     """The newest values of a site; None if none has come, or the collector has not run since it knows of them."""
     if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'telemetry_heard'").fetchone():
         return None
-    heard = _rows(connection, "SELECT * FROM telemetry_heard WHERE site = ?", site)
+    heard = rows(connection, "SELECT * FROM telemetry_heard WHERE site = ?", site)
     if not heard:
         return None
     values = {
         row["key"]: {name: row[name] for name in ("unit", "seen_at", "skipped")} | {"value": json.loads(row["value"])}
-        for row in _rows(connection, "SELECT * FROM telemetry WHERE site = ? ORDER BY key", site)
+        for row in rows(connection, "SELECT * FROM telemetry WHERE site = ? ORDER BY key", site)
     }
     (row,) = heard
     gap = row["gap"] and json.loads(row["gap"])
@@ -174,9 +175,3 @@ def _attention(found: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
     if kinds:
         words.append(f"says itself: {', '.join(kinds)}")
     return words
-
-
-def _rows(connection: sqlite3.Connection, query: str, *values: object) -> list[dict[str, Any]]:
-    cursor = connection.execute(query, values)
-    columns = [column[0] for column in cursor.description]
-    return [dict(zip(columns, row, strict=True)) for row in cursor]

@@ -6,8 +6,10 @@ is read back from the bytes that were hashed, so nothing that is not in the byte
 
 from __future__ import annotations
 
+import base64
 import enum
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -69,6 +71,12 @@ class ClockTrust(enum.StrEnum):
 def stamp_text(at: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, as events have it: such texts compare as the times do."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def signed_body(raw: bytes, signers: Sequence[str]) -> JsonObject:
+    """What an event keeps of an envelope: its digest, itself, and the names of the keys that count."""
+    digest, envelope = hashlib.sha256(raw).hexdigest(), base64.b64encode(raw).decode("ascii")
+    return {"digest": digest, "envelope": envelope, "signers": list(signers)}
 
 
 @dataclass(frozen=True, slots=True)

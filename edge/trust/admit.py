@@ -9,17 +9,20 @@ The checks, in this order; the first that fails gives the reason:
     5. distinct issuer keys that signed                revoked_key, threshold
     6. the order's form                                malformed
     7. the signers' right to this issuer and work      threshold
-    8. the site                                        wrong_site
-    9. the trust root: new enough, not expired         stale_root
-   10. the time                                        expired, clock_untrusted, not_yet_valid
-   11. the sequence number, then the job's id          replayed, conflict
-   12. what this site can do                           unsupported
-   13. room for the artifacts                          storage_full
+    8. the same payload was refused before             that reason again
+    9. the site                                        wrong_site
+   10. the trust root: new enough, not expired         stale_root
+   11. the time                                        expired, clock_untrusted, not_yet_valid
+   12. the sequence number, then the job's id          replayed, conflict
+   13. what this site can do                           unsupported
+   14. room for the artifacts                          storage_full
 
 What follows from a verdict:
 
     - Whoever signed an order may count on its verdict: it is final for these bytes, be it a refusal, since the issuer
-      may have given the work to another site in the meantime. To try again is to sign again.
+      may have given the work to another site in the meantime. To try again is to sign another payload: whoever has a
+      copy can spell its envelope anew (a blank, the order of the signatures). Only what was refused for its signers may
+      come again with more of them.
     - A refusal binds nothing: it moves no replay mark and takes no job id.
     - `clock_untrusted` is the exception: nothing is decided, nothing is kept of it as a verdict, and the same bytes are
       judged anew once somebody vouches for the clock. If it is cancelled or declined meanwhile, that is its verdict,
@@ -119,6 +122,10 @@ class Ledger(Protocol):
         """The verdict on the envelope with this digest, if it was a signed one."""
         ...
 
+    def refusal_of(self, payload_digest: str) -> tuple[Reason, str] | None:
+        """Reason and detail with which an order with this payload was refused, unless it was for its signers."""
+        ...
+
     def window(self, issuer: str, series: str) -> ReplayWindow:
         """The numbers used in this series; `ReplayWindow()` if it has not begun."""
         ...
@@ -174,6 +181,8 @@ def admit(raw: bytes, snapshot: Snapshot, now: Now) -> Verdict:
         if known is not None:
             return replace(known, repeated=True)
         order = _signed_order(envelope, snapshot.root, case)
+        if refusal := snapshot.ledger.refusal_of(hashlib.sha256(envelope.payload).hexdigest()):
+            raise RefusalError(*refusal)
         _check_addressee(order, snapshot, now)
         _check_time(order, now)
         _check_replay(order, snapshot.ledger)

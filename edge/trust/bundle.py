@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import IO
 
 from edge.errors import BundleError
+from edge.files import sync_directory
 from edge.model.order import MAX_ARTIFACTS, JobOrder
 from edge.trust.envelope import MAX_ENVELOPE_BYTES
-from edge.trust.files import sync_directory
 
 ENVELOPE_NAME = "job.dsse.json"
 _ARTIFACT_NAME = re.compile(r"sha256/([0-9a-f]{64})")

@@ -9,18 +9,20 @@ The checks, in this order; the first that fails gives the reason:
     5. distinct operator keys that signed              revoked_key, threshold
     6. the command's form                              malformed
     7. the issuer signed; the signers' sites           threshold
-    8. the site                                        wrong_site
-    9. the trust root has not expired                  stale_root
-   10. the time                                        clock_untrusted, expired, not_yet_valid
-   11. the command's id was used                       replayed
-   12. the job or machine is here                      unknown
-   13. the signers' processes                          threshold
-   14. the run and the revision it is bound to         stale
-   15. what this site takes from the centre            not_allowed
+    8. the same payload was refused before             that reason again
+    9. the site                                        wrong_site
+   10. the trust root has not expired                  stale_root
+   11. the time                                        clock_untrusted, expired, not_yet_valid
+   12. the command's id was used                       replayed
+   13. the job or machine is here                      unknown
+   14. the signers' processes                          threshold
+   15. the run and the revision it is bound to         stale
+   16. what this site takes from the centre            not_allowed
 
 Rules:
 
-    - A refusal that `signed` marks is final for its bytes, and binds no id.
+    - A refusal that `signed` marks is final for its bytes, and binds no id. Unless it is for the signers, it is final
+      however the envelope is spelled.
     - A command cannot wait: it is at most ten minutes old. With a clock that nobody vouches for, it is refused; except
       for a `cancel` or `decline` of an order that waits for that very clock. Nothing of it has begun, and it names no
       other: it cannot come too late.
@@ -104,6 +106,10 @@ class CommandLedger(Protocol):
         """The verdict on the envelope with this digest, if it was a signed one."""
         ...
 
+    def refusal_of(self, payload_digest: str) -> tuple[CommandReason, str] | None:
+        """Reason and detail with which a command with this payload was refused, unless it was for its signers."""
+        ...
+
     def is_used(self, command_id: str) -> bool:
         """Whether a command with this id was accepted."""
         ...
@@ -151,6 +157,8 @@ def admit_command(raw: bytes, snapshot: CommandSnapshot, now: Now) -> CommandVer
         case.signed, case.signers = True, names_of(signers)
         case.command = command = _command(envelope.payload)
         _check_signers(command, signers, snapshot.root)
+        if refusal := snapshot.ledger.refusal_of(hashlib.sha256(envelope.payload).hexdigest()):
+            raise RefusalError(*refusal)
         _check_addressee(command, snapshot, now)
         _check_time(command, snapshot.ledger, now)
         if snapshot.ledger.is_used(command.command_id):

@@ -27,10 +27,10 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import ValidationError
 
 from edge.errors import FormatError, KeyFileError
+from edge.files import sync_directory, write_new
 from edge.model.fields import KeyName, Sha256, StrictModel, problem_of
 from edge.model.strictjson import load_object
 from edge.trust.ed25519 import keyid_of, weakness
-from edge.trust.files import sync_directory, write_new
 from edge.trust.pkcs8 import encrypted_pem
 from edge.trust.root import RootKey
 

@@ -47,12 +47,12 @@ def enough_signers(envelope: Envelope, root: TrustRoot, role: Role) -> frozenset
     """
     threshold = root.threshold(role)
     if threshold is None:
-        raise RefusalError("threshold", f"the trust root gives nobody the role of an {role}")
+        raise RefusalError("threshold", f"the trust root gives nobody the role '{role}'")
     signers = root.signers(role, envelope)
     valid = frozenset(key for key in signers if key.keyid not in root.revoked)
     if len(valid) >= threshold:
         return valid
-    found = f"{len(valid)} valid signatures of {role}s, needs {threshold}"
+    found = f"{len(valid)} valid signatures of the role '{role}', needs {threshold}"
     if len(signers) >= threshold:
         raise RefusalError("revoked_key", f"{found}; revoked: {', '.join(names_of(signers - valid))}")
     raise RefusalError("threshold", found)

@@ -32,7 +32,7 @@ from edge.errors import FormatError
 from edge.model.fields import StrictModel, UtcTime, matching, problem_of, time_text
 from edge.trust.admit import Reason
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType
-from edge.trust.opening import RefusalError, names_of, opened
+from edge.trust.opening import RefusalError, enough_signers, names_of, opened
 from edge.trust.root import Role, TrustRoot
 
 NONCE_BYTES = 16
@@ -86,21 +86,9 @@ def judge_time(raw: bytes, root: TrustRoot, nonces: Collection[str]) -> TimeVerd
     digest = hashlib.sha256(raw).hexdigest()
     try:
         envelope = opened(raw, PayloadType.TIME)
+        signers = names_of(enough_signers(envelope, root, Role.TIME))
     except RefusalError as refusal:
         return TimeVerdict(Reason(refusal.reason), refusal.detail, digest)
-    return _judge_signed(envelope, root, nonces, digest)
-
-
-def _judge_signed(envelope: Envelope, root: TrustRoot, nonces: Collection[str], digest: str) -> TimeVerdict:
-    threshold = root.threshold(Role.TIME)
-    if threshold is None:
-        return TimeVerdict(Reason.THRESHOLD, "the trust root gives nobody the role 'time'", digest)
-    valid = root.verify(Role.TIME, envelope)
-    if len(valid) < threshold:
-        by_all = root.signers(Role.TIME, envelope)
-        reason = Reason.REVOKED_KEY if len(by_all) >= threshold else Reason.THRESHOLD
-        return TimeVerdict(reason, f"{len(valid)} valid signatures of the role 'time', needs {threshold}", digest)
-    signers = names_of(valid)
     try:
         statement = TimeStatement.read(envelope.payload, what="the signed time", max_bytes=MAX_ENVELOPE_BYTES)
     except FormatError as error:

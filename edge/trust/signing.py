@@ -41,11 +41,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError
 
 from edge.errors import ConfigError, FormatError, KeyFileError
+from edge.files import replace_file
 from edge.model.command import Command, command_bytes
 from edge.model.fields import StrictModel, problem_of
 from edge.model.order import MAX_SEQUENCE, JobOrder, order_bytes
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, PayloadType, sign
-from edge.trust.files import replace_file
 
 DEFAULT_VALIDITY = timedelta(days=7)
 

@@ -7,7 +7,8 @@ Rules:
     3. An acknowledgement of what this journal does not have, or has otherwise, means that the journal was put back, or
        that two of them go under one id. Then it goes on under a new id (`edge.restored`), in the transaction that
        learns of it: no order begins before a person has confirmed, and what follows the newest acknowledged event is
-       reported under the new id. What is acknowledged of an older id is no news.
+       reported under the new id. What is acknowledged of an older id is no news, unless the collector asks for what
+       follows an event that both have: it was put back to before the new id.
     4. A collector that has lost what it acknowledged, and what was pruned here since, gets what is here, with the word
        that the rest is gone (`Batch.begins`). Both sides tell their people.
     5. What does not verify changes nothing. It is counted, and its reason is kept.
@@ -25,10 +26,11 @@ from edge import base, batch
 from edge.batch import Ack, Packed
 from edge.chain import Head
 from edge.errors import BatchError
-from edge.journal import Journal, Transaction, ident_of
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.restored import begin_anew
+from edge.transaction import Transaction, ident_of
 from edge.trust.envelope import PayloadType, sign
 from edge.trust.root import TrustRoot
 from edge.uplink import tail
@@ -225,9 +227,10 @@ def _judge(transaction: Transaction, ack: Ack) -> Mark | None:
         BatchError: it is of a journal that this one never was.
     """
     if ack.journal != ident_of(transaction.connection):
-        if tail.was_called(transaction, ack.journal):
+        if not tail.was_called(transaction, ack.journal):
+            raise BatchError(f"the acknowledgement is of journal {ack.journal}")
+        if not ack.resend or tail.at(transaction, ack.seq) != ack.head:
             return None
-        raise BatchError(f"the acknowledgement is of journal {ack.journal}")
     known, pruned = tail.read_mark(transaction), base.read(transaction.connection).head
     if ack.seq < pruned.seq:
         if not ack.resend:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from edge.errors import KeyFileError
-from edge.trust.files import replace_file
+from edge.files import replace_file
 from edge.trust.keys import PublicKey, load_private_key, public_bytes
 
 PRIVATE_NAME = "site.key"

@@ -13,7 +13,7 @@ from edge import base
 from edge.batch import Frame, Origin
 from edge.chain import EMPTY, Head, Row
 from edge.errors import BatchError
-from edge.journal import Transaction, head, ident_of
+from edge.transaction import Transaction, head, ident_of
 
 
 @dataclass(frozen=True, slots=True)

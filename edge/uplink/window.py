@@ -45,10 +45,10 @@ class Window:
     @property
     def due_at(self) -> float | None:
         """When what was sent longest ago is given up, or is to be sent again as asked; None if nothing waits."""
-        if not self._flights:
-            return None
         if self._asked_again:
             return self._asked_at + ASKED_S
+        if not self._flights:
+            return None
         return self._flights[0][1] + min(self.resend_s * (1 << self._unanswered), RESEND_MAX_S)
 
     def connected(self) -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 from edge import chain, projection
 from edge.chain import Head
 from edge.clock import SystemClock
-from edge.journal import Journal, head
+from edge.journal import Journal
 from edge.model.event import ClockTrust, Draft, EventKind, Stamp, stamp_text
+from edge.transaction import head
 
 BODY = {"outcome": "SUCCEEDED", "motion": "possible", "reason": "as the printer says", "text": "x" * 200}
 MACHINE = "prn-1"

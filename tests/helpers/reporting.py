@@ -13,9 +13,10 @@ from typing import Any
 from edge import batch
 from edge.collector.collector import Collector
 from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.schema import FILE_NAME
+from edge.transaction import Transaction
 from edge.trust import PayloadType, TrustRoot, public_bytes, sign
 from edge.uplink.outbox import Outbox
 from edge.uplink.topics import What, topic

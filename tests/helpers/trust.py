@@ -17,10 +17,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edge.model.fields import time_text
 from edge.trust import (
     Claims,
+    CommandReason,
     CommandSnapshot,
     CommandVerdict,
     JobStanding,
     PayloadType,
+    Reason,
     ReplayWindow,
     Snapshot,
     TrustRoot,
@@ -165,12 +167,16 @@ class MemoryCommandLedger:
     """What a site remembers of commands, jobs and machines, in memory."""
 
     verdicts: dict[str, CommandVerdict] = dataclasses.field(default_factory=dict)
+    refused: dict[str, tuple[CommandReason, str]] = dataclasses.field(default_factory=dict)
     used: set[str] = dataclasses.field(default_factory=set)
     jobs: dict[str, JobStanding] = dataclasses.field(default_factory=dict)
     machines: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def verdict_of(self, digest: str) -> CommandVerdict | None:
         return self.verdicts.get(digest)
+
+    def refusal_of(self, payload_digest: str) -> tuple[CommandReason, str] | None:
+        return self.refused.get(payload_digest)
 
     def is_used(self, command_id: str) -> bool:
         return command_id in self.used
@@ -187,12 +193,16 @@ class MemoryLedger:
     """What a site remembers, in memory. `take` does what an intake does with a verdict."""
 
     verdicts: dict[str, Verdict] = dataclasses.field(default_factory=dict)
+    refused: dict[str, tuple[Reason, str]] = dataclasses.field(default_factory=dict)
     windows: dict[tuple[str, str], ReplayWindow] = dataclasses.field(default_factory=dict)
     jobs: dict[str, str] = dataclasses.field(default_factory=dict)
     claimed: Claims = dataclasses.field(default_factory=Claims)
 
     def verdict_of(self, digest: str) -> Verdict | None:
         return self.verdicts.get(digest)
+
+    def refusal_of(self, payload_digest: str) -> tuple[Reason, str] | None:
+        return self.refused.get(payload_digest)
 
     def window(self, issuer: str, series: str) -> ReplayWindow:
         return self.windows.get((issuer, series), ReplayWindow())

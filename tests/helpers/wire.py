@@ -10,7 +10,9 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
 
-from drivers.gcode.stream import Acked, Event, Failed, GcodeStream, Wire
+from drivers.gcode.events import Acked, Event, Failed
+from drivers.gcode.framing import Wire
+from drivers.gcode.stream import GcodeStream
 from hil_sim.faults import Faults
 from hil_sim.printer.board import Options
 from hil_sim.printer.firmware import Firmware

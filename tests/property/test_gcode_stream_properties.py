@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.gcode.compact import compact
-from drivers.gcode.stream import Wire
+from drivers.gcode.framing import Wire
 from edge.demo.meaning import as_meant
 from hil_sim.faults import Faults
 from hil_sim.printer.board import Options

@@ -8,8 +8,9 @@ from collections import deque
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from drivers.gcode.events import Acked, Cause, Event, Failed
+from drivers.gcode.framing import Wire
 from drivers.gcode.grbl import GrblStream
-from drivers.gcode.stream import Acked, Cause, Event, Failed, Wire
 from hil_sim.grbl.firmware import Options
 from tests.helpers.grbl_rig import GrblRig
 

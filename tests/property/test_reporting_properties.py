@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from edge.schema import FILE_NAME
 from edge.uplink.outbox import Outbox
 from edge.uplink.topics import What, topic
 from edge.uplink.window import RESEND_MAX_S, WINDOW
+from tests.helpers.pruning import pruner
 from tests.helpers.reporting import SITE, alarms_of, chain_of, collecting, copy_database, events_of, fact, reporting
 
 MAX_BYTES = 2048  # small batches, so that there are many; what is larger than 1.5 kB goes in pieces
@@ -30,7 +32,7 @@ step = st.one_of(
     st.tuples(st.sampled_from(("ack", "double ack", "lose ack")), index),
     st.tuples(st.sampled_from(("reconnect", "site dies", "collector dies")), st.just(0)),
     st.tuples(st.sampled_from(("collector backed up", "collector put back")), st.just(0)),
-    st.tuples(st.sampled_from(("site backed up", "site put back")), st.just(0)),
+    st.tuples(st.sampled_from(("site backed up", "site put back", "old events are pruned")), st.just(0)),
 )
 steps = st.lists(step, min_size=10, max_size=60)
 
@@ -47,6 +49,8 @@ class World:
         self.outbox: Outbox
         self.collector: Collector
         self.was_put_back = False
+        self.collector_was_put_back = False
+        self.pruned: set[bytes] = set()
         self._site = contextlib.AsyncExitStack()
         self._centre = contextlib.AsyncExitStack()
 
@@ -106,6 +110,11 @@ class World:
                 await self.put_site_back()
             case "collector put back", _ if (self.folder / "backup").exists():
                 await self.put_back("backup")
+                self.collector_was_put_back = True
+            case "old events are pruned", _:
+                before = await events_of(self.journal)
+                await pruner(self.folder, self.journal).prune(0)
+                self.pruned |= {raw for _, _, raw in before} - {raw for _, _, raw in await events_of(self.journal)}
             case _:
                 pass
 
@@ -134,11 +143,14 @@ class World:
         self.journal, self.outbox = await self._site.enter_async_context(reporting(self.folder, max_bytes=MAX_BYTES))
         self.was_put_back = True
 
-    async def settle(self, reconnected: bool) -> None:
-        """From now on nothing is lost, over a new connection or the one there is; and one more thing happens."""
-        if reconnected:
+    async def settle(self, how: str) -> None:
+        """From now on nothing is lost, and one more thing happens; or nothing but that the collector connects."""
+        if how == "the collector connects":
+            self.acks += [raw for _, raw in await self.collector.positions()]
+        else:
+            await self.journal.record([fact("the last")])
+        if how == "the site connects":
             self.outbox.connected()
-        await self.journal.record([fact("the last")])
         for _ in range(400):
             while self.batches or self.acks:
                 await self.do("batch", 0)
@@ -150,33 +162,45 @@ class World:
                 self.now_s += RESEND_MAX_S
 
     async def is_copied(self) -> bool:
-        return await chain_of(self.collector, self.journal.ident) == await events_of(self.journal)
+        """What was pruned here may be there, or lost there, too."""
+        copied, here = await chain_of(self.collector, self.journal.ident), await events_of(self.journal)
+        return copied[-len(here) :] == here and (bool(self.pruned) or len(copied) == len(here))
 
 
 @settings(max_examples=60, deadline=None)
-@given(steps, st.booleans())
-def test_in_the_end_the_copy_is_the_journal_byte_for_byte(plan: list[tuple[str, object]], reconnected: bool) -> None:
+@given(steps, st.sampled_from(("the site connects", "the collector connects", "nobody connects")))
+def test_in_the_end_the_copy_is_the_journal_byte_for_byte(plan: list[tuple[str, object]], how: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        asyncio.run(_carry_out(plan, reconnected, Path(directory)))
+        asyncio.run(_carry_out(plan, how, Path(directory)))
 
 
-async def _carry_out(plan: list[tuple[str, object]], reconnected: bool, folder: Path) -> None:
+async def rows(collector: Collector, query: str) -> list[tuple[Any, ...]]:
+    return await collector.store.write(lambda connection: connection.execute(query).fetchall())
+
+
+async def _carry_out(plan: list[tuple[str, object]], how: str, folder: Path) -> None:
     world = World(folder)
     await world.open()
     try:
         await world.do("record", [10, 3000, 10])
         for what, value in plan:
             await world.do(what, value)
-        await world.settle(reconnected)
+        await world.settle(how)
         assert await world.is_copied()
         assert world.outbox.view()["backlog"] == 0
         assert (await world.journal.verify()).problems == ()
         assert not world.outbox.stopped
-        if world.was_put_back:  # what is under way may be of an id that was put back, too
-            assert set(await alarms_of(world.collector)) <= {"fork", "restored", "new_journal"}
+        alarms = set(await alarms_of(world.collector))
+        if world.pruned and world.collector_was_put_back:
+            alarms -= {"lost"}
         else:
-            assert await alarms_of(world.collector) == {}
+            assert world.pruned <= {raw for (raw,) in await rows(world.collector, "SELECT raw FROM events")}
+        if world.was_put_back:  # what is under way may be of an id that was put back, too
+            assert alarms <= {"fork", "restored", "new_journal"}
+        else:
+            assert alarms == set()
             assert not world.outbox.view()["refused_acks"]
+            assert await rows(world.collector, "SELECT hash FROM events GROUP BY hash HAVING count(*) > 1") == []
         await world.do("site dies", 0)
         assert world.outbox.view()["backlog"] == 0, "the mark is durable"
     finally:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.errors import RootError
+from edge.model.fields import time_text
 from edge.trust import (
     CommandReason,
     CurrentRoot,
@@ -23,11 +24,14 @@ from edge.trust import (
     admit,
     admit_command,
     judge_root,
+    judge_time,
     load_root,
     payload_digest,
+    time_bytes,
     verify_successor,
 )
 from tests.helpers.trust import (
+    AT,
     ISSUER,
     NOW,
     OPERATOR,
@@ -42,13 +46,15 @@ BOUNDED = settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
-MADE = Ceremony(issuers=(ISSUER, "b"), threshold=2, operators=(OPERATOR,))
+TIME_KEY, NONCE = "time@acme", "0123456789abcdef" * 2
+MADE = Ceremony(issuers=(ISSUER, "b"), threshold=2, operators=(OPERATOR,), times=(TIME_KEY,))
 ORDER = MADE.order(signers=(ISSUER, "b"))
 COMMAND = MADE.command()
 CURRENT = signed_root(root_document(roots=("r1", "r2"), root_threshold=2), ("r1", "r2"))
 NEXT = signed_root(root_document(roots=("r1", "r2"), root_threshold=2, version=2), ("r1", "r2"))
 IN_FORCE = CurrentRoot(load_root(CURRENT), payload_digest(CURRENT))
-SEEDS = (ORDER, COMMAND, CURRENT, NEXT)
+TIME = MADE.sign(time_bytes(AT, NONCE), (TIME_KEY, OPERATOR), PayloadType.TIME)
+SEEDS = (ORDER, COMMAND, CURRENT, NEXT, TIME)
 SIGNED = {(json.loads(seed)["payloadType"], json.loads(seed)["payload"]) for seed in SEEDS}
 """What somebody with a right to has put a name to; nothing else may ever be accepted."""
 
@@ -135,11 +141,12 @@ def signed_nonsense(draw: st.DrawFn) -> tuple[str, bytes]:
                 (PayloadType.JOB, order_document()),
                 (PayloadType.COMMAND, command_document()),
                 (PayloadType.ROOT, root_document(roots=("r1", "r2"), root_threshold=2, version=2)),
+                (PayloadType.TIME, {"at": time_text(AT), "nonce": NONCE}),
             )
         )
     )
     document = replaced(document, draw(st.sampled_from(places(document))), draw(ODD))
-    return kind, MADE.sign(json.dumps(document).encode(), (ISSUER, "b", OPERATOR, "r1", "r2"), kind)
+    return kind, MADE.sign(json.dumps(document).encode(), (ISSUER, "b", OPERATOR, "r1", "r2", TIME_KEY), kind)
 
 
 def was_signed(raw: bytes) -> bool:
@@ -154,6 +161,7 @@ def knock(raw: bytes) -> set[str]:
         ("order", admit(raw, MADE.snapshot(), NOW), Reason),
         ("command", admit_command(raw, MADE.command_snapshot(), NOW), CommandReason),
         ("root", judge_root(raw, IN_FORCE), RootReason),
+        ("time", judge_time(raw, MADE.root, {NONCE}), Reason),
     ):
         assert verdict.accepted == (verdict.reason is None)
         assert verdict.accepted or verdict.reason in reasons
@@ -174,7 +182,13 @@ def knock(raw: bytes) -> set[str]:
 
 
 def test_the_seeds_are_accepted_where_they_belong():
-    assert [knock(seed) for seed in SEEDS] == [{"order"}, {"command"}, {"root", "loaded"}, {"root", "loaded"}]
+    assert [knock(seed) for seed in SEEDS] == [
+        {"order"},
+        {"command"},
+        {"root", "loaded"},
+        {"root", "loaded"},
+        {"time"},
+    ]
 
 
 @BOUNDED
@@ -201,5 +215,10 @@ def test_any_bytes_are_refused(raw):
 @given(signed_nonsense())
 def test_what_is_signed_and_odd_gets_a_documented_answer(made):
     kind, raw = made
-    doors = {PayloadType.JOB: {"order"}, PayloadType.COMMAND: {"command"}, PayloadType.ROOT: {"root", "loaded"}}
+    doors = {
+        PayloadType.JOB: {"order"},
+        PayloadType.COMMAND: {"command"},
+        PayloadType.ROOT: {"root", "loaded"},
+        PayloadType.TIME: {"time"},
+    }
     assert knock(raw) <= doors[kind]

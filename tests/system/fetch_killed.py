@@ -4,6 +4,9 @@
 ``done STEPS`` for each try. A step is whatever changes a file of the site: a file opened to be written, renamed,
 removed, synced, a directory made, an event recorded. The kill comes right before it.
 
+A kill leaves what was not synced, and a power cut does not. So every file that gets its final name must have been
+synced before, and the directory of that name before an event says that the file is here.
+
 After a kill the site must have the old or the new state, and go on to the new one; every other time the half file is
 made what a power cut may leave of it, its newest half zeroed.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import signal
 import sys
 import traceback
@@ -23,13 +27,20 @@ from edge import views
 from edge.artifacts import Artifacts
 from edge.download import make_context
 from edge.fetch import Fetcher
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.keeper import Keeper
+from edge.model.event import Draft, EventKind
 from edge.schema import FILE_NAME
+from edge.transaction import Transaction
 from tests import second_verifier
 from tests.helpers.rig import Rig
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+FINAL = re.compile(r".*/(?:artifacts/[0-9a-f]{2}/[0-9a-f]{64}|roots/[0-9]+\.dsse\.json|time-nonce\.json)")
+"""Names that only a whole file has."""
+
+SAYS_SO = {EventKind.ARTIFACT_STORED, EventKind.ROOT_ACCEPTED, EventKind.TIME_ACCEPTED}
+
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.truncate", "os.chmod"}
 
 
@@ -39,16 +50,22 @@ class Killer:
     def __init__(self, folder: Path, at_step: int) -> None:
         self._folder, self._at_step = str(folder), at_step
         self.steps = 0
+        self._synced: set[int] = set()  # inodes
+        self._unsure: set[Path] = set()  # directories with a new name that a power cut may take away
         fsync, record = os.fsync, Transaction.record
         sys.addaudithook(self._hook)
 
         def counted_fsync(handle: int) -> None:
             self.step()
             fsync(handle)
+            self._synced.add(os.fstat(handle).st_ino)
+            self._unsure.discard(Path(f"/proc/self/fd/{handle}").readlink())
 
-        def counted_record(transaction: Transaction, *drafts: Any) -> Any:
+        def counted_record(transaction: Transaction, draft: Draft) -> Any:
+            if draft.kind in SAYS_SO and self._unsure:
+                fail(f"{draft.kind} is recorded before {self._unsure} are synced")
             self.step()
-            event = record(transaction, *drafts)
+            event = record(transaction, draft)
             self.step()
             return event
 
@@ -61,6 +78,12 @@ class Killer:
                 self.step()
         elif event in CHANGES and str(args[0]).startswith(self._folder):
             self.step()
+            if event == "os.mkdir":
+                self._unsure.add(Path(args[0]).parent)
+            elif event == "os.rename" and FINAL.fullmatch(str(args[1])):
+                if Path(args[0]).stat().st_ino not in self._synced:
+                    fail(f"{args[0]} gets its final name before it is synced")
+                self._unsure.add(Path(args[1]).parent)
 
     def step(self) -> None:
         self.steps += 1
@@ -114,6 +137,12 @@ def old_or_new(folder: Path, size_bytes: int) -> None:
 
 def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())
+
+
+def fail(why: str) -> None:
+    """From any thread, whatever it would catch."""
+    say(why)
+    os._exit(1)
 
 
 def cut_power(folder: Path) -> None:

@@ -39,6 +39,9 @@ ORDERS = [
     for number, letter in enumerate("XYZ", start=1)
 ]
 
+CANCELLED = "01J9ZK3V5Q8M2N4P6R7S9T0W1X"
+COMMAND = KEYS.command(job_id=CANCELLED)
+
 
 async def work(folder: Path) -> None:
     """What a daemon does, from its start until everything is taken."""
@@ -59,6 +62,9 @@ async def work(folder: Path) -> None:
             answer = KEYS.sign(payload, (TIME_KEY, OPERATOR), PayloadType.TIME)
             assert (await intake.take(answer, "usb")).accepted
         await intake.judge_parked()
+        assert (await intake.take(COMMAND, "usb")).accepted
+        assert [event["job_id"] for event in site.events("cancel_requested")] == [CANCELLED]
+        assert len(site.events("command_accepted")) == 1
         accepted = [event["body"]["digest"] for event in site.events("job_accepted")]
         assert len(accepted) == len(set(accepted)) == len(ORDERS)
         assert site.ask(lambda snapshot: snapshot.parked()) == 0
@@ -80,6 +86,7 @@ def old_or_new(folder: Path) -> None:
             assert kept == envelope, "a root counts, and is not in its file"
         assert kinds.count("job_accepted") <= len(ORDERS)
         assert "job_accepted" not in kinds or "time_accepted" in kinds
+        assert kinds.count("command_accepted") == kinds.count("cancel_requested"), "a command and what it does are one"
         if "time_accepted" in kinds:
             assert snapshot.parked() + kinds.count("job_accepted") >= len(ORDERS), "nothing is lost between"
 

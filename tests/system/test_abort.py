@@ -15,6 +15,7 @@ from drivers import link
 from drivers.gcode import PLUGIN
 from drivers.gcode.config import Connection
 from drivers.gcode.driver import GcodeDriver
+from drivers.gcode.failing import SAFE_S
 from edge.driver import Capability, Machine, MachineError, MachineState, Motion, NotAcceptableError, StateSeen
 from edge.testing.context import RecordingContext
 from tests.helpers.printing import LIMITS, RUN, bench_machine, write_program
@@ -78,6 +79,21 @@ async def test_the_last_resort_is_a_reset_by_dtr(tmp_path: Path, monkeypatch: py
         await run.driver.abort()
     assert last_words(run.context) == StateSeen(MachineState.ABORTED, "reset by its DTR line")
     assert lines == [False, True]
+
+
+async def test_an_abort_ends_the_switching_off_of_a_run_that_has_failed(tmp_path: Path) -> None:
+    commands = ["G28", "G1 X200 F300", "G1 E5"]  # too cold, while the move has 40 s to go
+    async with printing(tmp_path, commands, speed=1.0) as run:
+        async with asyncio.timeout(PATIENCE_S):
+            while "M107" not in run.printer.macros():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await run.driver.abort()
+        words = "cold extrusion prevented; and it has not confirmed that it is switched off"
+        with pytest.raises(MachineError, match=words):
+            async with asyncio.timeout(SAFE_S / 3):
+                await run.running
+        await run.told(MachineState.ABORTED, HALTED)
+        assert halted(run.printer)
 
 
 async def test_leaving_waits_for_what_becomes_of_an_abort(tmp_path: Path) -> None:

@@ -119,7 +119,9 @@ def test_bad_type():
 def test_threshold_without_any_signature():
     ceremony = Ceremony()
     raw = ceremony.order(signers=())
-    assert_refused(judge(ceremony, raw), Reason.THRESHOLD, signed=False, says="0 valid signatures of issuers, needs 1")
+    assert_refused(
+        judge(ceremony, raw), Reason.THRESHOLD, signed=False, says="0 valid signatures of the role 'issuer', needs 1"
+    )
 
 
 @pytest.mark.parametrize("signer", ["stranger", "root-1"])
@@ -141,7 +143,9 @@ def test_threshold_with_one_key_under_two_key_ids():
     sig = envelope.signatures[0].sig
     twice = tuple(Signature(name, sig) for name in (keyid(ISSUER), keyid("b"), keyid(ISSUER), "x"))
     raw = Envelope(envelope.payload_type, envelope.payload, twice).to_bytes()
-    assert_refused(judge(ceremony, raw), Reason.THRESHOLD, signed=False, says="1 valid signatures of issuers, needs 2")
+    assert_refused(
+        judge(ceremony, raw), Reason.THRESHOLD, signed=False, says="1 valid signatures of the role 'issuer', needs 2"
+    )
 
 
 def test_threshold_when_the_root_has_no_issuer():

@@ -203,7 +203,7 @@ def test_a_second_key_holder_signs_the_same_bundle(ceremony, tmp_path):
     code, out, _ = ceremony("verify", "job.mfjob", "--root", "two.json")
     assert code == 2
     assert "by orders@acme" in out
-    assert "threshold: 1 valid signatures of issuers, needs 2" in out
+    assert "threshold: 1 valid signatures of the role 'issuer', needs 2" in out
     assert "signed     by 2 keys" in ceremony("job", "cosign", "job.mfjob", "--key", "qa@acme.key")[1]
     assert ceremony("verify", "job.mfjob", "--root", "two.json")[0] == 0
 

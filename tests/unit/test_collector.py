@@ -252,6 +252,21 @@ async def test_a_new_journal_of_a_known_site_is_told_and_the_old_one_kept(tmp_pa
     assert paris["attention"] == ["has not reported yet"]
 
 
+async def test_an_old_journal_that_goes_on_beside_a_newer_one_is_a_fork_and_kept(tmp_path: Path) -> None:
+    """The card of before the site was set up again is back in use."""
+    old, raws, events = await envelopes(tmp_path / "old", 1, 2)
+    new, more, _ = await envelopes(tmp_path / "new", 3)
+    async with collecting(tmp_path) as collector:
+        for raw in (raws[0], *more):
+            await answer(collector, raw)
+        assert "fork" not in await alarms_of(collector)
+        assert head(await answer(collector, raws[0])) == (1, False), "a repeat says nothing"
+        assert "fork" not in await alarms_of(collector)
+        assert head(await answer(collector, raws[1])) == (2, False)
+        assert f"journal {old} goes on, and journal {new} came after it" in (await alarms_of(collector))["fork"][0]
+        assert await copy_of(collector, old) == events
+
+
 async def test_runs_are_counted_from_the_events(tmp_path: Path) -> None:
     async with reporting(tmp_path) as (journal, outbox), collecting(tmp_path) as collector:
 
@@ -425,3 +440,20 @@ async def test_a_database_of_the_first_format_is_brought_up_to_date(tmp_path: Pa
             await journal.record([fact()])
             await exchange(outbox, collector, 1000.0)
             assert await copy_of(collector, journal.ident) == await events_of(journal)
+
+
+async def test_a_database_without_a_later_table_gets_what_its_events_say(tmp_path: Path) -> None:
+    """A site of a later version has reported to it."""
+    async with reporting(tmp_path) as (journal, outbox):
+        async with collecting(tmp_path) as collector:
+            await journal.record([parked(envelope(order(job_id)), "usb") for job_id in ("A", "B")])
+            await journal.record([accepted(order("A"))])
+            await exchange(outbox, collector)
+        with contextlib.closing(sqlite3.connect(tmp_path / COLLECTOR_FILE)) as connection:
+            for table in ("unjudged", "telemetry", "telemetry_heard"):
+                connection.execute(f"DROP TABLE {table}")
+            connection.commit()
+        async with collecting(tmp_path):
+            pass
+    with views.opened(tmp_path) as connection:
+        assert views.document(connection, [SITE])["sites"][0]["unjudged"] == 1

@@ -157,7 +157,7 @@ def test_an_issuer_of_orders_commands_nothing():
     verdict = judge(made.command(signers=("orders@acme",)), made)
     assert (verdict.reason, verdict.signed) == (CommandReason.THRESHOLD, False)
     nobody = Ceremony()
-    assert "gives nobody the role of an operator" in judge(nobody.command(), nobody).detail
+    assert "gives nobody the role 'operator'" in judge(nobody.command(), nobody).detail
 
 
 def test_one_operator_under_two_key_ids_is_one():
@@ -166,7 +166,7 @@ def test_one_operator_under_two_key_ids_is_one():
     sig = envelope.signatures[0].sig
     twice = tuple(Signature(name, sig) for name in (keyid(OPERATOR), keyid("two@acme"), keyid(OPERATOR)))
     raw = Envelope(envelope.payload_type, envelope.payload, twice).to_bytes()
-    assert "1 valid signatures of operators, needs 2" in judge(raw, made).detail
+    assert "1 valid signatures of the role 'operator', needs 2" in judge(raw, made).detail
     assert judge(made.command(signers=(OPERATOR, "two@acme")), made).accepted
 
 

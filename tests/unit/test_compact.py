@@ -8,7 +8,8 @@ import pytest
 
 from drivers.gcode.compact import compact
 from drivers.gcode.device import BLOCK_CHARS, program_commands
-from drivers.gcode.stream import GcodeStream, Wire
+from drivers.gcode.framing import Wire
+from drivers.gcode.stream import GcodeStream
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from edge import forgetting, journal
+from edge import forgetting, transaction
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.trust import PayloadType
-from tests.helpers.clock import SetClock
+from tests.helpers.clock import IN_1970, SetClock
 from tests.helpers.rig import Rig
-from tests.unit.test_intake_clock import TIME_KEY, Post, post
+from tests.helpers.trust import OPERATOR
+from tests.unit.test_intake_clock import TIME_KEY, Post, post, right
 from tests.unit.test_parked import command, let_in, steering
 
 DAY = timedelta(days=1)
@@ -33,8 +34,9 @@ def refusals(site: Rig) -> dict[str, int]:
 
 
 async def test_a_refusal_is_remembered_until_its_bytes_have_been_over_for_long_and_counted_from_then_on(
-    tmp_path,
+    tmp_path, monkeypatch
 ) -> None:
+    monkeypatch.setattr(forgetting, "KEPT_COUNT", 3)
     now = datetime.now(UTC).replace(microsecond=0)
     soon = now + 2 * DAY
     async with post(tmp_path, SetClock(now, synchronized=True)) as site:
@@ -61,6 +63,49 @@ async def test_a_refusal_is_remembered_until_its_bytes_have_been_over_for_long_a
         await site.sound()
 
 
+async def test_a_floor_that_was_forged_and_repaired_brings_nothing_back(tmp_path) -> None:
+    """What was refused or declined in between may be made at another site by now."""
+    now = right()
+    async with post(tmp_path, SetClock(IN_1970)) as site:
+        let_in(site)
+        declined, waiting = site.signed(), site.signed()
+        for raw in (declined, waiting):
+            assert (await site.send(raw)).reason == "clock_untrusted"
+        job_id = site.events("job_parked")[0]["job_id"]
+        await steering(site).decline(job_id, "user:ada", "")
+        site.clock.at, site.clock.synchronized = now + 90 * DAY, True
+        assert await site.intake.judge_parked() == 1
+        refused = site.signed()
+        assert (await site.send(refused)).reason == "expired"
+        assert len(site.events("job_refused")) == 2, "the centre knows of both"
+        site.clock.at, site.clock.synchronized = now, False
+        assert (await site.tell(now, TIME_KEY, OPERATOR)).repairs
+        assert site.clock.now().trusted
+        for raw, word in ((declined, "declined"), (waiting, "expired"), (refused, "expired")):
+            assert ((await site.send(raw)).reason, (await site.send(raw + b" ")).reason) == (word, word)
+        assert (await site.send(site.signed(job_id=job_id))).reason == "conflict"
+        assert site.accepted() == []
+        await site.sound()
+
+
+async def test_who_has_copies_that_were_forgotten_cannot_fill_the_journal(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(forgetting, "KEPT_COUNT", 3)
+    now = right()
+    async with post(tmp_path, SetClock(now, synchronized=True)) as site:
+        old = [of_another_site(site, now - 90 * DAY) for _ in range(5)]
+        for raw in old:
+            await site.send(raw)
+        assert (len(site.events("job_refused")), remembered(site)) == (3, 3)
+        for days in (700, 800, 900):
+            await site.send(of_another_site(site, now + days * DAY))
+        assert remembered(site) == 3
+        before = site.journal.last_seq
+        for raw in old * 3:
+            assert (await site.send(raw)).reason == "wrong_site"
+        assert site.journal.last_seq == before
+        await site.sound()
+
+
 async def test_while_nobody_knows_the_time_nothing_is_forgotten(tmp_path) -> None:
     """The floor counts, not the host's clock."""
     now = datetime.now(UTC).replace(microsecond=0)
@@ -71,7 +116,8 @@ async def test_while_nobody_knows_the_time_nothing_is_forgotten(tmp_path) -> Non
         assert remembered(site) == 2
 
 
-async def test_a_command_is_forgotten_likewise(tmp_path) -> None:
+async def test_a_command_is_forgotten_likewise(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(forgetting, "KEPT_COUNT", 2)
     now = datetime.now(UTC).replace(microsecond=0)
     async with post(tmp_path, SetClock(now, synchronized=True)) as site:
         let_in(site)
@@ -103,7 +149,8 @@ async def test_what_has_no_time_to_expire_is_remembered_by_number(tmp_path, monk
         await site.sound()
 
 
-async def test_the_id_of_an_order_that_was_given_up_is_free_when_its_bytes_are_long_over(tmp_path) -> None:
+async def test_the_id_of_an_order_that_was_given_up_is_free_when_its_bytes_are_long_over(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(forgetting, "KEPT_COUNT", 2)
     now = datetime.now(UTC).replace(microsecond=0)
     async with post(tmp_path, SetClock(now)) as site:
         raw = site.signed()
@@ -121,7 +168,7 @@ async def test_the_id_of_an_order_that_was_given_up_is_free_when_its_bytes_are_l
 
 
 async def test_counts_by_the_minute_become_one_sum_and_none_is_lost(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(journal, "REFUSAL_ROWS", 10)
+    monkeypatch.setattr(transaction, "REFUSAL_ROWS", 10)
 
     async with post(tmp_path, SetClock(synchronized=True)) as site:
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from drivers.gcode import PLUGIN
 from drivers.gcode.config import Connection, Limits, Printer
-from drivers.gcode.stream import numbered
+from drivers.gcode.framing import numbered
 from edge.driver import DriverError, Machine, NotAcceptableError, Prediction, Program, Step
 
 TINY = Path(__file__).parent.parent.parent / "edge" / "demo" / "tiny.gcode"

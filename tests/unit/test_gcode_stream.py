@@ -8,26 +8,10 @@ from operator import xor
 
 import pytest
 
+from drivers.gcode.events import Acked, Answered, Cause, Event, Failed, Heard, Probed, Silent, Speaks
+from drivers.gcode.framing import Wire, checksum, numbered
 from drivers.gcode.replies import Position, Reply, Temperatures, Text, UnknownCommand
-from drivers.gcode.stream import (
-    CLEAN_LINES,
-    DISTRUST_ERRORS,
-    PROBE_NUMBER,
-    RESEND_OK_S,
-    Acked,
-    Answered,
-    Cause,
-    Event,
-    Failed,
-    GcodeStream,
-    Heard,
-    Probed,
-    Silent,
-    Speaks,
-    Wire,
-    checksum,
-    numbered,
-)
+from drivers.gcode.stream import CLEAN_LINES, DISTRUST_ERRORS, PROBE_NUMBER, RESEND_OK_S, GcodeStream
 from hil_sim.faults import Faults
 from tests.helpers.wire import Bench, byte_by_byte, random_pieces, whole
 
@@ -275,7 +259,9 @@ def test_a_link_that_keeps_erring_is_never_trusted_with_a_window_again() -> None
         talk.sent()
         talk.say("Error:checksum mismatch", f"Resend: {number}", "ok")
         talk.sent()
+        assert talk.stream.distrusted == (number == DISTRUST_ERRORS)
         talk.say("ok")
+    assert talk.stream.distrusted
     for _ in range(CLEAN_LINES + 5):
         talk.sent()
         talk.say("ok")
@@ -635,6 +621,15 @@ def test_a_command_that_only_informs_need_not_be_known() -> None:
     assert talk.say('echo:Unknown command: "M73 P10"') == [Heard(UnknownCommand("M73 P10"))]
     assert talk.say("ok") == [Acked(1)]
     assert talk.sent() == ["N2 G1 X1"]
+
+
+def test_a_command_is_known_by_its_code_however_it_is_written_and_whatever_happens_to_its_echo() -> None:
+    talk = Talk(Wire(stall_s=6.0, silence_s=20.0, compact=True))
+    talk.begin("G2X10Y5I1J1E.5")
+    assert talk.sent() == ["N1G2X10Y5I1J1E.5"]
+    (failed,) = talk.say('echo:Unknown command: "G2X10Y7I1J1E.5"', "ok")
+    assert failed == Failed('the firmware does not know the command "G2X10Y7I1J1E.5"', Cause.SAID)
+    assert talk.sent() == [], "sent again it would be dropped as a double, and then count as carried out"
 
 
 def test_a_firmware_that_cannot_be_asked_leaves_a_lost_ok_unexplained() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from drivers.gcode.events import Acked, Answered, Cause, Event, Failed, Heard
+from drivers.gcode.framing import Wire
 from drivers.gcode.grbl import (
     HOLD,
     HOLD_S,
@@ -18,7 +20,6 @@ from drivers.gcode.grbl import (
 )
 from drivers.gcode.grbl_replies import introduces, parse
 from drivers.gcode.replies import Text
-from drivers.gcode.stream import Acked, Answered, Cause, Event, Failed, Heard, Wire
 
 BANNER = "\r\nGrbl 1.1h ['$' for help]"
 WIRE = Wire(window_bytes=128, stall_s=10.0, silence_s=20.0)

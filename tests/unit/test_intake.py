@@ -18,7 +18,7 @@ from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.trust import PayloadType, write_bundle
 from tests.helpers.rig import Rig, rig
-from tests.helpers.trust import PROGRAM, step_document
+from tests.helpers.trust import ISSUER, PROGRAM, Ceremony, step_document
 
 SHA256 = hashlib.sha256(PROGRAM).hexdigest()
 LONG_AGO = time_text(datetime.now(UTC) - timedelta(days=2))
@@ -280,6 +280,28 @@ async def test_other_spellings_of_a_signed_order_do_not_grow_the_journal(tmp_pat
         counts = {n["reason"]: n["count"] for n in site.ask(lambda snapshot: snapshot.notices()) if "count" in n}
         assert counts == {"replayed": 19, "wrong_site": 19}
         assert (await site.journal.verify()).problems == ()
+
+
+async def test_a_refusal_is_final_in_every_spelling_of_the_envelope(tmp_path) -> None:
+    """Whoever has a copy can spell it anew; the issuer may have given the work to another site."""
+    async with rig(tmp_path) as site:
+        raw = signed(site)
+        free, site.intake._free_bytes = site.intake._free_bytes, lambda: 0
+        assert (await send(site, raw)).verdict.reason == "storage_full"
+        site.intake._free_bytes = free
+        for number in range(3):
+            verdict = (await send(site, raw + b" " * number)).verdict
+            assert (verdict.accepted, verdict.reason) == (False, "storage_full")
+        assert (len(site.events("job_refused")), site.events("job_accepted")) == (1, [])
+
+
+async def test_a_refusal_for_its_signers_is_cured_by_more_of_them(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        site.ceremony = Ceremony(issuers=(ISSUER, "b@acme"), limits={ISSUER: {"processes": ["mill"]}})
+        site.authority.root = site.ceremony.root
+        payload = json.dumps(site.order(issuer="b@acme")).encode()
+        assert (await send(site, site.ceremony.sign(payload, (ISSUER,)))).verdict.reason == "threshold"
+        assert (await send(site, site.ceremony.sign(payload, (ISSUER, "b@acme")))).verdict.accepted
 
 
 async def test_planning_goes_by_the_verification_of_the_acceptance(tmp_path, monkeypatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from edge import intake, keeper
 from edge.intake import Intake
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.nonce import FILE_NAME as NONCE_FILE
@@ -21,6 +21,7 @@ from edge.nonce import FRESH_S, NonceFile
 from edge.schema import FILE_NAME
 from edge.spool import Spool
 from edge.timefloor import AHEAD_MAX, ANSWER_MAX_S, BEGINNING, Known, Source
+from edge.transaction import Transaction
 from edge.trust import PayloadType
 from edge.trust.signedtime import time_bytes
 from tests import second_verifier

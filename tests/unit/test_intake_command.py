@@ -290,6 +290,20 @@ async def test_a_refused_command_is_an_event_only_if_operators_signed_it(
         assert notice.get("count") == (None if events else 3)
 
 
+async def test_a_refused_command_is_refused_in_every_spelling(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        let_in(site)
+        job_id = (await site.submit()).job_id
+        revision = site.ask(lambda snapshot: snapshot.job(job_id))["revision"]
+        raw = command(site, "release", job_id=job_id, if_revision=site.journal.last_seq + 3)
+        assert (await site.intake.take(raw, "mqtt")).reason == "stale"
+        assert (await site.intake.take(command(site, "hold", job_id=job_id, if_revision=revision), "mqtt")).accepted
+        assert site.ask(lambda snapshot: snapshot.job(job_id))["revision"] == site.journal.last_seq, "as it says"
+        for number in range(3):
+            assert (await site.intake.take(raw + b" " * number, "mqtt")).reason == "stale", "whatever came since"
+        assert site.events("release_requested") == []
+
+
 async def test_other_spellings_of_a_command_do_not_grow_the_journal(tmp_path) -> None:
     async with rig(tmp_path) as site:
         let_in(site)

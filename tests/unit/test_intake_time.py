@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from edge.intake import Intake
 from edge.model.event import Draft, EventKind
 from edge.nonce import NonceFile
 from edge.timefloor import Source
+from edge.transaction import Transaction
 from edge.trust import PayloadType, Reason, TrustRoot, time_bytes
 from tests.helpers.rig import Rig, rig
 from tests.helpers.trust import keyid, private_key, public_bytes, root_document, sign
@@ -49,6 +52,28 @@ async def test_an_answer_that_comes_several_times_at_once_counts_once(tmp_path: 
         verdicts = await asyncio.gather(*(intake.time(raw, "user:ada") for _ in range(3)))
         assert sorted(str(verdict.reason) for verdict in verdicts) == ["None", "replayed", "replayed"]
         assert len(site.events("time_accepted")) == 1
+
+
+async def test_what_is_durable_counts_though_the_connection_that_brought_it_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes again would be refused: their nonce is used up."""
+    async with rig(tmp_path) as site:
+        nonce = NonceFile.open(tmp_path, site.clock)
+        intake, raw = intake_of(site, nonce), repair(nonce)
+        transact, asked = site.journal.transact, asyncio.Event()
+
+        def watched(fn: Callable[[Transaction], Any]) -> Any:
+            asked.set()
+            return transact(fn)
+
+        monkeypatch.setattr(site.journal, "transact", watched)
+        taking = asyncio.create_task(intake.take(raw, "mqtt"))
+        await asked.wait()
+        taking.cancel()
+        await asyncio.wait([taking])
+        await site.until(lambda: site.events("time_accepted"))
+        await site.until(lambda: site.clock.known.signed is not None)
 
 
 async def test_an_answer_does_not_count_again_after_a_power_cut(

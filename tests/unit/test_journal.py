@@ -13,9 +13,10 @@ import pytest
 
 from edge.audit import audit_file
 from edge.errors import IllegalTransitionError, JournalError, StaleRevisionError
-from edge.journal import Journal, KnownVerdict, OpenRun, Transaction
+from edge.journal import Journal, OpenRun
 from edge.model.event import Draft, EventKind
 from edge.replay import ReplayWindow
+from edge.transaction import KnownVerdict, Transaction
 from edge.views import open_readonly
 from tests import second_verifier
 from tests.journal_kit import (

@@ -16,12 +16,28 @@ from edge.chain import Base, Head
 from edge.errors import IllegalTransitionError, JournalError
 from edge.folders import HEAD
 from edge.headfile import HeadFile, Promise
-from edge.journal import Journal, Transaction
+from edge.journal import Journal, parked
 from edge.lookback import Witnesses, missing
 from edge.model.event import Draft, EventKind
 from edge.restored import begin_anew
 from edge.schema import FILE_NAME
-from tests.journal_kit import SITE, accepted, began, cancelled, ended, foreign, hold, online, order, refused, ticking
+from edge.transaction import Transaction
+from tests import second_verifier
+from tests.helpers.pruning import acknowledge, pruner, work
+from tests.journal_kit import (
+    SITE,
+    accepted,
+    began,
+    cancelled,
+    ended,
+    envelope,
+    foreign,
+    hold,
+    online,
+    order,
+    refused,
+    ticking,
+)
 
 CONFIRMED = Draft(EventKind.JOURNAL_CONFIRMED, "user:ada", {"reason": "looked"})
 
@@ -133,6 +149,63 @@ async def test_an_old_copy_is_held_and_says_what_is_missing(site: Site, tmp_path
         assert site.held == ""
 
 
+async def test_a_power_cut_between_a_confirmation_and_the_head_asks_once_more(site: Site, tmp_path: Path) -> None:
+    async with site.running(first=True) as journal:
+        await journal.record([accepted()])
+        before = journal.ident
+    old = site.copy(tmp_path / "old")
+    async with site.running() as journal:
+        await begin(journal)
+    promised = site.promised()
+    site.put_back(old)
+    async with site.running() as journal:
+        second = journal.ident
+        journal._store.after_commit = lambda connection: None  # from here on the power is off
+        await journal.record([CONFIRMED])
+        assert site.promised() == promised
+    async with site.running() as journal:
+        assert "it went on from an old copy" in site.held
+        with pytest.raises(IllegalTransitionError, match="nothing begins before somebody confirms"):
+            await begin(journal, run_id="again")
+        await journal.record([CONFIRMED])
+        assert len({before, second, journal.ident}) == 3
+    async with site.running() as journal:
+        assert site.held == ""
+        assert (await journal.verify()).problems == ()
+        assert second_verifier.verify(site.file) == (journal.last_seq, "")
+        await begin(journal, run_id="again")
+
+
+async def test_an_old_copy_that_is_pruned_past_the_missing_event_is_held_until_it_is_confirmed(
+    site: Site, tmp_path: Path
+) -> None:
+    async with site.running(first=True) as journal:
+        await work(journal, 3)
+    old = site.copy(tmp_path / "old")
+    async with site.running() as journal:
+        await work(journal, 3, first=100)
+    promised = site.promised()
+    site.put_back(old)
+    async with site.running() as journal:
+        ident = journal.ident
+        for _ in range(promised):
+            await journal.record([online()])
+        await acknowledge(journal)
+        await pruner(site.state, journal).prune(0)
+        assert (await journal.verify()).pruned.seq > promised
+    async with site.running() as journal:
+        assert "it is an old copy" in site.held
+        assert (journal.ident, site.promised()) == (ident, promised)
+        assert (await journal.verify()).problems == ()
+        await journal.record([CONFIRMED])
+        assert site.promised() == journal.last_seq
+    async with site.running() as journal:
+        assert (site.held, journal.ident) == ("", ident)
+        await work(journal, 1, first=200)
+        assert (await journal.verify()).problems == ()
+        assert second_verifier.verify(site.file)[1] == ""
+
+
 async def test_what_the_collector_found_out_is_not_found_again(site: Site) -> None:
     """The head file names an event of the old id, which the journal still has under the new one."""
     async with site.running(first=True) as journal:
@@ -153,7 +226,8 @@ async def test_what_the_collector_found_out_is_not_found_again(site: Site) -> No
     ("pruned", "hash_of", "id_of", "had"),
     [
         pytest.param(9, "a", "now", True, id="pruned long ago, of this id"),
-        pytest.param(9, "a", "before", True, id="pruned long ago, of an id that it had"),
+        pytest.param(9, "a", "before", True, id="pruned long ago, of an id that it had then"),
+        pytest.param(9, "a", "long before", False, id="pruned long ago, of an id that it had no more"),
         pytest.param(9, "a", "other", False, id="pruned long ago, of another journal"),
         pytest.param(5, "base", "now", True, id="the newest that was pruned"),
         pytest.param(5, "a", "now", False, id="another than the newest that was pruned"),
@@ -163,14 +237,15 @@ async def test_an_event_that_was_pruned_is_not_missed(
     site: Site, pruned: int, hash_of: str, id_of: str, had: bool
 ) -> None:
     async with site.running(first=True) as journal:
-        ids = {"now": journal.ident, "before": "b" * 32, "other": "c" * 32}
+        ids = {"now": journal.ident, "before": "b" * 32, "long before": "a" * 32, "other": "c" * 32}
         hashes = {"a": "a" * 64, "base": "d" * 64}
         promise = Promise(1, ids[id_of], 5, hashes[hash_of], "boot-1")
 
         def look(transaction: Transaction) -> bool:
             connection = transaction.connection
             base.write(connection, Base(Head(pruned, hashes["base"]), journal.ident), "2026-11-22T00:00:00Z")
-            connection.execute("INSERT INTO branches VALUES (3, ?, ?)", (journal.ident, ids["before"]))
+            for first_seq, before, after in ((3, "long before", "before"), (7, "before", "now")):
+                connection.execute("INSERT INTO branches VALUES (?, ?, ?)", (first_seq, ids[after], ids[before]))
             connection.execute("DELETE FROM events WHERE seq <= 5")
             doubt = missing(connection, promise, Path("journal.head"))
             connection.execute("DELETE FROM base")
@@ -288,6 +363,7 @@ async def test_a_journal_of_an_older_edge_begins_without_a_head(site: Site) -> N
         ([hold()], True),
         ([foreign("cup")], True),
         ([accepted(order("other"))], False),
+        ([parked(envelope(order("other")), "usb")], False),
         ([refused("d1")], False),
         ([online()], False),
         ([online(), began()], True),

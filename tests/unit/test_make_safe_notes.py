@@ -360,6 +360,18 @@ async def test_a_mark_that_was_left_without_a_daemon_becomes_one_event(tmp_path:
         assert "prn-1" in site.ask(lambda snapshot: snapshot.out_of_service())
 
 
+async def test_a_mark_counts_in_a_journal_that_is_held_and_after_its_confirmation(tmp_path: Path) -> None:
+    leave_mark(tmp_path, "prn-1", "user:ada")
+    async with working_rig(tmp_path) as site:
+        await site.journal.record([Draft(EventKind.JOURNAL_HELD, "site", {"reason": "an old copy"})])
+        await record_notes(site.journal, tmp_path)
+        await site.journal.record([Draft(EventKind.JOURNAL_CONFIRMED, "user:ada", {"reason": "looked"})])
+        await site.offer(await site.assignment())
+        await site.until(lambda: site.runner.claimed is None)
+        assert (site.events("run_began"), site.script.executed) == ([], [])
+        assert (await site.journal.verify()).problems == ()
+
+
 async def test_an_attempt_to_make_safe_that_got_no_answer_forbids_that_the_run_goes_on(tmp_path: Path) -> None:
     async with rig(tmp_path) as site:
 

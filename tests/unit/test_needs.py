@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from edge.errors import EdgeError
-from edge.journal import Transaction, parked
+from edge.journal import parked
 from edge.model.event import Draft, EventKind
 from edge.needs import Needs
+from edge.transaction import Transaction
 from edge.trust import Claims
 from tests.helpers.rig import rig
 

@@ -1,4 +1,4 @@
-"""Orders, commands and roots: of two failing checks, the earlier one gives the reason. Every pair."""
+"""Orders, commands, roots and signed times: of two failing checks, the earlier one gives the reason. Every pair."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from edge.trust import (
     admit,
     admit_command,
     judge_root,
+    judge_time,
     load_root,
     payload_digest,
     sign,
@@ -44,6 +45,7 @@ from tests.helpers.trust import (
     root_document,
 )
 
+TIME_KEY, NONCE = "time@acme", "0123456789abcdef" * 2
 HOUR = timedelta(hours=1)
 OTHER = "01J9ZK3V5Q8M2N4P6R7S9T0W1Z"
 SEEN = "seen before"
@@ -62,6 +64,7 @@ class Case:
     kind: str = ""
     tail: bytes = b""
     seen: bool = False
+    told: bool = False
     trusted: bool = True
 
     def envelope(self, kind: str, document: dict[str, Any]) -> bytes:
@@ -105,6 +108,7 @@ ORDERS = [
     ("revoked", "revoked_key", breaks(root={"revoked": (ISSUER, OPERATOR)})),
     ("form", "malformed", breaks(fields={"colour": "red"})),
     ("rights", "threshold", breaks(fields={"issuer": "nobody@acme"})),
+    ("payload", "declined", breaks(told=True)),
     ("site", "wrong_site", breaks(fields={"site": "paris-1"})),
     ("root", "stale_root", breaks(fields={"root_version_min": 9})),
     ("clock", "clock_untrusted", breaks(trusted=False)),
@@ -125,6 +129,9 @@ def reason_of_order(case: Case) -> str | None:
     if case.seen:
         digest = hashlib.sha256(raw).hexdigest()
         ceremony.ledger.verdicts[digest] = Verdict(False, Reason.EXPIRED, SEEN, digest)
+    if case.told:
+        payload = json.dumps(order_document(**case.fields)).encode()
+        ceremony.ledger.refused[hashlib.sha256(payload).hexdigest()] = (Reason.DECLINED, "given up before")
     verdict = admit(raw, ceremony.snapshot(**case.site), NOW if case.trusted else UNTRUSTED)
     return SEEN if verdict.repeated else verdict.reason
 
@@ -140,7 +147,7 @@ def test_an_orders_first_failing_check_gives_the_reason(first, second):
 
 def test_an_order_with_nothing_wrong_is_accepted():
     assert reason_of_order(Case()) is None
-    assert {check[1] for check in ORDERS} == {*Reason, SEEN} - {Reason.CANCELLED, Reason.DECLINED}
+    assert {check[1] for check in ORDERS} == {*Reason, SEEN} - {Reason.CANCELLED}
 
 
 COMMANDS = [
@@ -149,6 +156,7 @@ COMMANDS = [
     ("revoked", "revoked_key", breaks(root={"revoked": (OPERATOR,)})),
     ("form", "malformed", breaks(fields={"colour": "red"})),
     ("issuer", "threshold", breaks(fields={"issuer": "nobody@acme"})),
+    ("payload", "not_possible", breaks(told=True)),
     ("site", "wrong_site", breaks(fields={"site": "paris-1"})),
     ("root", "stale_root", breaks(root={"expires_at": time_text(AT - HOUR * 3)})),
     ("clock", "clock_untrusted", breaks(trusted=False)),
@@ -179,6 +187,9 @@ def reason_of_command(case: Case) -> str | None:
     if case.seen:
         digest = hashlib.sha256(raw).hexdigest()
         snapshot.ledger.verdicts[digest] = CommandVerdict(False, CommandReason.EXPIRED, SEEN, digest)
+    if case.told:
+        payload = json.dumps(command_document(**fields)).encode()
+        snapshot.ledger.refused[hashlib.sha256(payload).hexdigest()] = (CommandReason.NOT_POSSIBLE, "refused before")
     verdict = admit_command(raw, snapshot, NOW if case.trusted else UNTRUSTED)
     return SEEN if verdict.repeated else verdict.reason
 
@@ -193,8 +204,7 @@ def test_a_commands_first_failing_check_gives_the_reason(first, second):
 
 def test_a_command_with_nothing_wrong_is_accepted():
     assert reason_of_command(Case()) is None
-    of_actions = {CommandReason.UNSUPPORTED, CommandReason.NOT_POSSIBLE}
-    assert {check[1] for check in COMMANDS} == {*CommandReason, SEEN} - of_actions
+    assert {check[1] for check in COMMANDS} == {*CommandReason, SEEN} - {CommandReason.UNSUPPORTED}
 
 
 ROOTS = [
@@ -218,6 +228,33 @@ def test_a_roots_first_failing_check_gives_the_reason(first, second):
     second[2](case)
     first[2](case) if first is not second else None
     assert reason_of_root(case) == first[1]
+
+
+TIMES = [
+    *ENVELOPE[:3],
+    ("unsigned", "threshold", breaks(signers=("stranger",))),
+    ("revoked", "revoked_key", breaks(root={"revoked": (TIME_KEY,)})),
+    ("form", "malformed", breaks(fields={"colour": "red"})),
+    ("nonce", "replayed", breaks(fields={"nonce": "f" * 32})),
+]
+
+
+def reason_of_time(case: Case) -> str | None:
+    root = Ceremony(times=(TIME_KEY,), **case.root).root
+    raw = case.envelope(PayloadType.TIME, {"at": time_text(AT), "nonce": NONCE} | case.fields)
+    return judge_time(raw, root, {NONCE}).reason
+
+
+@pytest.mark.parametrize(("first", "second"), pairs(TIMES, {("unsigned", "revoked")}))
+def test_a_signed_times_first_failing_check_gives_the_reason(first, second):
+    case = Case(signers=(TIME_KEY,))
+    second[2](case)
+    first[2](case) if first is not second else None
+    assert reason_of_time(case) == first[1]
+
+
+def test_a_signed_time_with_nothing_wrong_is_accepted():
+    assert reason_of_time(Case(signers=(TIME_KEY,))) is None
 
 
 @pytest.mark.parametrize(("version", "reason"), [(4, None), (3, "conflict"), (2, "rollback"), (5, "gap")])

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,14 +15,17 @@ import pytest
 from edge.collector import views as collector_views
 from edge.collector.collector import Collector
 from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
-from edge.journal import Journal, Transaction
+from edge.journal import Journal, parked
+from edge.model.event import Draft
 from edge.prune import Pruner
 from edge.schema import FILE_NAME
+from edge.transaction import Transaction
 from edge.uplink.outbox import Outbox
 from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.topics import What, topic
 from tests import second_verifier
 from tests.helpers.clock import SetClock
+from tests.helpers.pruning import job
 from tests.helpers.reporting import (
     SITE,
     acknowledgement,
@@ -36,6 +39,7 @@ from tests.helpers.reporting import (
     reporting,
 )
 from tests.helpers.trust import private_key
+from tests.journal_kit import cancelled, envelope, order
 
 DEADLINE_S = 60.0
 
@@ -221,15 +225,17 @@ async def test_a_gap_in_the_journal_is_said(tmp_path: Path) -> None:
 # What was pruned
 
 
-async def pruned(folder: Path, collector: Collector, backup: int, journal: Journal, outbox: Outbox) -> None:
+async def pruned(
+    folder: Path, collector: Collector, backup: int, journal: Journal, outbox: Outbox, then: Sequence[Draft] = ()
+) -> None:
     """The collector has all and is copied after `backup` events; then what it has is pruned but for the newest."""
     await journal.record([fact(str(number)) for number in range(backup)])
     await exchange(outbox, collector)
     copy_database(folder / COLLECTOR_FILE, folder / "backup")
-    await journal.record([fact(str(number)) for number in range(10)])
+    await journal.record([*then, *(fact(str(number)) for number in range(10))])
     await exchange(outbox, collector)
     clock = SetClock(datetime(2027, 6, 1, tzinfo=UTC), synchronized=True)
-    assert await Pruner(journal, folder, clock, keep_days=90).prune(0) == backup + 9
+    assert await Pruner(journal, folder, clock, keep_days=90).prune(0) == journal.last_seq - 1
 
 
 async def test_after_pruning_a_connection_begins_as_before(tmp_path: Path) -> None:
@@ -290,3 +296,25 @@ async def test_a_collector_that_lost_what_was_pruned_gets_the_rest_and_both_side
             assert site["lost"] == [[backup + 1, 13]]
             assert f"events {backup + 1} to 13 are lost here" in site["attention"][0]
         assert (await journal.verify()).problems == ()
+
+
+async def test_what_ended_in_events_that_are_lost_is_not_open_for_ever(tmp_path: Path) -> None:
+    """The site has pruned them, so the job is over: of an open one it keeps all."""
+    taken, begins, ends, taken_off = job(1)
+    async with reporting(tmp_path) as (journal, outbox):
+        async with collecting(tmp_path) as collector:
+            await journal.record([taken, begins, parked(envelope(order("waits")), "usb")])
+            await pruned(tmp_path, collector, 1, journal, outbox, [ends, taken_off, cancelled("waits")])
+        for file in (tmp_path / "backup").iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        async with collecting(tmp_path) as collector:
+            with collector_views.opened(tmp_path) as connection:
+                (site,) = collector_views.document(connection, [SITE])["sites"]
+            assert (site["running"], site["unjudged"]) == (1, 1)
+            for _, raw in await collector.positions():
+                await outbox.take_ack(raw, 0.0)
+            await exchange(outbox, collector, 1000.0)
+            with collector_views.opened(tmp_path) as connection:
+                (site,) = collector_views.document(connection, [SITE])["sites"]
+            assert len(site["lost"]) == 1
+            assert (site["running"], site["unjudged"]) == (0, 0)

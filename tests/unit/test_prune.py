@@ -15,11 +15,12 @@ import pytest
 
 from edge import beginning, prune, schema
 from edge.errors import JournalError
-from edge.journal import Journal, Transaction
+from edge.journal import Journal
 from edge.model.event import ClockTrust, Draft, EventKind, Stamp, stamp_text
 from edge.prune import Bench, Pruner
 from edge.restored import begin_anew
 from edge.schema import FILE_NAME
+from edge.transaction import Transaction
 from edge.views import open_readonly
 from tests import second_verifier
 from tests.helpers.clock import SetClock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,13 +12,16 @@ import pytest
 
 from edge.collector import views
 from edge.collector.collector import Collector
+from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
 from edge.errors import IllegalTransitionError
-from edge.journal import Journal
+from edge.journal import Journal, parked
 from edge.model.event import Draft, EventKind
 from edge.restored import begin_anew
 from edge.schema import FILE_NAME
+from edge.transaction import Transaction
 from edge.uplink.outbox import Outbox
 from tests import second_verifier
+from tests.helpers.pruning import acknowledge, pruner
 from tests.helpers.reporting import (
     SITE,
     alarms_of,
@@ -30,7 +34,7 @@ from tests.helpers.reporting import (
     fact,
     reporting,
 )
-from tests.journal_kit import accepted, began, ended, order, ticking
+from tests.journal_kit import accepted, began, ended, envelope, order, ticking
 
 MISSING = "the newest event that must be here is missing"
 
@@ -120,6 +124,104 @@ async def test_a_collector_that_never_saw_the_old_id_takes_all_under_the_new_one
             await exchange(outbox, another)
             assert await copy_of(another, journal.ident) == await events_of(journal)
             assert await alarms_of(another) == {}
+
+
+async def test_a_copy_of_before_the_new_id_is_told_although_nothing_of_the_old_id_is_missing(tmp_path: Path) -> None:
+    """The same card image is put back twice. The first time was found out at the site, before the centre had heard."""
+    async with collecting(tmp_path) as collector:
+        async with reporting(tmp_path) as (journal, outbox):
+            await journal.record([fact(), fact()])
+            await exchange(outbox, collector)
+            copy_database(tmp_path / FILE_NAME, tmp_path / "image")
+            before = journal.ident
+        async with reporting(tmp_path) as (journal, outbox):
+            await journal.transact(lambda transaction: begin_anew(transaction, MISSING, "site"))
+            await journal.record([fact("under the new id")])
+            await exchange(outbox, collector)
+            second = journal.ident
+            assert set(await alarms_of(collector)) == {"restored"}
+        for file in tmp_path.glob(f"{FILE_NAME}*"):
+            file.unlink()
+        for file in (tmp_path / "image").iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        async with reporting(tmp_path) as (journal, outbox):
+            assert journal.ident == before
+            await journal.record([fact("of this start")])
+            await exchange(outbox, collector)
+            assert "the collector has event 4 of this journal" in await journal.transact(Transaction.held)
+            assert journal.ident not in (before, second)
+            assert await chain_of(collector, journal.ident) == await events_of(journal)
+            alarms = await alarms_of(collector)
+            assert f"journal {before} goes on, and journal {second} came after it" in alarms["fork"][0]
+            query = f"SELECT text FROM alarms WHERE (kind, journal) = ('restored', '{journal.ident}')"
+            ((text,),) = await collector.store.write(lambda connection: connection.execute(query).fetchall())
+            assert f"journal {second} was put back" in text
+            assert "events 3 to 4 of it happened, and the site does not know of them" in text
+
+
+async def test_orders_that_wait_for_the_time_still_wait_under_the_new_id(tmp_path: Path) -> None:
+    """One was judged in what the site does not know any more: there it waits again."""
+    waiting = [parked(envelope(order(job_id)), "usb") for job_id in ("A", "B", "C")]
+    async with collecting(tmp_path) as collector:
+        async with reporting(tmp_path) as (journal, outbox):
+            await journal.record([*waiting[:2], fact()])
+            copy_database(tmp_path / FILE_NAME, tmp_path / "backup")
+            await journal.record([accepted(order("A")), waiting[2]])
+            await exchange(outbox, collector)
+        for file in tmp_path.glob(f"{FILE_NAME}*"):
+            file.unlink()
+        for file in (tmp_path / "backup").iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        async with reporting(tmp_path) as (journal, outbox):
+            await journal.transact(lambda transaction: begin_anew(transaction, MISSING, "site"))
+            await exchange(outbox, collector)
+            assert await unjudged(collector) == 2
+            await journal.record([Draft(EventKind.CANCEL_REQUESTED, "user:ada", {}, "B")])
+            await exchange(outbox, collector, 1e6)
+            assert await unjudged(collector) == 1
+
+
+async def unjudged(collector: Collector) -> int:
+    with views.opened(collector.store.path.parent) as connection:
+        (site,) = views.document(connection, [SITE])["sites"]
+    return int(site["unjudged"])
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+async def test_a_collector_that_was_put_back_to_before_the_new_id_gets_the_rest_at_once(
+    tmp_path: Path, pruned: bool
+) -> None:
+    """Nothing happens at the site, and its connection stays: it hears what the collector has, by the old id."""
+    database = tmp_path / COLLECTOR_FILE
+    async with reporting(tmp_path) as (journal, outbox):
+        async with collecting(tmp_path) as collector:
+            await journal.record([fact() for _ in range(6)])
+            await exchange(outbox, collector)
+            copy_database(database, tmp_path / "backup")
+            await journal.record([fact(), fact()])
+            await exchange(outbox, collector)
+            await journal.transact(lambda transaction: begin_anew(transaction, MISSING, "site"))
+            await exchange(outbox, collector)
+            if pruned:
+                await acknowledge(journal, 5)
+                assert await pruner(tmp_path, journal).prune(0) == 4
+                outbox.connected()
+                await exchange(outbox, collector)
+            assert outbox.view()["backlog"] == 0
+            whole = await chain_of(collector, journal.ident)
+        for file in tmp_path.glob(f"{COLLECTOR_FILE}*"):
+            file.unlink()
+        for file in (tmp_path / "backup").iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        async with collecting(tmp_path) as collector:
+            for _, raw in await collector.positions():
+                await outbox.take_ack(raw, 1e6)
+            assert outbox.view()["backlog"] == 3
+            await exchange(outbox, collector, 1e6)
+            assert await chain_of(collector, journal.ident) == whole
+            assert set(await alarms_of(collector)) == {"restored"}
+            kinds = {json.loads(raw)["kind"] for _, _, raw in await events_of(journal)}
+            assert "collector_behind" not in kinds
 
 
 async def test_a_journal_without_events_has_nobody_to_follow(tmp_path: Path) -> None:

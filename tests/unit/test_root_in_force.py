@@ -251,6 +251,15 @@ async def test_a_new_journal_goes_by_the_highest_root_that_follows_the_file(tmp_
         assert (await site.journal.verify()).problems == ()
 
 
+async def test_who_read_the_journal_before_the_next_version_came_takes_nothing_back(tmp_path) -> None:
+    async with rig(tmp_path) as site:
+        await begin_with(site, version(1), tmp_path)
+        seen = await site.journal.transact(lambda transaction: transaction.root_in_force())
+        assert (await site.intake.take(revoking(2, STOLEN), "user:ada")).accepted
+        assert not site.authority.adopt(seen)
+        assert site.authority.root.version == 2
+
+
 # What stands under it
 
 
@@ -270,8 +279,8 @@ async def test_an_order_is_judged_by_the_root_that_is_durable_before_anybody_has
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (revoking(2, LOST), "revoked_key: 0 valid signatures of issuers, needs 1; revoked: orders@acme"),
-        (version(2, issuers=("new@acme",)), "threshold: 0 valid signatures of issuers, needs 1"),
+        (revoking(2, LOST), "revoked_key: 0 valid signatures of the role 'issuer', needs 1; revoked: orders@acme"),
+        (version(2, issuers=("new@acme",)), "threshold: 0 valid signatures of the role 'issuer', needs 1"),
         (version(2, limits={ISSUER: {"sites": ["paris-1"]}}), "threshold: 0 of the keys that signed may order fdm"),
         (version(2, limits={ISSUER: {"processes": ["mill"]}}), "threshold: 0 of the keys that signed may order fdm"),
     ],

@@ -15,6 +15,7 @@ from edge.errors import IllegalTransitionError, UsageError
 from edge.jobstate import Resolution
 from edge.journal import Journal
 from edge.model.event import Draft
+from edge.rows import held_in_words
 from edge.schema import FILE_NAME
 from edge.steering import Steering
 from tests.journal_kit import (
@@ -88,7 +89,7 @@ async def test_a_waiting_job_is_held_by_somebody_for_a_reason_and_released(desk:
         await desk.record(began())
     with views.open_readonly(desk.folder) as snapshot:
         (row,) = snapshot.startable()
-        assert views.held_in_words(row["held"]) == "held by ada since 2026-11-21 10:00 UTC: the spool looks wrong"
+        assert held_in_words(row["held"]) == "held by ada since 2026-11-21 10:00 UTC: the spool looks wrong"
         (item,) = snapshot.attention()
         assert (item["kind"], item["command"]) == ("held_job", f"edge job release {JOB}")
     found = await desk.steering.release(JOB, ADA, "")

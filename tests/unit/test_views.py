@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from edge import views
+from edge import readonly
 from edge.audit import audit
 from edge.errors import EdgeError, JournalError
 from edge.journal import Journal
@@ -200,9 +201,9 @@ READER = """
 # All of these before the interpreter's own files are out of reach.
 import json, os, pathlib, shutil, sqlite3, sys, tempfile, urllib.parse
 from edge.errors import EdgeError
-from edge import views
+from edge import readonly, views
 state_dir, limit = sys.argv[1:]
-views.COPY_LIMIT_BYTES = int(limit)
+readonly.COPY_LIMIT_BYTES = int(limit)
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
@@ -225,7 +226,7 @@ def shared() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def read_as_another(state_dir: Path, limit: int = views.COPY_LIMIT_BYTES) -> dict[str, Any]:
+def read_as_another(state_dir: Path, limit: int = readonly.COPY_LIMIT_BYTES) -> dict[str, Any]:
     if os.getuid() != 0:
         state_dir.chmod(0o550)
     private = Path(tempfile.mkdtemp(prefix="edge-test-"))
@@ -284,16 +285,16 @@ async def test_a_journal_that_changes_all_the_time_is_not_copied_half(
 ) -> None:
     await fill(tmp_path, online())
     looks = iter(range(100))
-    monkeypatch.setattr(views, "_look_at", lambda *files: [(next(looks), 0, 0)])
-    monkeypatch.setattr(views, "_may_not_write_beside", lambda error: True)
-    opened = views._open
+    monkeypatch.setattr(readonly, "_look_at", lambda *files: [(next(looks), 0, 0)])
+    monkeypatch.setattr(readonly, "_may_not_write_beside", lambda error: True)
+    opened = readonly._open
 
     def refuse(path: Path, stack: Any, mode: str = "ro") -> Any:
         if mode == "ro":
-            raise views.sqlite3.OperationalError("unable to open database file")
+            raise sqlite3.OperationalError("unable to open database file")
         return opened(path, stack, mode)
 
-    monkeypatch.setattr(views, "_open", refuse)
+    monkeypatch.setattr(readonly, "_open", refuse)
     with pytest.raises(EdgeError, match="changes faster than it can be copied"), open_readonly(tmp_path):
         pass
 

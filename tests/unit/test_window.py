@@ -83,6 +83,19 @@ def test_what_was_asked_too_soon_and_has_come_is_not_sent_again() -> None:
     assert (window.next_seq, window.in_flight) == (31, 1)
 
 
+def test_what_is_asked_too_soon_is_sent_although_nothing_is_under_way() -> None:
+    """The collector asks twice within a second: it was put back to a backup after it had acknowledged all."""
+    window = Window(0)
+    window.asked(0, 100.0)
+    sent(window, 10, now=100.1)
+    window.acknowledged(10)
+    window.asked(5, 100.5)
+    assert window.due_at == 100.0 + ASKED_S
+    assert not window.may_send(10, 100.0 + ASKED_S / 2)
+    assert window.may_send(10, 100.0 + ASKED_S)
+    assert window.next_seq == 6
+
+
 def test_a_new_connection_forgets_what_was_asked() -> None:
     window = Window(0)
     window.asked(0, 100.0)

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from edge.trust.files import replace_file, write_new
+from edge.files import replace_file, write_new
 
 
 def test_a_file_is_replaced_with_its_mode(tmp_path):

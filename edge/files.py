@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
 
 
-def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """`path` has `content`, durably, when this returns.
+def replace_file(path: Path, content: bytes, *, mode: int = 0o644, owner: os.stat_result | None = None) -> None:
+    """`path` has `content`, durably, when this returns; it is `owner`'s, if we may give it away.
 
     Raises:
         OSError: it has what it had before.
@@ -16,6 +17,8 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         write_new(temporary, content, mode=mode)
+        if owner is not None:
+            give(temporary, owner)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -34,6 +37,18 @@ def write_new(path: Path, content: bytes, *, mode: int) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def give(path: Path, owner: os.stat_result) -> None:
+    """`path` gets the user and the group of `owner`; only root may do this, for anybody else nothing is done."""
+    with contextlib.suppress(PermissionError):
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def make_directory(path: Path, *, mode: int) -> None:
+    """The directory `path` is there, durably; one that is there already keeps its mode. Raises `OSError`."""
+    path.mkdir(mode=mode, exist_ok=True)
+    sync_directory(path.parent)  # also if it is there: who made it may have been killed before this
 
 
 def sync_directory(path: Path) -> None:

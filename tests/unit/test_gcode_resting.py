@@ -1,0 +1,97 @@
+"""A printer at rest: what it is asked, and what counts as its answer."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from drivers.gcode import resting
+from drivers.gcode.device import Device
+from drivers.gcode.identity import Firmware
+from drivers.gcode.replies import Reply, parse
+from drivers.gcode.resting import CARD_QUESTIONS, Resting
+from edge.driver import ForeignWork, MachineError, Motion, Observation
+
+FREE = "Not SD printing"
+MANGLED = "//action:pause"
+"""What Marlin may say to M25, which one flipped bit makes of M27."""
+
+
+class Printer:
+    """Answers each question with the next of `answers`, and with the last again."""
+
+    def __init__(self, *answers: str) -> None:
+        self.asked: list[str] = []
+        self.told: list[Observation] = []
+        self._answers = list(answers)
+
+    async def ask(self, command: str) -> tuple[Reply, ...]:
+        self.asked.append(command)
+        said = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return tuple(parse(said))
+
+    async def look_at_heaters(self) -> None:
+        self.asked.append("M105")
+
+    @property
+    def failure(self) -> MachineError | None:
+        """Gone after the second poll."""
+        return MachineError("gone") if self.asked.count("M105") == 2 else None
+
+    def resting(self, *, card: bool = True, at_rest: bool = True, distrusted: bool = False) -> Resting:
+        self.stream = SimpleNamespace(idle=True, distrusted=distrusted)
+        device = SimpleNamespace(
+            session=self,
+            firmware=Firmware("Marlin", caps={"SDCARD": card}),
+            clock=SimpleNamespace(mono_s=lambda: 10.0),
+            context=SimpleNamespace(emit=self.told.append),
+            look_at_heaters=self.look_at_heaters,
+            see=lambda state, detail="": None,
+            unprotected=lambda: "",
+        )
+        return Resting(cast(Device, device), lambda: at_rest, lambda: False)
+
+
+async def test_a_printer_whose_card_stands_still_is_free() -> None:
+    printer = Printer(FREE)
+    await printer.resting().must_be_free()
+    assert printer.asked == ["M27"]
+
+
+async def test_one_without_a_card_is_not_asked() -> None:
+    printer = Printer(FREE)
+    await printer.resting(card=False).must_be_free()
+    assert printer.asked == []
+
+
+async def test_an_answer_to_something_else_says_nothing_and_it_is_asked_again() -> None:
+    printer = Printer(MANGLED, "SD printing byte 7/60000")
+    with pytest.raises(MachineError, match="at work: somebody prints something from the SD card") as caught:
+        await printer.resting().must_be_free()
+    assert caught.value.motion is Motion.NONE
+    assert printer.asked == ["M27", "M27"]
+    assert [type(seen) for seen in printer.told] == [ForeignWork]
+
+
+async def test_nothing_begins_at_a_printer_that_does_not_say_whether_it_prints() -> None:
+    printer = Printer(MANGLED)
+    with pytest.raises(MachineError, match="does not say whether it prints from its card") as caught:
+        await printer.resting().must_be_free()
+    assert caught.value.motion is Motion.NONE
+    assert printer.asked == ["M27"] * CARD_QUESTIONS
+
+
+@pytest.mark.parametrize(
+    ("at_rest", "distrusted", "asked"),
+    [(True, False, ["M105", "M27"]), (False, False, ["M105"]), (True, True, ["M105"])],
+    ids=["at rest", "a run goes on or is held", "its line keeps erring"],
+)
+async def test_only_a_printer_at_rest_on_a_good_line_is_polled_for_its_card(
+    monkeypatch: pytest.MonkeyPatch, at_rest: bool, distrusted: bool, asked: list[str]
+) -> None:
+    monkeypatch.setattr(resting, "POLL_S", 0.0)
+    printer = Printer(FREE)
+    await printer.resting(at_rest=at_rest, distrusted=distrusted).keep_looking()
+    assert printer.asked == asked * 2
