@@ -19,6 +19,7 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`((?:edge|hil-sim)\s[^`]+)`")
 TYPED = re.compile(r"^\s*(?:\S*/)?(edge\s+[a-z-]+[^#\n]*)", re.MULTILINE)
+SAY_WHY = ("attention.py", "status.py", "site.py", "views.py")
 FENCED = re.compile(r"^```\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -104,7 +105,7 @@ def words_of(page: str, heading: str, end: str) -> set[str]:
 
 
 def test_json_md_has_every_kind_of_attention_and_every_code_that_a_job_waits_by() -> None:
-    source = "".join((ROOT / "edge" / name).read_text() for name in ("status.py", "views.py", "site.py"))
+    source = "".join((ROOT / "edge" / name).read_text() for name in SAY_WHY)
     kinds = set(re.findall(r'"kind": "(\w+)"', source)) - {"refused", "refusals"}
     assert {"not_planning", "needs_clearing", "uplink"} <= kinds
     assert kinds - words_of("json.md", "- `attention`:", "- `notices`") == set()
