@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
-from edge import api, folders, trusted
+from edge import DISTRIBUTION, api, folders, trusted
 from edge.actions import actions
 from edge.artifacts import Artifacts
 from edge.authority import Authority
@@ -52,9 +52,6 @@ from edge.uplink.sitekey import open_key
 from edge.uplink.telemetry import MachineValues
 
 log = logging.getLogger("edge.daemon")
-
-DISTRIBUTION = "microfactory-edge"
-
 
 PLAN_AGAIN_S = 5.0
 """Pause after a bug in planning, fetching or the like, before it begins anew."""

@@ -45,6 +45,9 @@ RETRY_S = 1.0
 PLANNING_SHARE = 0.1
 """How much of its time the loop plans at most, while many orders come: machines are fed and stopped by it, too."""
 
+LONGEST_PAUSE_S = 1.0
+"""However long a look took: on a host that is busy with something else the next one is not slow for its orders."""
+
 PAUSE_S = 0.03
 """Between two looks at the journal: what hundreds of orders a second change is looked at together."""
 
@@ -168,7 +171,7 @@ class Dispatcher:
             return
         await self._plan(seen)
         ended_s = self._clock.mono_s()
-        self._plan_from_s = ended_s + (ended_s - began_s) * (1 / PLANNING_SHARE - 1)
+        self._plan_from_s = ended_s + min(LONGEST_PAUSE_S, (ended_s - began_s) * (1 / PLANNING_SHARE - 1))
 
     async def _plan(self, seen: _Seen) -> None:
         claimed = {runner.claimed for runner in self._runners.values()}

@@ -201,11 +201,15 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class ProfileInfo:
-    """One profile that a plug-in knows. `tried_on`: the hardware that it was tried on, in words."""
+    """One profile that a plug-in knows. `tried_on`: the hardware that it was tried on, in words.
+
+    `hazards`: sentences for the people at the machine.
+    """
 
     name: str
     summary: str
     tried_on: str
+    hazards: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,7 @@ def _machine_blockers(
         found.append(Blocker(code, f"{machine.id}: {text}", command, machine.id))
 
     if reason := unmet(step.requires, machine.properties):
-        add(Code.UNMET, reason)
+        add(Code.UNMET, f"{reason}; its properties are in site.toml")
     check = checks.get((step.program, machine.id), CheckResult(CheckState.PENDING))
     if check.state is CheckState.REFUSED:
         add(Code.REFUSED, f"refuses {step.program_name}: {check.reason}")

@@ -196,11 +196,10 @@ class Site:
 
     async def acknowledge(self, machine: str, token: str, comment: str, actor: str) -> dict[str, Any]:
         """A person has taken note of a condition of the machine. Raises `UsageError` if it does not confirm that."""
-        if machine not in self._runners:
-            raise UsageError(f"there is no machine {machine}; there are: {', '.join(self._runners) or 'none'}")
+        runner = self._known(machine)
         try:
             deadline_s = self._clock.mono_s() + ACKNOWLEDGE_S
-            found = await self._runners[machine].acknowledge(token, actor, comment, deadline_s)
+            found = await runner.acknowledge(token, actor, comment, deadline_s)
         except DriverError as error:
             raise UsageError(f"{machine}: {error}") from error
         return {"machine": machine, "acknowledged": asdict(found) | {"acknowledged": True}, "actor": actor}

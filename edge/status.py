@@ -185,7 +185,7 @@ def _hot(machines: Sequence[Row]) -> list[Row]:
 def _unfit(machines: Sequence[Row], daemon: Mapping[str, Any] | None, suspended: Collection[str]) -> list[Row]:
     """Machines that take no work, and do not come round by themselves or by clearing, or say something of their run.
 
-    One that is held in a run that is `suspended` is told with its job.
+    One that is held in a run that is `suspended` is told with its job, and one that is out of reach in a run with that.
     """
     return [
         {
@@ -197,6 +197,7 @@ def _unfit(machines: Sequence[Row], daemon: Mapping[str, Any] | None, suspended:
         for m in machines
         if daemon is not None and m["state"] != "IDLE"
         if m["state"] != "EXECUTE" or (m["run"] and m["detail"])
+        if m["state"] != "OFFLINE" or not m["run"]
         if m["state"] != "HELD" or m["id"] not in suspended
     ]
 

@@ -25,7 +25,7 @@ class GcodePlugin(DriverPlugin[Connection, Limits]):
     limits = Limits
 
     def profiles(self, user_dir: Path | None) -> list[ProfileInfo]:
-        return [ProfileInfo(name, p.summary, p.tried_on) for name, p in profiles.all_known(user_dir).items()]
+        return [ProfileInfo(name, p.summary, p.tried_on, p.hazards) for name, p in profiles.all_known(user_dir).items()]
 
     def preflight(self, machine: Printer) -> None:
         profile = _named(machine)

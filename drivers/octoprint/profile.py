@@ -43,6 +43,7 @@ class Profile(_Table):
     dialect: str
     summary: str
     tried_on: str = "nothing yet"
+    hazards: tuple[str, ...] = ()
     match: Match
     wire: Wire
     program: ProgramTable = ProgramTable()

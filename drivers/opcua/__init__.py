@@ -27,7 +27,9 @@ class OpcUaPlugin(DriverPlugin[Connection, Limits]):
     def profiles(self, user_dir: Path | None) -> list[ProfileInfo]:
         from drivers.opcua.profile import known
 
-        return [ProfileInfo(name, p.summary, p.tried_on) for name, p in known(self._dialects, user_dir).items()]
+        return [
+            ProfileInfo(name, p.summary, p.tried_on, p.hazards) for name, p in known(self._dialects, user_dir).items()
+        ]
 
     def preflight(self, machine: OpcUaMachine) -> None:
         self._candidates(machine)

@@ -9,6 +9,7 @@ works by itself and is watched; the link may go and come back. The end is what t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -48,6 +49,8 @@ STOP_S = 120.0
 """How long a cancelled run may take to stop."""
 
 TOO_LATE = "the machine did not confirm the stop in time"
+
+log = logging.getLogger("drivers.opcua")
 
 
 class OpcUaDriver(Driver):
@@ -339,6 +342,8 @@ async def open_machine(
     running[0].add_done_callback(driver.session.ended)
     try:
         await driver.session.ready()
+        seen = driver.sight.equipment
+        log.warning("%s: profile %s was tried on: %s", machine.id, seen.identity.profile, seen.profile.tried_on)
         running.append(asyncio.create_task(driver.sight.watch(), name=f"state of {machine.id}"))
         running[1].add_done_callback(driver.session.ended)
         yield driver

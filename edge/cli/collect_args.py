@@ -7,28 +7,23 @@ from pathlib import Path
 
 from edge.cli.args import Commands, command
 
+CONFIG = "collector.toml (else ./collector.toml)"
+
 
 def add_collect_commands(commands: Commands) -> None:
     """`collect` and what stands below it."""
-    collect = command(commands, "collect", "receive what sites report, at the centre, until SIGTERM", _serve)
-    _config(collect)
+    summary = "receive what sites report, at the centre, until SIGTERM"
+    collect = command(commands, "collect", summary, _serve, answers=False, config=CONFIG)
     collect.add_argument("--ndjson", action="store_true", help="write each new event as a line to standard output")
     help_ = "and each message of newest values, which are no facts; with --ndjson"
     collect.add_argument("--telemetry", action="store_true", help=help_)
     below = collect.add_subparsers(metavar="WHAT")
     init = command(below, "init", "write a collector.toml to begin with, and make the collector's key", _init)
     init.add_argument("dir", type=Path, metavar="DIR")
-    status = command(below, "status", "all sites at a glance, and the alarms", _status)
+    status = command(below, "status", "all sites at a glance, and the alarms", _status, config=CONFIG)
     help_ = "every newest value too, with its age"
     status.add_argument("--values", action="store_true", help=help_)
-    clear = command(below, "clear", "say that somebody has seen the alarms", _clear)
-    for parser in (status, clear):
-        _config(parser)
-
-
-def _config(parser: argparse.ArgumentParser) -> None:
-    help_ = "collector.toml (else ./collector.toml)"
-    parser.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help=help_)
+    command(below, "clear", "say that somebody has seen the alarms", _clear, config=CONFIG)
 
 
 def _serve(args: argparse.Namespace) -> int:

@@ -68,7 +68,8 @@ def _lines(machine: Mapping[str, Any]) -> list[str]:
     who = machine["identity"]
     if who:
         told = [who[name] for name in ("firmware", "version", "name", "serial") if who[name]]
-        lines += text.wrap(f"it is: {' '.join(told)}; profile {who['profile'] or 'none'}", "  ", "    ")
+        profile = f"; profile {who['profile']}" if who["profile"] else ""
+        lines += text.wrap(f"it is: {' '.join(told)}{profile}", "  ", "    ")
     if progress := machine["progress"]:
         lines.append(f"  done: {progress['done']} of {progress['total']} {progress['unit']}")
     seen_rows = [
@@ -81,14 +82,9 @@ def _lines(machine: Mapping[str, Any]) -> list[str]:
     lines += [text.clip(f"  {name}: {value} ({age_s:.0f} s ago)", text.WIDTH) for name, value, age_s in seen_rows]
     if not machine["conditions"]:
         return [*lines, "  no open conditions"]
-    rows = [
-        (
-            condition["token"],
-            "active" if condition["active"] else "over",
-            "acknowledged" if condition["acknowledged"] else "NOT ACKNOWLEDGED",
-            str(condition["severity"]),
-            condition["text"],
-        )
-        for condition in machine["conditions"]
-    ]
-    return [*lines, *text.table(["CONDITION", "CAUSE", "", "SEVERITY", "TEXT"], rows)]
+    for condition in machine["conditions"]:
+        cause = "its cause is there" if condition["active"] else "its cause is gone"
+        noted = "acknowledged" if condition["acknowledged"] else "NOT ACKNOWLEDGED"
+        said = f"{condition['token']}: {condition['text']} ({noted}; {cause}; severity {condition['severity']})"
+        lines += text.wrap(said, "  ", "    ")
+    return lines

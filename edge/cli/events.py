@@ -19,8 +19,8 @@ from edge.views import open_readonly
 FOLLOW_WAIT_S = 30
 PAGE = 1000
 
-SAID = ("outcome", "reason", "firmware", "problem", "confirmed")
-"""Of an event's body, what is shown of it: the first that is there."""
+SAID = ("outcome", "resolution", "reason", "detail", "firmware", "problem", "confirmed")
+"""Of an event's body, what is shown of it, as far as there is room."""
 
 
 def events(args: argparse.Namespace) -> int:
@@ -56,16 +56,10 @@ def _show(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 
 def line(event: Mapping[str, Any], *, job: bool = True) -> str:
     """One event on one line of the terminal; without `job` on a page that is about one job anyway."""
-    about = [event[key] for key in ("machine", "job_id") if event.get(key) and (job or key != "job_id")]
+    about = [event["machine"]] if event["machine"] else []
+    about += [f"…{event['job_id'][-text.ID_TAIL :]}"] if event["job_id"] and job else []
     body = event["body"]
-    said = next(
-        (
-            str(body[key])
-            for key in ("outcome", "resolution", "reason", "firmware", "problem", "confirmed")
-            if body.get(key)
-        ),
-        "",
-    )
+    said = ": ".join(str(body[key]) for key in SAID if body.get(key))
     when, who = text.clock_time(event["at_wall"]), f"({event['actor']})"
     parts = [f"{event['seq']:>5}", when, event["kind"], *about, who, said]
     return text.clip("  ".join(part for part in parts if part), text.WIDTH)

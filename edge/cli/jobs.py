@@ -48,7 +48,8 @@ def _recorded_jobs(file: SiteFile, *, all: bool) -> list[dict[str, Any]]:
 
 
 def _without_daemon(job: dict[str, Any]) -> dict[str, Any]:
-    return with_waits(job, [NO_DAEMON] if job["state"] == "ALLOWED_TO_START" else [])
+    """Nothing of an open job goes on, or is seen to go on."""
+    return with_waits(job, [] if JobState(job["state"]).ended else [NO_DAEMON])
 
 
 def why(args: argparse.Namespace) -> int:
@@ -78,7 +79,8 @@ def reasons(found: Mapping[str, Any]) -> list[str]:
     if found["parked"] and not waits:
         lines.append(f"  it was {found['parked']['reason']} before it was judged; `edge job show` says by whom")
     elif not lines:
-        lines.append("  it is about to start" if found["state"] == "ALLOWED_TO_START" else "  it has ended")
+        new = "  nothing is known that keeps it; the site looks again within seconds"
+        lines.append(new if found["state"] == "ALLOWED_TO_START" else "  it has ended")
     return lines
 
 
@@ -93,7 +95,9 @@ def _of_step(found: Mapping[str, Any], step: Mapping[str, Any]) -> list[str]:
     asked = f", asked to {step['requested']}" if step["requested"] != "none" else ""
     lines: list[str] = []
     if state == "RUNNING":
-        lines.append(f"  {name} runs on {step['machine']}{asked}")
+        unseen = any(wait["code"] == NO_DAEMON["code"] for wait in found["waits"])
+        runs = f"ran on {step['machine']} when the daemon ended" if unseen else f"runs on {step['machine']}"
+        lines.append(f"  {name} {runs}{asked}")
     elif state == "SUSPENDED":
         says = f"it says: {step['reason'] or 'nothing'}" if step["suspended_by"] == "machine" else step["reason"]
         since = text.clock_time(step["since"])
@@ -200,10 +204,13 @@ def job_page(found: Mapping[str, Any]) -> list[str]:
 def cancel(args: argparse.Namespace) -> int:
     """Ask for the end of a job."""
     file = sitefile.read(sitefile.find(args.config))
-    job_id = job_of(file, args.job)["job_id"]
+    before = job_of(file, args.job)
+    job_id = before["job_id"]
     found = call(file.socket, "POST", f"/v1/jobs/{quote(job_id)}/cancel", {"reason": args.reason})
     if args.json:
         text.print_json(found)
+    elif JobState(before["state"]).ended:
+        print("\n".join(text.wrap(f"job {job_id} had ended already: {found['state']}; nothing is cancelled", "")))
     elif any(step["requested"] == "stop" for step in found["steps"]):
         print(f"job {job_id} is being stopped; how it goes:\n  edge why {job_id}")
     else:

@@ -13,7 +13,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
+from edge import DISTRIBUTION
+from edge.cli.args import group
 from edge.cli.collect_args import add_collect_commands
 from edge.cli.site_args import add_job_commands, add_machine_commands, add_site_commands
 from edge.cli.text import plain
@@ -29,20 +32,37 @@ EXIT_FAILED = 2
 def parser() -> argparse.ArgumentParser:
     """Every command with its arguments."""
     top = argparse.ArgumentParser(prog="edge", description="Edge runtime for micro-factories.")
+    top.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     top.add_argument(
         "--config", type=Path, metavar="FILE", help="site.toml (else $EDGE_CONFIG, ./site.toml, /etc/edge)"
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_site_commands(commands)
-    job_commands = commands.add_parser("job", help="one job").add_subparsers(metavar="WHAT", required=True)
+    job_commands = group(commands, "job", "sign a job, hand it over, look at it, steer it")
     add_signing_commands(job_commands)
     add_job_commands(job_commands)
-    machine_commands = commands.add_parser("machine", help="one machine").add_subparsers(metavar="WHAT", required=True)
+    machine_commands = group(commands, "machine", "look at a machine, clear it, take it out of service, get to know it")
     add_machine_commands(machine_commands)
     add_trust_commands(commands)
     add_collect_commands(commands)
     add_time_commands(commands)
     return top
+
+
+class _Version(argparse.Action):
+    """As argparse's own, but nothing is looked up for the other commands."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"edge {version(DISTRIBUTION)}")
+        parser.exit()
 
 
 def main(argv: list[str] | None = None) -> int:

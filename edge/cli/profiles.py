@@ -27,6 +27,8 @@ def profiles(args: argparse.Namespace) -> int:
     for profile, taken_by in drivers.items():
         print("\n".join(text.wrap(f"{profile.name} ({', '.join(taken_by)}): {profile.summary}", "")))
         print("\n".join(text.wrap(f"tried on: {profile.tried_on}", "    ")))
+        for hazard in profile.hazards:
+            print("\n".join(text.wrap(f"! {hazard}", "    ", "      ")))
     return FINE
 
 

@@ -24,7 +24,8 @@ def restart(args: argparse.Namespace) -> int:
     file = sitefile.read(sitefile.find(args.config))
     before = call(file.socket, "POST", "/v1/restart", {"force": args.force})
     if not args.json:
-        print(f"process {before['pid']} begins anew: it lets go of its machines first, then closes the journal")
+        said = f"process {before['pid']} begins anew: it lets go of its machines first, then closes the journal"
+        print("\n".join(text.wrap(said, "")), flush=True)
     now_s = time.monotonic()
     deadline_s, gone_s = now_s + RESTART_S, now_s + GONE_S
     while time.monotonic() < min(deadline_s, gone_s):
@@ -43,7 +44,8 @@ def restart(args: argparse.Namespace) -> int:
     if args.json:
         text.print_json({key: now[key] for key in ("pid", "version", "since")})
     else:
-        print(f"the daemon has begun anew (process {now['pid']}); `edge status` shows how the site is")
+        said = f"the daemon has begun anew (process {now['pid']}); `edge status` shows how the site is"
+        print("\n".join(text.wrap(said, "")))
     return FINE
 
 

@@ -81,7 +81,7 @@ next
             --root owner.pub --issuer orders.pub
        edge root sign root.dsse.json --key owner.key
   2. name your machines in site.toml
-  3. edge --config {file} check
+  3. edge check --config {file}
 """
 
 
@@ -89,6 +89,8 @@ def init(args: argparse.Namespace) -> int:
     """Write a site.toml into a directory that has none."""
     file = args.dir / "site.toml"
     ports = sorted(str(path) for path in BY_ID.iterdir()) if BY_ID.is_dir() else []
+    if file.exists():
+        raise UsageError(f"{file} is there already; nothing was changed")
     content = TEMPLATE.format(site=args.site, port=ports[0] if ports else f"{BY_ID}/usb-…")
     try:
         args.dir.mkdir(parents=True, exist_ok=True)
@@ -100,7 +102,7 @@ def init(args: argparse.Namespace) -> int:
         if is_new:
             folders.set_up_anew(state_dir)
     except FileExistsError as error:
-        raise UsageError(f"{file} is there already; nothing was changed") from error
+        raise UsageError(f"{error.filename} is there already; nothing was changed") from error
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
     if args.json:
@@ -108,7 +110,7 @@ def init(args: argparse.Namespace) -> int:
         return FINE
     print(f"wrote {file}")
     print("serial ports here:" + ("".join(f"\n  {port}" for port in ports) or f" none in {BY_ID}"))
-    print(NEXT.format(folder=args.dir, file=file), end="")
+    print(NEXT.format(folder=args.dir, file=file.absolute()), end="")
     return FINE
 
 

@@ -7,17 +7,19 @@ from pathlib import Path
 
 from edge.cli.args import Commands, command
 
+JOB = "its id, or at least four characters of its beginning or end"
+
 
 def add_site_commands(commands: Commands) -> None:
     """`demo`, `init`, `check`, `run`, `restart`, `make-safe`, `status`, `machines`, `jobs`, `why` and `events`."""
-    demo = command(commands, "demo", "the whole story in one terminal, with a simulated printer", _demo)
+    demo = command(commands, "demo", "the whole story in one terminal, with a simulated printer", _demo, answers=False)
     demo.add_argument("--keep", action="store_true", help="leave the demo's folder where it is")
 
     init = command(commands, "init", "write a site.toml to begin with", _init)
     init.add_argument("dir", type=Path, metavar="DIR")
     init.add_argument("--site", default="site-1", metavar="ID", help="the site's id (default: site-1)")
     command(commands, "check", "whether the site's configuration is right, without opening a machine", _check)
-    run = command(commands, "run", "serve the site until SIGTERM", _run)
+    run = command(commands, "run", "serve the site until SIGTERM", _run, answers=False)
     run.add_argument("--verbose", action="store_true", help="log what is of use to a developer")
 
     summary = 'begin the daemon anew; a job whose order says on_restart = "resume" goes on where it stood'
@@ -36,7 +38,7 @@ def add_site_commands(commands: Commands) -> None:
     jobs = command(commands, "jobs", "the open jobs", _jobs)
     jobs.add_argument("--all", action="store_true", help="also those that have ended")
     why = command(commands, "why", "why a job waits, and what clears it", _why)
-    why.add_argument("job", metavar="JOB")
+    why.add_argument("job", metavar="JOB", help=JOB)
     events = command(commands, "events", "what happened, oldest first", _events)
     events.add_argument("-f", "--follow", action="store_true", help="go on with what happens, until Ctrl-C")
     events.add_argument("-n", "--last", type=int, default=20, metavar="N", help="begin with the last N (default: 20)")
@@ -45,18 +47,18 @@ def add_site_commands(commands: Commands) -> None:
 
 def add_job_commands(job_commands: Commands) -> None:
     """`job submit`, `job import`, `job show`, `job cancel`, and those of `_add_steering_commands`."""
-    submit = command(job_commands, "submit", "hand a signed bundle to the site", _job_submit)
-    submit.add_argument("file", type=Path, metavar="FILE")
-    stick = command(job_commands, "import", "hand all bundles on a stick to the site", _job_import)
+    submit = command(job_commands, "submit", "hand a signed order to the site", _job_submit)
+    submit.add_argument("file", type=Path, metavar="FILE", help="a bundle (.mfjob), or the envelope alone (.dsse.json)")
+    stick = command(job_commands, "import", "hand all signed orders on a stick to the site", _job_import)
     stick.add_argument("dir", type=Path, metavar="DIR", help="where the stick is mounted, or a folder on it")
     show = command(job_commands, "show", "all that is known of a job", _job_show)
-    show.add_argument("job", metavar="JOB", help="its id, or enough of it")
+    show.add_argument("job", metavar="JOB", help=JOB)
     cancel = command(job_commands, "cancel", "end a job; a running machine is stopped", _job_cancel)
-    cancel.add_argument("job", metavar="JOB", help="its id, or enough of it")
+    cancel.add_argument("job", metavar="JOB", help=JOB)
     cancel.add_argument("--reason", default="", metavar="TEXT", help="recorded with your name")
     summary = "say that a job never started here and never will, so that another site may take it"
     decline = command(job_commands, "decline", summary, _job_decline)
-    decline.add_argument("job", metavar="JOB", help="its id, or enough of it")
+    decline.add_argument("job", metavar="JOB", help=JOB)
     decline.add_argument("--reason", default="", metavar="TEXT", help="recorded with your name")
     _add_steering_commands(job_commands)
 
@@ -79,18 +81,24 @@ def _add_steering_commands(job_commands: Commands) -> None:
         parser.add_argument("--step", metavar="STEP", help="which step, if several are held")
         resolving.append(parser)
     for parser in (hold, release, *resolving):
-        parser.add_argument("job", metavar="JOB", help="its id, or enough of it")
+        parser.add_argument("job", metavar="JOB", help=JOB)
         parser.add_argument("--reason", default="", metavar="TEXT", help="recorded with your name")
 
 
 def add_machine_commands(machine_commands: Commands) -> None:
-    """`machine clear`, `maintain`, `show`, `acknowledge`, `identify`, `trust` and `profiles`."""
-    command(machine_commands, "profiles", "the firmware and controllers that the drivers know", _machine_profiles)
+    """`machine show`, `clear`, `acknowledge`, `maintain`, `identify`, `trust` and `profiles`."""
+    show = command(machine_commands, "show", "all that is seen of a machine, with its open conditions", _machine_show)
+    show.add_argument("machine", metavar="MACHINE")
     clear = command(machine_commands, "clear", "say that the finished part has been taken off", _machine_clear)
     clear.add_argument("machine", metavar="MACHINE")
-    maintain = command(
-        machine_commands, "maintain", "take a machine out of service, or back into it", _machine_maintain
-    )
+    clear.add_argument("--run", metavar="RUN", help="the run that left it (default: the one that the site names)")
+    summary = "take note of an alarm or a safety stop that is over; nothing is started by it"
+    noted = command(machine_commands, "acknowledge", summary, _machine_acknowledge)
+    noted.add_argument("machine", metavar="MACHINE")
+    noted.add_argument("condition", metavar="CONDITION", nargs="?", help="as shown by `show` (default: the only one)")
+    noted.add_argument("--comment", default="", metavar="TEXT", help="told to the machine and recorded with your name")
+    summary = "take a machine out of service, or back into it; what runs goes on"
+    maintain = command(machine_commands, "maintain", summary, _machine_maintain)
     maintain.add_argument("machine", metavar="MACHINE")
     maintain.add_argument("--end", action="store_true", help="back into service, also after `edge make-safe`")
     maintain.add_argument("--reason", default="", metavar="TEXT", help="recorded with your name")
@@ -101,14 +109,7 @@ def add_machine_commands(machine_commands: Commands) -> None:
     trust.add_argument("machine", metavar="MACHINE")
     trust.add_argument("--accept", metavar="FINGERPRINT", help="trust the machine's certificate: you have compared it")
     trust.add_argument("--renew", action="store_true", help="make a new certificate of ours; the machine must trust it")
-    show = command(machine_commands, "show", "all that is seen of a machine, with its open conditions", _machine_show)
-    show.add_argument("machine", metavar="MACHINE")
-    summary = "take note of an alarm or a safety stop that is over; nothing is started by it"
-    noted = command(machine_commands, "acknowledge", summary, _machine_acknowledge)
-    noted.add_argument("machine", metavar="MACHINE")
-    noted.add_argument("condition", metavar="CONDITION", nargs="?", help="(default: the only one)")
-    noted.add_argument("--comment", default="", metavar="TEXT", help="told to the machine and recorded with your name")
-    clear.add_argument("--run", metavar="RUN", help="the run that left it (default: the one that the site names)")
+    command(machine_commands, "profiles", "the firmware and controllers that the drivers know", _machine_profiles)
 
 
 def _demo(args: argparse.Namespace) -> int:

@@ -23,9 +23,6 @@ from edge.views import open_readonly
 
 WATCH_S = 2.0
 
-ID_TAIL = 8
-"""The end of a job's id, where its random digits are; every command takes it for the whole."""
-
 _CLEAR_SCREEN = "\033[H\033[2J"
 
 _LEVELS = {FINE: ("all is well", "green"), ATTENTION: ("needs attention", "yellow"), UNSAFE: ("UNSAFE", "red")}
@@ -140,7 +137,7 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
                 "  ".join(heat) or "-",
                 str(link["resends"] + link["time_outs"]) if link else "-",
                 text.age(max(ages)) if ages else "-",
-                machine["run"]["job_id"][-ID_TAIL:] if machine["run"] else "-",
+                machine["run"]["job_id"][-text.ID_TAIL :] if machine["run"] else "-",
             ]
         )
     lines = text.table(["MACHINE", "STATE", "DONE", "TEMP degC", "LINK ERR", "AGE", "JOB …"], rows)

@@ -11,6 +11,9 @@ from typing import Any
 
 WIDTH = 80
 
+ID_TAIL = 8
+"""The end of a job's id, where its random digits are; every command takes it for the whole."""
+
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
@@ -40,13 +43,20 @@ def clip(text: str, width: int) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "  ") -> list[str]:
-    """Lines with aligned columns; the last column is clipped to the terminal."""
+    """Rows with aligned columns; the last column is clipped to the terminal.
+
+    A name in the first column that leaves no room for the others stands on a line above them, in the same string.
+    """
     cells = [list(header), *([plain(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    room = max(WIDTH - len(indent) - sum(width + 2 for width in widths[1:]), len(header[0]))
+    widths[0] = max(len(row[0]) for row in cells if len(row[0]) <= room)
     lines = []
-    for row in cells:
+    for first, *others in cells:
+        above = "" if len(first) <= room else clip(indent + first, WIDTH) + "\n"
+        row = ["" if above else first, *others]
         text = indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append(clip(text.rstrip(), WIDTH))
+        lines.append(above + clip(text.rstrip(), WIDTH))
     lines[0] = colour(lines[0], "dim")
     return lines
 

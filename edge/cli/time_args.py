@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edge.cli.args import Commands, command
+from edge.cli.args import Commands, command, group
 
 
 def add_time_commands(commands: Commands) -> None:
     """`time` and `journal`."""
-    time = commands.add_parser("time", help="the site's clock, and signed times").add_subparsers(
-        metavar="WHAT", required=True
-    )
+    time = group(commands, "time", "the site's clock, and signed times")
     command(time, "show", "what the site's clock is worth, and the nonce that a signed time answers", _show)
     sign = command(time, "sign", "sign what time it is now, in answer to a site's nonce", _sign)
     sign.add_argument("nonce", metavar="NONCE", help="what `edge time show` says on the site")
@@ -29,8 +27,9 @@ def add_time_commands(commands: Commands) -> None:
     submit = command(time, "submit", "hand a signed time to the site", _submit)
     submit.add_argument("file", type=Path, metavar="FILE")
 
-    journal = commands.add_parser("journal", help="the site's journal").add_subparsers(metavar="WHAT", required=True)
-    command(journal, "confirm", "say that a journal that is held may begin: nothing is done twice", _confirm)
+    journal = group(commands, "journal", "the site's journal; `edge verify` looks whether it holds")
+    summary = "let work begin on a journal that is held: you have found out what was done, so nothing is done twice"
+    command(journal, "confirm", summary, _confirm)
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -240,9 +240,9 @@ def order_document(order: JobOrder) -> dict[str, object]:
 
 def print_order(order: JobOrder) -> None:
     """The lines that tell a person what an order asks for."""
-    print(f"  product    {order.product}, {order.quantity} of it, at {order.site}")
-    print(f"  issuer     {order.issuer}, number {order.sequence} of series {order.series[:8]}…")
+    print_field("product", f"{order.product}, {order.quantity} of it, at {order.site}")
+    print_field("issuer", f"{order.issuer}, number {order.sequence} of series {order.series[:8]}…")
     print_field("steps", ", ".join(f"{step.id} ({step.process})" for step in order.steps))
     for name, artifact in order.artifacts.items():
-        print(f"  file       {name}, {artifact.size_bytes:,} bytes, {artifact.sha256[:16]}…")
+        print_field("file", f"{name}, {artifact.size_bytes:,} bytes, {artifact.sha256[:16]}…")
     print(f"  expires    {time_text(order.expires_at)}")

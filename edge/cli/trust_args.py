@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edge.cli.args import Commands, command
+from edge.cli.args import Commands, command, group
 
 
 def add_trust_commands(commands: Commands) -> None:
     """`key`, `root` and `verify`."""
-    key = commands.add_parser("key", help="make and show keys").add_subparsers(metavar="WHAT", required=True)
+    key = group(commands, "key", "make and show keys")
     new = command(key, "new", "make a key pair: NAME.key and NAME.pub", _key_new)
     new.add_argument("name", metavar="NAME", help="whose key it is, such as orders@acme")
     new.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to (default: here)")
@@ -25,8 +25,7 @@ def add_trust_commands(commands: Commands) -> None:
     verify.add_argument("file", type=Path, nargs="?", metavar="FILE", help="a trust root, an envelope or a bundle")
     verify.add_argument("--root", type=Path, metavar="ROOT", help="the trust root to verify with")
 
-    of_command = commands.add_parser("command", help="sign a command to a site, and hand it over")
-    _add_command_commands(of_command.add_subparsers(metavar="WHAT", required=True))
+    _add_command_commands(group(commands, "command", "sign a command to a site, and hand it over"))
 
 
 def _add_passphrase_file(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +35,7 @@ def _add_passphrase_file(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_root_commands(commands: Commands) -> None:
-    root = commands.add_parser("root", help="make, sign and show a trust root").add_subparsers(
-        metavar="WHAT", required=True
-    )
+    root = group(commands, "root", "make, sign, show and hand over a trust root")
     new = command(root, "new", "make version 1 of a trust root, still unsigned", _root_new)
     new.add_argument("--out", type=Path, required=True, metavar="FILE")
     new.add_argument("--name", required=True, help="whose root it is, such as ACME")

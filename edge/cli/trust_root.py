@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import fill
 
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from edge import sitefile
+from edge.cli.text import WIDTH
 from edge.cli.trust import opened, print_field, print_json, read_signed_file, replaced
 from edge.errors import RootError, UsageError
 from edge.files import write_new
@@ -234,7 +236,11 @@ def _tell_root(args: argparse.Namespace, root: TrustRoot, envelope: Envelope) ->
     for role, rule in root.roles.items():
         print(f"  {role:<10} {rule.threshold} of {len(rule.keyids)}")
         for keyid in rule.keyids:
-            print(f"    {root.keys[keyid].name:<32} {keyid[:16]}…{_remarks(root, keyid)}")
+            line, remarks = f"    {root.keys[keyid].name:<32} {keyid[:16]}…", _remarks(root, keyid)
+            if len(line + remarks) <= WIDTH:
+                print(line + remarks)
+            else:
+                print(line, fill(remarks.strip(), WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6), sep="\n")
     print(f"  signed by {', '.join(key.name for key in signers) or 'nobody'}")
     print(f"  needs {missing} more of the root keys: edge root sign {path} --key …" if missing else "  complete")
     if problem:

@@ -3,9 +3,21 @@
     keys = [load_private_key(Path("orders@acme.key"))]
     raw = sign_order(parse_order(payload), keys)
 
+docs/trust.md has a whole example (Orders from an MES). What goes wrong is one of the errors that are exported here, all
+of them `EdgeError`s, whose text is a sentence for a person.
+
 Everything named in `__all__` stays as it is within a major version; the modules below may move.
 """
 
+from edge.errors import (
+    BundleError,
+    ConfigError,
+    EdgeError,
+    EnvelopeError,
+    FormatError,
+    KeyFileError,
+    RootError,
+)
 from edge.model.command import Command, Verb, command_bytes, parse_command
 from edge.model.order import JobOrder, order_bytes, parse_order
 from edge.replay import ReplayWindow
@@ -40,16 +52,22 @@ from edge.trust.signing import OrderFile, new_job_id, order_from_file, sign_comm
 from edge.trust.succession import CurrentRoot, RootReason, RootVerdict, judge_root, payload_digest
 
 __all__ = [
+    "BundleError",
     "Claims",
     "Command",
     "CommandLedger",
     "CommandReason",
     "CommandSnapshot",
     "CommandVerdict",
+    "ConfigError",
     "CurrentRoot",
+    "EdgeError",
     "Envelope",
+    "EnvelopeError",
+    "FormatError",
     "JobOrder",
     "JobStanding",
+    "KeyFileError",
     "Ledger",
     "Now",
     "OrderFile",
@@ -60,6 +78,7 @@ __all__ = [
     "Revocation",
     "Role",
     "RoleRule",
+    "RootError",
     "RootKey",
     "RootReason",
     "RootVerdict",

@@ -171,7 +171,7 @@ def test_a_newcomer_is_led_by_the_hand_from_an_empty_folder_to_a_site_that_runs(
     for path in (site.config, tmp_path / "root.dsse.json"):
         path.unlink()
     made = site.edge("init", ".").stdout
-    assert "edge --config site.toml check" in made
+    assert f"edge check --config {site.config}" in made
     assert site.edge("init", ".").returncode == 2, "nothing is overwritten"
     first = site.edge("check")
     assert "edge root new" in first.stderr

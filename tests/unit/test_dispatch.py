@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -98,6 +99,20 @@ async def test_an_order_that_no_longer_parses_waits_alone(tmp_path, monkeypatch)
         assert dispatcher.trouble == ""
         await site.journal.record([Draft(EventKind.CANCEL_REQUESTED, "user:ada", {}, old.job_id)])
         await site.until(lambda: code(dispatcher, old.job_id) is None)
+
+
+async def test_one_slow_look_keeps_what_comes_next_waiting_for_a_bounded_time(tmp_path, monkeypatch) -> None:
+    plan = dispatch.plan
+
+    def slowly(*args):
+        time.sleep(0.6)  # a host that is busy; in a thread
+        return plan(*args)
+
+    monkeypatch.setattr(dispatch, "plan", slowly)
+    async with dispatching(tmp_path) as (site, dispatcher, _):
+        await site.submit()
+        await site.until(lambda: dispatcher.open)
+        assert dispatcher._plan_from_s - site.clock.mono_s() <= dispatch.LONGEST_PAUSE_S
 
 
 async def test_a_journal_that_cannot_be_read_is_told_and_read_again(tmp_path, monkeypatch, caplog) -> None:

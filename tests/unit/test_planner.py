@@ -103,10 +103,13 @@ def test_a_machine_takes_one_step_and_the_next_waits_for_it() -> None:
             ),
         ),
         ({"process": "mill"}, (Code.NO_MACHINE, "no machine here does mill", "")),
-        ({"requires": {"material": "PETG"}}, (Code.UNMET, "prn-1: material is PLA, needs PETG", "")),
+        (
+            {"requires": {"material": "PETG"}},
+            (Code.UNMET, "prn-1: material is PLA, needs PETG; its properties are in site.toml", ""),
+        ),
         (
             {"requires": {"nozzle_mm": Range(max=0.4)}},
-            (Code.UNMET, "prn-1: nozzle_mm is not known, needs at most 0.4", ""),
+            (Code.UNMET, "prn-1: nozzle_mm is not known, needs at most 0.4; its properties are in site.toml", ""),
         ),
     ],
 )

@@ -6,13 +6,28 @@ import hashlib
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from edge.model.command import Command
 from edge.model.site import RemoteTable
-from edge.trust import PayloadType, admit, admit_command, keyid_of, load_root, pae, public_bytes, sign, vouched
-from tests.helpers.trust import Ceremony
+from edge.trust import (
+    PayloadType,
+    admit,
+    admit_command,
+    check_files,
+    keyid_of,
+    load_root,
+    pae,
+    public_bytes,
+    read_envelope,
+    sign,
+    verify_order,
+    vouched,
+)
+from tests.helpers.trust import Ceremony, private_key, root_document, signed_root
 
 PAGE = (Path(__file__).parents[2] / "docs" / "trust.md").read_text()
 KEYS = {
@@ -61,3 +76,18 @@ def test_the_page_names_every_payload_type_field_and_switch():
         assert f"`{field}`" in PAGE
     for field, info in RemoteTable.model_fields.items():
         assert f"{field} = {str(info.default).lower()}" in PAGE
+
+
+def test_an_mes_signs_as_the_page_shows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    key = tmp_path / "orders@acme.key"
+    key.write_bytes(private_key("orders@acme").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key.chmod(0o600)
+    (tmp_path / "bracket.gcode").write_text("G28\n")
+    (source,) = re.findall(r"<!-- mes example -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    done: dict[str, Any] = {}
+    exec(compile(source, "docs/trust.md", "exec"), done)
+    verdict = verify_order(done["envelope"], load_root(signed_root(root_document())))
+    assert (verdict.accepted, verdict.signers) == (True, ("orders@acme",)), verdict.detail
+    assert read_envelope(tmp_path / "bracket.mfjob") == done["envelope"]
+    assert check_files(tmp_path / "bracket.mfjob", done["order"]) == {"bracket.gcode": None}
