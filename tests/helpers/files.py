@@ -136,8 +136,9 @@ def endless() -> Fault:
         response.enable_chunked_encoding()
         await response.prepare(request)
         with contextlib.suppress(ConnectionError):
-            while True:
+            while request.transport is not None and not request.transport.is_closing():
                 await response.write(b"x" * 65536)
+                await asyncio.sleep(0)  # a write to somebody who has hung up does not wait, nor fail
         return response
 
     return fault
