@@ -123,11 +123,13 @@ class TestRobot(_Behind):
     kind = "robot"
 
 
+@pytest.mark.slow  # every commit has it at node-opcua: `make peers`
 class TestSecureMill(_Behind):
     kind = "cnc"
     secure = True
 
 
+@pytest.mark.slow
 class TestSecureRobot(_Behind):
     kind = "robot"
     secure = True
