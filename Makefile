@@ -36,7 +36,7 @@ PEERS := EDGE_PEER_PRINTRUN=$(CURDIR)/.venv/printrun/bin/python \
 ON_NODE_OPCUA := tests/peers/test_opcua_contract.py tests/peers/test_opcua_peer_faults.py
 
 peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed $(NODE_OPCUA)/node_modules/.installed mosquitto
-	@$(PEERS) $(BIN)/python -m pytest tests/peers $(addprefix --ignore=,$(ON_NODE_OPCUA))
+	@$(PEERS) $(BIN)/python -m pytest -n 4 --dist loadfile tests/peers $(addprefix --ignore=,$(ON_NODE_OPCUA))
 	@$(PEERS) $(BIN)/python -m pytest -n 4 --dist loadscope $(ON_NODE_OPCUA)
 
 # What takes too long for every commit: open channels to node-opcua, faults of links to simulators, long faults.

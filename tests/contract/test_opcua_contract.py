@@ -119,11 +119,12 @@ class TestMill(_Behind):
     kind = "cnc"
 
 
+@pytest.mark.slow  # every commit has it at node-opcua: `make peers`
 class TestRobot(_Behind):
     kind = "robot"
 
 
-@pytest.mark.slow  # every commit has it at node-opcua: `make peers`
+@pytest.mark.slow
 class TestSecureMill(_Behind):
     kind = "cnc"
     secure = True
