@@ -114,12 +114,12 @@ class Site:
         troubles = []
         for run in runs:
             runner = self._runners.get(run["machine"])
-            if run["ended_at"] is None and runner is not None and runner.seen.state is not MachineState.HELD:
-                seen = runner.seen
+            if run["ended_at"] is not None or runner is None:
+                continue
+            seen = runner.seen
+            if seen.detail and seen.state is not MachineState.HELD:
                 text = f"{run['machine']} is {seen.state}: {seen.detail}"
-                troubles += (
-                    [{"code": "machine", "text": text, "command": "", "step": run["step"]}] if seen.detail else []
-                )
+                troubles.append({"code": "machine", "text": text, "command": "", "step": run["step"]})
         return troubles
 
     async def events(self, after: int, limit: int, wait_s: float, machine: str | None) -> list[Row]:
