@@ -32,10 +32,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 from pydantic import Field
 
@@ -63,7 +64,8 @@ ACK_MAX_BYTES = 4096
 _FRAME_BYTES = 768  # the other fields, with the longest names
 _WIDEST = 4  # bytes of one character of an event's text in JSON in UTF-8: it has no bare control characters
 
-JournalId = Annotated[str, matching(r"[0-9a-f]{32}", "32 lower-case hexadecimal digits")]
+_JOURNAL_ID = r"[0-9a-f]{32}"
+JournalId = Annotated[str, matching(_JOURNAL_ID, "32 lower-case hexadecimal digits")]
 _Seq = Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]
 
 
@@ -292,6 +294,11 @@ def _check_origin(journal: str, origin: Origin, last: Head, fields: Mapping[str,
             raise BatchError(f"event {last.seq + 1} of the batch does not say that it follows journal {origin.journal}")
     elif last.seq < origin.seq and fields["journal"] == journal:
         raise BatchError(f"event {last.seq + 1} of the batch has the id that begins after event {origin.seq}")
+
+
+def is_journal_id(value: object) -> TypeGuard[str]:
+    """Whether it can be the id of a journal."""
+    return isinstance(value, str) and re.fullmatch(_JOURNAL_ID, value) is not None
 
 
 def ack_payload(site: str, journal: str, head: Head, at: datetime, resend: bool = False) -> bytes:

@@ -18,6 +18,7 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge import batch
+from edge.chain import EMPTY
 from edge.collector import schema, telemetry
 from edge.collector.ledger import Alarm, Answer, Ledger
 from edge.errors import BatchError, FormatError, JournalError
@@ -104,8 +105,10 @@ class Collector:
         match what:
             case What.OUT:
                 return await self._take_batch(site, raw)
-            case What.STATE | What.LINK:
-                await self._take_state(site, what, raw)
+            case What.STATE:
+                return await self._take_state(site, raw)
+            case What.LINK:
+                await self._take_link(site, raw)
             case What.TELEMETRY:
                 await self._take_telemetry(site, raw)
             case What.IN | What.ACK:
@@ -127,18 +130,33 @@ class Collector:
         payload = batch.ack_payload(site, answer.journal, answer.head, now, answer.missing)
         return sign(PayloadType.ACK, payload, [self._key])
 
-    async def _take_state(self, site: str, what: What, raw: bytes) -> None:
-        """What a site says of itself is shown as it came; nothing is decided by it.
+    async def _take_state(self, site: str, raw: bytes) -> tuple[str, bytes] | None:
+        """What a site says of itself, signed. One whose journal is not here at all is asked for it.
 
-        The state is signed. The link is not: the broker publishes the last will.
+        What it sent before anybody listened is lost, and it would be a while before it sends that again.
         """
         try:
-            if what is What.STATE:
-                raw = batch.opened(raw, PayloadType.STATE, site, self._sites[site])
-            document = load_object(raw, what=f"the {what} of a site", max_bytes=STATE_MAX_BYTES)
+            document = await self._keep(site, What.STATE, batch.opened(raw, PayloadType.STATE, site, self._sites[site]))
         except (BatchError, FormatError) as error:
             await self._alarm(site, Alarm.REFUSED, str(error))
-            return
+            return None
+        now = self._now()
+        heads = await self.store.write(lambda connection: Ledger(connection, time_text(now)).heads())
+        journal = document.get("journal")
+        if any(known == site for known, _, _ in heads) or not batch.is_journal_id(journal):
+            return None
+        return topic(site, What.ACK), self._acknowledge(site, Answer(journal, EMPTY, missing=True), now)
+
+    async def _take_link(self, site: str, raw: bytes) -> None:
+        """Whether the site can be heard. It is not signed: the broker publishes the last will."""
+        try:
+            await self._keep(site, What.LINK, raw)
+        except FormatError as error:
+            await self._alarm(site, Alarm.REFUSED, str(error))
+
+    async def _keep(self, site: str, what: What, raw: bytes) -> dict[str, object]:
+        """Shown as it came; nothing is decided by it. Raises `FormatError`."""
+        document = load_object(raw, what=f"the {what} of a site", max_bytes=STATE_MAX_BYTES)
         text, now = json.dumps(document, ensure_ascii=False), time_text(self._now())
         # The column's name is one of two of ours.
         await self.store.write(
@@ -148,6 +166,7 @@ class Collector:
                 (site, text, now),
             ).close()
         )
+        return document
 
     async def _take_telemetry(self, site: str, raw: bytes) -> None:
         """The newest values of a site, signed as its state is, and no more proven than that."""

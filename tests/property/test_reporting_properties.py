@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge.collector.collector import Collector
 from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
 from edge.journal import Journal
 from edge.schema import FILE_NAME
+from edge.trust import PayloadType, sign
 from edge.uplink.outbox import Outbox
 from edge.uplink.topics import What, topic
 from edge.uplink.window import RESEND_MAX_S, WINDOW
 from tests.helpers.pruning import pruner
-from tests.helpers.reporting import SITE, alarms_of, chain_of, collecting, copy_database, events_of, fact, reporting
+from tests.helpers.reporting import (
+    SITE,
+    SITE_KEY,
+    alarms_of,
+    chain_of,
+    collecting,
+    copy_database,
+    events_of,
+    fact,
+    reporting,
+)
 
 MAX_BYTES = 2048  # small batches, so that there are many; what is larger than 1.5 kB goes in pieces
 
@@ -88,7 +100,7 @@ class World:
                     await self.outbox.take_ack(raw, self.now_s)
             case "reconnect", _:
                 self.outbox.connected()
-                self.acks += [raw for _, raw in await self.collector.positions()]
+                await self.collector_connects()
             case "site dies", _:
                 await self._site.aclose()
                 self.journal, self.outbox = await self._site.enter_async_context(
@@ -118,6 +130,13 @@ class World:
             case _:
                 pass
 
+    async def collector_connects(self) -> None:
+        """It says what it has, and the broker hands it the state that the site has left there."""
+        self.acks += [raw for _, raw in await self.collector.positions()]
+        state = json.dumps({"journal": self.journal.ident}).encode()
+        answer = await self.collector.take(topic(SITE, What.STATE), sign(PayloadType.STATE, state, [SITE_KEY]))
+        self.acks += [] if answer is None else [answer[1]]
+
     async def deliver(self, raw: bytes) -> None:
         answer = await self.collector.take(topic(SITE, What.OUT), raw)
         if answer is not None:
@@ -146,7 +165,7 @@ class World:
     async def settle(self, how: str) -> None:
         """From now on nothing is lost, and one more thing happens; or nothing but that the collector connects."""
         if how == "the collector connects":
-            self.acks += [raw for _, raw in await self.collector.positions()]
+            await self.collector_connects()
         else:
             await self.journal.record([fact("the last")])
         if how == "the site connects":
@@ -168,6 +187,7 @@ class World:
 
 
 @settings(max_examples=60, deadline=None)
+@example([("collector backed up", 0), ("exchange", 1), ("collector put back", 0)], "the collector connects")
 @given(steps, st.sampled_from(("the site connects", "the collector connects", "nobody connects")))
 def test_in_the_end_the_copy_is_the_journal_byte_for_byte(plan: list[tuple[str, object]], how: str) -> None:
     with tempfile.TemporaryDirectory() as directory:

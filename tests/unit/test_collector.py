@@ -317,7 +317,7 @@ async def test_what_a_site_says_of_itself_is_shown(tmp_path: Path) -> None:
     }
     async with collecting(tmp_path) as collector:
         for raw in (sign(PayloadType.STATE, json.dumps(state).encode(), [SITE_KEY]), b"{}"):
-            assert await collector.take(topic(SITE, What.STATE), raw) is None
+            await collector.take(topic(SITE, What.STATE), raw)
         assert await collector.take(topic(SITE, What.LINK), b'{"online": false}') is None
         assert (await alarms_of(collector))["refused"][1] == 1, "a state that nobody has signed"
     with views.opened(tmp_path, "rw") as connection:
@@ -328,6 +328,33 @@ async def test_what_a_site_says_of_itself_is_shown(tmp_path: Path) -> None:
     (site,) = found["sites"]
     assert (site["online"], site["backlog"], site["capacity"]) == (False, 7, {"fdm": [1, 2]})
     assert site["attention"] == ["has not reported yet", "says itself: needs_clearing"]
+
+
+async def test_a_site_that_reported_before_anybody_listened_is_asked_for_its_journal(tmp_path: Path) -> None:
+    ident, (first,), events = await envelopes(tmp_path / "site", 1)
+
+    def state(**fields: object) -> bytes:
+        return sign(PayloadType.STATE, json.dumps(fields).encode(), [SITE_KEY])
+
+    where = topic(SITE, What.STATE)
+    async with collecting(tmp_path) as collector, reporting(tmp_path / "site", max_bytes=2048) as (journal, outbox):
+        for nothing in ({}, {"journal": "x"}, {"journal": 1}):
+            assert await collector.take(where, state(**nothing)) is None
+        assert len(await outbox.next(0.0)) == 1, "lost: the broker knew of nobody who wants it"
+        assert await outbox.next(1.0) == []
+        asked = await collector.take(where, state(journal=ident))
+        assert asked is not None
+        assert head(batch.open_ack(asked[1], ROOT)) == (0, True)
+        await outbox.take_ack(asked[1], 1.0)
+        (again,) = await outbox.next(1.0)
+        assert head(await answer(collector, again)) == (1, False)
+        assert await copy_of(collector, ident) == events
+        for known in (ident, "0" * 32):
+            assert await collector.take(where, state(journal=known)) is None, (
+                "the batch of a new id says what it follows"
+            )
+        assert journal.last_seq == 1
+    assert again == first
 
 
 async def test_another_database_is_refused(tmp_path: Path) -> None:
