@@ -116,10 +116,15 @@ async def eventually(look: Callable[[], Awaitable[Any]], enough: Callable[[Any],
     return seen
 
 
+def plain_client(endpoint: str) -> Client:
+    """One that waits for an answer, and for a sign of life, as long as on a busy host it may take."""
+    return Client(endpoint, timeout=DEADLINE_S, watchdog_intervall=DEADLINE_S)
+
+
 @contextlib.asynccontextmanager
 async def peer(sim: OpcuaSim, *path: str) -> AsyncIterator[Peer]:
     """A client without security; `path` leads from Objects to the machine, like `machinery:Machines`."""
-    async with Client(sim.endpoint, timeout=DEADLINE_S) as client:
+    async with plain_client(sim.endpoint) as client:
         yield await peer_of(client, *path)
 
 

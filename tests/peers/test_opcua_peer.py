@@ -103,7 +103,7 @@ def order(job_id: str, program: str) -> Any:
 
 @asynccontextmanager
 async def connected(peer: Peer, prepare: Callable[[Client], Awaitable[None]] | None = None) -> AsyncIterator[Ua]:
-    client = Client(peer.endpoint, timeout=PATIENCE_S)
+    client = Client(peer.endpoint, timeout=PATIENCE_S, watchdog_intervall=PATIENCE_S)
     if prepare:
         await prepare(client)
     async with client:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from asyncua import Client, ua
+from asyncua import ua
 from asyncua.ua.uaerrors import BadInvalidArgument, BadNotWritable, BadTooManySessions, BadUserAccessDenied
 from helpers.opcua_cnc import (
     CONTROL,
@@ -27,7 +27,7 @@ from helpers.opcua_cnc import (
     store,
     upload,
 )
-from helpers.opcua_sim import DEADLINE_S, OpcuaSim, Peer, eventually, opcua_sim, peer, peer_of
+from helpers.opcua_sim import DEADLINE_S, OpcuaSim, Peer, eventually, opcua_sim, peer, peer_of, plain_client
 
 SQUARE = b"%\nG21 G90 G54\nT1 M6\nS8000 M3\nG0 X0 Y0 Z5\nG1 Z0 F500\nX100 F1000\nG2 X100 Y0 I-50 J0\nM5\nM30\n"
 
@@ -209,7 +209,7 @@ async def test_files_are_read_back_moved_and_deleted(shop: Peer) -> None:
 
 
 async def test_a_client_that_is_cut_off_leaves_half_a_file_and_no_lock(shop: Peer, mill: OpcuaSim) -> None:
-    async with Client(mill.endpoint) as other:
+    async with plain_client(mill.endpoint) as other:
         half = await peer_of(other, *MACHINES)
         node, opened = await half.call("FileSystem/CreateFile", "half.nc", True)
         await other.get_node(node).call_method("0:Write", handle(opened), SLOW[:20])
@@ -257,18 +257,18 @@ def test_a_frozen_simulator_can_be_ended() -> None:
 async def test_a_full_session_table_and_dropped_connections(mill: OpcuaSim) -> None:
     mill.say("sessions=0")
     with pytest.raises(BadTooManySessions):
-        await Client(mill.endpoint).connect()
+        await plain_client(mill.endpoint).connect()
     mill.say("sessions=off")
     async with peer(mill, *MACHINES) as client:
         assert mill.say("drop=1.5") is None
         with pytest.raises((ConnectionError, TimeoutError)):
             await client.value(STATE)
         with pytest.raises((ConnectionError, OSError)):
-            await Client(mill.endpoint).connect()
+            await plain_client(mill.endpoint).connect()
 
         async def connects() -> bool:
             try:
-                async with Client(mill.endpoint):
+                async with plain_client(mill.endpoint):
                     return True
             except (ConnectionError, OSError):
                 return False
@@ -278,7 +278,7 @@ async def test_a_full_session_table_and_dropped_connections(mill: OpcuaSim) -> N
 
 async def test_users_and_passwords() -> None:
     with opcua_sim("cnc", "--user", "edge=secret", "--security", "none,encrypt") as sim:
-        client = Client(sim.endpoint, timeout=DEADLINE_S)
+        client = plain_client(sim.endpoint)
         client.set_user("edge")
         client.set_password("secret")
         async with client:
@@ -287,7 +287,7 @@ async def test_users_and_passwords() -> None:
         with pytest.raises(BadUserAccessDenied):
             await client.connect()
         with pytest.raises(BadUserAccessDenied):
-            await Client(sim.endpoint).connect()
+            await plain_client(sim.endpoint).connect()
 
 
 async def test_variants_that_clients_have_to_live_with() -> None:

@@ -16,12 +16,12 @@ from asyncua.ua.uaerrors import (
 )
 from helpers.opcua_certificates import URI, certificate
 from helpers.opcua_cnc import MACHINES, STATE
-from helpers.opcua_sim import DEADLINE_S, OpcuaSim, opcua_sim, peer_of
+from helpers.opcua_sim import OpcuaSim, opcua_sim, peer_of, plain_client
 
 
 async def secured(sim: OpcuaSim, own: Path, private: Path, pki: Path, mode: MessageSecurityMode) -> Client:
     """Not yet connected."""
-    client = Client(sim.endpoint, timeout=DEADLINE_S)
+    client = plain_client(sim.endpoint)
     client.application_uri = URI
     await client.set_security(SecurityPolicyBasic256Sha256, own, private, None, pki / "own.der", mode)
     return client
