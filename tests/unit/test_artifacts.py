@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge import artifacts as module
-from edge.artifacts import Artifacts, read_bundle
+from edge.artifacts import artifacts as module
+from edge.artifacts.artifacts import Artifacts, read_bundle
+from edge.artifacts.partial import Partial
 from edge.errors import ArtifactError, BundleError
-from edge.partial import Partial
 
 GCODE = b"G28\nG1 X10 F600\n" * 50
 SHA256 = hashlib.sha256(GCODE).hexdigest()
