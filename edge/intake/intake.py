@@ -27,7 +27,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from edge.artifacts.artifacts import Artifacts, read_bundle
+from edge.artifacts.artifacts import Artifacts
+from edge.artifacts.bundle import read_bundle
 from edge.artifacts.keeper import RESERVE_BYTES
 from edge.artifacts.needs import Needs
 from edge.clock import SystemClock

@@ -31,7 +31,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.artifacts.artifacts import prune, read_bundle
+from edge.artifacts.artifacts import prune
+from edge.artifacts.bundle import read_bundle
 from edge.clock import SystemClock
 from edge.errors import ArtifactError, BundleError, EdgeError, EnvelopeError
 from edge.intake.intake import Receipt
