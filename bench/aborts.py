@@ -21,7 +21,7 @@ from bench.equipment import BAUD, WAIT_S
 from drivers.gcode.config import Connection, Limits, Printer
 from drivers.gcode.driver import open_printer
 from edge.driver import Driver, Json, Machine, MachineError, Observation, Program, Progress, Run, Step
-from edge.observed import Observed
+from edge.running.observed import Observed
 from edge.testing.context import HostClock
 
 LIMITS = Limits(x_mm=(0, 200), y_mm=(0, 200), z_mm=(0, 200))

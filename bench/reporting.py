@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.equipment import MissingError
-from edge.journal import CHECK_AT_OPEN_BYTES
-from edge.schema import FILE_NAME
+from edge.journal.journal import CHECK_AT_OPEN_BYTES
+from edge.journal.schema import FILE_NAME
 from edge.trust import read_envelope
 from edge.uplink.mqtt import connect
 from edge.uplink.topics import What, topic

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.clock import SystemClock
 from edge.collector.collector import Collector
-from edge.journal import Journal
+from edge.journal.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.trust import TrustRoot, keyid_of, public_bytes
 from edge.uplink.outbox import Outbox

@@ -12,39 +12,41 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
-from edge import DISTRIBUTION, api, folders, trusted
-from edge.actions import actions
-from edge.artifacts import Artifacts
-from edge.authority import Authority
-from edge.checker import Checker
+from edge import DISTRIBUTION, folders
+from edge.artifacts.artifacts import Artifacts
+from edge.artifacts.download import make_context
+from edge.artifacts.fetch import Fetcher
+from edge.artifacts.keeper import Keeper
 from edge.clock import SystemClock
-from edge.dispatch import Dispatcher
-from edge.door import Remote
-from edge.download import make_context
 from edge.errors import IllegalTransitionError
-from edge.fetch import Fetcher
-from edge.guard import Guard
-from edge.intake import Intake
-from edge.journal import Journal
-from edge.keeper import Keeper
+from edge.guard.guard import Guard
+from edge.guard.make_safe import record_notes
+from edge.intake.actions import actions
+from edge.intake.authority import Authority
+from edge.intake.door import Remote
+from edge.intake.intake import Intake
+from edge.intake.nonce import NonceFile
+from edge.intake.rootfolder import FOLDER_NAME, RootFolder
+from edge.intake.spool import Spool
+from edge.intake.timekeeping import TimeKeeper
+from edge.journal.journal import Journal
+from edge.journal.lookback import Witnesses
+from edge.journal.prune import Pruner
+from edge.journal.schema import FILE_NAME
+from edge.journal.scribe import ACTOR
 from edge.logs import log_bug
-from edge.lookback import Witnesses
-from edge.make_safe import record_notes
 from edge.model.event import Draft, EventKind
 from edge.model.site import SiteConfig
-from edge.nonce import NonceFile
 from edge.plugins import Equipment
-from edge.prune import Pruner
-from edge.recovery import REASON, left_runs
-from edge.rootfolder import FOLDER_NAME, RootFolder
-from edge.runner import Runner
-from edge.schema import FILE_NAME
-from edge.scribe import ACTOR
-from edge.site import Site
-from edge.spool import Spool
-from edge.steering import can_pause
+from edge.running import trusted
+from edge.running.checker import Checker
+from edge.running.dispatch import Dispatcher
+from edge.running.recovery import REASON, left_runs
+from edge.running.runner import Runner
+from edge.serving import api
+from edge.serving.site import Site
+from edge.serving.steering import can_pause
 from edge.timefloor import Known
-from edge.timekeeping import TimeKeeper
 from edge.uplink.build import build, telemetry_of
 from edge.uplink.firstword import FirstWord
 from edge.uplink.outbox import Outbox

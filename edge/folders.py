@@ -26,7 +26,7 @@ def make_state_dir(state_dir: Path) -> None:
 
 
 HEAD = "journal.head"
-"""The head file (`edge.headfile`), in the state directory and in the runtime directory."""
+"""The head file (`edge.journal.headfile`), in the state directory and in the runtime directory."""
 
 FIRST_START = "first-start"
 """A file of the state directory of a site that has never run: `edge init` makes it, the first start takes it away."""

@@ -4,8 +4,8 @@ One job from end to end: the firmware's counter is set to 0, every command of th
 when the last is acknowledged, a numbered ``M400`` waits until the machine stands still. Then the firmware is asked for
 its counter: only if it equals what was sent is the run SUCCEEDED.
 
-What happens beside that has files of its own: `stopping`, `holding` (pause, resume, and what the printer asks of
-people), `recovery` (what is proven after a crash), `aborting`. They share one `Device`.
+What happens beside that has files of its own: `contact` (who is there), `stopping`, `holding` (pause, resume, and what
+the printer asks of people), `recovery` (what is proven after a crash), `aborting`. They share one `Device`.
 """
 
 from __future__ import annotations
@@ -18,33 +18,25 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-from drivers import link, ports
-from drivers.gcode import grbl_replies, recovery
-from drivers.gcode import identity as firmware_identity
-from drivers.gcode import profile as profiles
+from drivers.gcode import recovery
 from drivers.gcode.aborting import Aborting
 from drivers.gcode.attended import attended
 from drivers.gcode.config import Printer
-from drivers.gcode.device import Device, program_commands, standing_in, wire_of
+from drivers.gcode.contact import Contact
+from drivers.gcode.device import Device, program_commands, standing_in
 from drivers.gcode.failing import answers_still, made_safe
-from drivers.gcode.framing import Wire
 from drivers.gcode.holding import Holding
-from drivers.gcode.identity import Firmware
 from drivers.gcode.macros import FINAL
-from drivers.gcode.profile import Profile
 from drivers.gcode.recovery import Keeper
 from drivers.gcode.replies import Action, Busy, Reply, Temperatures, Text
 from drivers.gcode.resting import Resting
 from drivers.gcode.resume import AXES, homed_by, misplaced
-from drivers.gcode.window import window_for
 from edge.driver import (
     At,
     Capability,
-    ConnectError,
     Driver,
     DriverContext,
     Identity,
-    IdentityError,
     Json,
     LinkHealth,
     LinkLostError,
@@ -66,9 +58,6 @@ from edge.driver import (
     shielded,
 )
 
-HANDSHAKE_S = 20.0
-"""How long a printer that is not busy may take to say who it is; a bootloader alone takes 2 s."""
-
 PROGRESS_STEP_MAX = 25
 """Progress is told for every thousandth of a program, and after so many commands at the latest."""
 
@@ -77,8 +66,6 @@ MODES_BASE = 890_000_000
 
 NEVER = sys.maxsize
 """No command of a program has this number."""
-
-GRBL_MET = "this is grbl ({text}), which profile = 'auto' does not try: name the profile, 'grbl' or 'grblhal'"
 
 log = logging.getLogger("drivers.gcode")
 
@@ -95,10 +82,10 @@ class GcodeDriver(Driver):
         self._stopping = self._holding.stopping
         self._aborting = Aborting(self._device)
         self._resting = Resting(self._device, self._at_rest, lambda: self._aborting.begun)
+        self._contact = Contact(machine, self._device, self._resting)
         self._running = False
         self._detached = False
         self._errs = False  # the line, so often that it was told
-        self._patience: asyncio.Timeout | None = None  # how long an unidentified printer may take to answer
 
     @property
     def identity(self) -> Identity:
@@ -120,69 +107,8 @@ class GcodeDriver(Driver):
 
     async def connect(self) -> None:
         """Open the link and learn who is there. Raises `ConnectError` or `IdentityError`."""
-        wanted = self._machine.connection
-        received, lost = self._session.received, self._session.link_lost
-        usb_id = ""
-        if wanted.port is not None:
-            adapter = ports.find_adapter(wanted.port)
-            usb_id = adapter.usb_id
-            self._session.attach(link.open_serial(adapter.device, wanted.baud, received, lost))
-        else:
-            deadline_s = asyncio.get_running_loop().time() + HANDSHAKE_S
-            self._session.attach(await link.open_tcp(str(wanted.url), deadline_s, received, lost))
-        firmware = self._device.firmware = await self._introduction()
-        if wanted.uuid is not None and firmware.uuid != wanted.uuid:
-            found = firmware.uuid or "none"
-            raise IdentityError(f"{wanted.place}: the printer's UUID is {found}, must be {wanted.uuid}")
-        name, profile = profiles.fitting(firmware.name, self._machine.profile, self._machine.profiles_dir)
-        self._device.profile_name, self._device.profile = name, profile
-        log.warning("%s: profile %s was tried on: %s", self._machine.id, name, profile.tried_on)
-        window = window_for(wanted, profile.wire, usb_id)
-        log.info("%s: %s", self._machine.id, window)
-        self._session.renew(wire_of(profile, window.window_bytes))
-        try:
-            # Unchecked: on a bad line it may arrive as another command, and one that waits for a person.
-            async with asyncio.timeout(HANDSHAKE_S):
-                await self._prepare(profile)
-        except TimeoutError as error:
-            raise ConnectError(f"{wanted.place} says who it is, and then does not answer") from error
-        except MachineError as error:
-            raise ConnectError(f"{wanted.place}: {error}") from error
+        await self._contact.make()
         self._resting.tell()
-
-    async def _prepare(self, profile: Profile) -> None:
-        """Have it report what it can by itself, and see whether it is at work for somebody else."""
-        if self._device.firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
-            await self._session.ask(profile.macro.report_temperatures)
-        await self._resting.look_for_others()
-
-    async def _introduction(self) -> Firmware:
-        """The answer to M115, past a board that is just booting and one that ends what it was told before."""
-        # A line end first: half a line may stand in the firmware's buffer, left there by a host that died.
-        self._session.write_now(b"\n")
-        place = self._machine.connection.place
-        self._other_dialect = ""
-        try:
-            async with asyncio.timeout(HANDSHAKE_S) as self._patience:
-                while True:
-                    try:
-                        return firmware_identity.read(await self._session.ask("M115", firmware_identity.introduces))
-                    except MachineError as error:
-                        said = str(error).rpartition(": ")[2]
-                        for text in (said, f"error:{said}"):  # an error is told without that word
-                            if grbl_replies.is_spoken(text):
-                                self._other_dialect = GRBL_MET.format(text=text)
-                        if self._other_dialect:
-                            raise ConnectError(f"{place}: {self._other_dialect}") from error
-                        if not self._session.restarted:
-                            raise ConnectError(f"{place}: {error}") from error
-                        self._device.booted = True
-                        self._session.renew(Wire())
-        except TimeoutError as error:
-            reason = self._other_dialect or "it does not answer M115; is its speed right?"
-            raise ConnectError(f"{place}: {reason}") from error
-        finally:
-            self._patience = None
 
     async def keep_looking(self) -> None:
         """Look after the connection and after what others do, for ever."""
@@ -413,6 +339,7 @@ class GcodeDriver(Driver):
 
     def _heard(self, reply: Reply) -> None:
         self._resting.heard(reply)
+        self._contact.heard(reply)
         match reply:
             case Temperatures(heaters=heaters):
                 self._device.heaters.update(heaters)
@@ -422,13 +349,8 @@ class GcodeDriver(Driver):
             case Busy():
                 self._device.busy_s = self._device.clock.mono_s()
                 self._stopping.break_wait()
-                if self._patience is not None and not self._patience.expired():
-                    self._patience.reschedule(asyncio.get_running_loop().time() + HANDSHAKE_S)
             case Action(text=text):
                 self._context.emit(Message(text))
-            case Text(text=text) if self._patience is not None and grbl_replies.is_spoken(text):
-                self._other_dialect = GRBL_MET.format(text=text)
-                self._session.fail(ConnectError(self._other_dialect))
             case Text(text=text) if text.startswith("echo:"):
                 self._context.emit(Message(text.removeprefix("echo:").strip()))
             case _:

@@ -23,6 +23,7 @@ from drivers.octoprint.config import Printer
 from drivers.octoprint.going import SOMEBODY, Going, ends_of, unknown
 from drivers.octoprint.others import OthersPrints
 from drivers.octoprint.session import LOOK_AGAIN_S, Listener, Session
+from drivers.octoprint.starting import Starting
 from drivers.octoprint.steering import Steering
 from edge.driver import (
     Capability,
@@ -31,7 +32,6 @@ from edge.driver import (
     DriverContext,
     Finished,
     Identity,
-    LinkLostError,
     Lost,
     MachineError,
     MachineState,
@@ -54,9 +54,6 @@ from edge.driver import (
 
 IDLE_PATIENCE_S = 15.0
 """How long an OctoPrint without a run of ours may be silent before the machine is offline."""
-
-BEGIN_S = 30.0
-"""How long OctoPrint may take to begin a print that it was asked for; it takes 50 ms."""
 
 RECORD_S = 10.0
 """How long the record of a print may come after its end; it has been there with it whenever we looked."""
@@ -90,10 +87,9 @@ class OctoPrintDriver(Driver):
         self._others = OthersPrints(context.emit)
         self._stops = 0  # that are being carried out
         self._detached = False
-        self._beginning = asyncio.Lock()  # held from the last look before a print is asked for until it has begun
-        self._safe_mode = ""
         self._aborted = False
         self._shown: StateSeen | None = None
+        self._starting = Starting(machine.connection.keep_files, client, self.session, context)
         self._steering = Steering(machine.id, client, self.session, context)
 
     @property
@@ -121,7 +117,7 @@ class OctoPrintDriver(Driver):
             raise NotAcceptableError(f"run {run.run_id}", "asked", "one run at a time")
         if self._stops:
             raise NotAcceptableError(f"run {run.run_id}", "asked", "not while the printer is being stopped")
-        self._check(Motion.NONE)
+        self.session.check(Motion.NONE)
         self._going = going = Going(_path(run), self._we)
         self._known.add(going.path)
         self._others.claimed(going.path)
@@ -129,7 +125,7 @@ class OctoPrintDriver(Driver):
         self.session.patience_s = self._patience_s
         try:
             going.ends = await _ends_in(program)
-            if resume is None and not await self._start(going, run, program):
+            if resume is None and not await self._starting.start(going, run, program):
                 return Outcome(OutcomeKind.STOPPED, Motion.NONE, "stopped before the print was asked for")
             going.begun.set()
             return await self._watch(going)
@@ -145,83 +141,10 @@ class OctoPrintDriver(Driver):
             self.session.patience_s = min(self._patience_s, IDLE_PATIENCE_S)
             self._show()
 
-    async def _start(self, going: Going, run: Run, program: Program) -> bool:
-        """Upload, and begin the print; False if a stop came first."""
-        await self._tidy(going.path)
-        await self._put(going, run, program)
-        async with self._beginning:
-            await self._ready()
-            await self._context.checkpoint({"path": going.path})
-            if going.stop_asked:
-                return False
-            await self._begin(going)
-        return True
-
-    async def _put(self, going: Going, run: Run, program: Program) -> None:
-        """Have the program in OctoPrint, byte by byte, under the run's own name."""
-        left = await self._client.find(going.path)
-        if left is not None:
-            if left.prints.total or (await self.session.refresh()).path == going.path:
-                raise NotConfirmedError(f"{going.path} is in OctoPrint already; this run was begun before")
-            await self._client.delete(going.path)
-        name = going.path.rpartition("/")[2]
-        await self._client.upload(name, program.path, {"run": run.run_id, "job": run.job_id})
-        found = await self._client.find(going.path)
-        if found is None or found.run != run.run_id:
-            raise MachineError(f"OctoPrint has not kept {going.path} with the run's id", Motion.NONE)
-        if await self._client.sha256(going.path) != program.sha256:
-            await self._client.delete(going.path)
-            raise MachineError(f"OctoPrint gives {going.path} back with other bytes", Motion.NONE)
-
-    async def _tidy(self, but: str) -> None:
-        """Remove the files of earlier runs, whose ends are durable by now; what others put there is left alone."""
-        try:
-            files = [file for file in await self._client.folder(api.FOLDER) if file.run and file.path != but]
-            files.sort(key=lambda file: file.date_s, reverse=True)
-            for file in files[self._machine.connection.keep_files :]:
-                await self._client.delete(file.path)
-        except MachineError as error:
-            self._context.emit(Message(f"files of earlier runs are not removed: {error}"))
-
-    async def _ready(self) -> None:
-        """The last look before the print is asked for. Raises `MachineError`."""
-        job = await self.session.refresh()
-        if job.active:
-            raise MachineError(f"{job.by or SOMEBODY} prints {job.path or 'something'} in OctoPrint", Motion.NONE)
-        if job.phase is not api.Phase.READY:
-            raise MachineError(offline_words(self._client.url, job), Motion.NONE)
-        if self._safe_mode:
-            raise MachineError(safe_mode_words(self._client.url, self._safe_mode), Motion.NONE)
-
-    async def _begin(self, going: Going) -> None:
-        """Ask for the print, once, and wait until it is a fact."""
-        try:
-            await self._client.start(going.path)
-        except AnswerError as error:
-            if error.status < 500:
-                raise MachineError(f"OctoPrint has not begun the print: {error}", Motion.NONE) from error
-        except MachineError:
-            pass  # the answer was lost, and maybe the request: what OctoPrint does now tells
-        until_s: float | None = None
-        while until_s is None or self._clock.mono_s() < until_s:
-            self._check()
-            count = self.session.count
-            try:
-                job = await self.session.refresh()
-                found = await self._client.find(going.path)
-            except MachineError:
-                await self.session.news(count, LOOK_AGAIN_S)
-                continue
-            if (job.active and job.path == going.path) or (found is not None and found.prints.total):
-                return
-            until_s = until_s or self._clock.mono_s() + BEGIN_S
-            await self.session.news(self.session.count, LOOK_AGAIN_S)
-        raise NotConfirmedError(f"the print was asked for, and OctoPrint has not begun it for {BEGIN_S:.0f} s")
-
     async def _watch(self, going: Going) -> Outcome:
         """Until OctoPrint's record says how the print ended, or nobody knows."""
         while True:
-            self._check()
+            self.session.check()
             count, job = self.session.count, self.session.job
             if job is not None and (reason := going.of_another(job)):
                 return unknown(reason, {"path": going.path, "begun_by": job.by})
@@ -273,7 +196,7 @@ class OctoPrintDriver(Driver):
         self._others.claimed(going.path)
         begun = run.checkpoint is not None
         while True:
-            self._check(Motion.NONE)
+            self.session.check(Motion.NONE)
             try:
                 job = await self.session.refresh()
                 found = await self._client.find(going.path)
@@ -305,7 +228,7 @@ class OctoPrintDriver(Driver):
 
     async def detach(self) -> None:
         try:
-            async with self._beginning:  # a print that is being asked for is let begin
+            async with self._starting.beginning:  # a print that is being asked for is let begin
                 pass
         finally:
             self._detached = True  # also of one that has not begun in time: what is let go is not stopped
@@ -341,7 +264,7 @@ class OctoPrintDriver(Driver):
         self._stops += 1
         try:
             async with asyncio.timeout(max(0.0, deadline_s - self._clock.mono_s())):
-                async with self._beginning:
+                async with self._starting.beginning:
                     pass  # from here on there is a print, or there will be none
                 await self._steering.stop(self._known)
         except TimeoutError as error:
@@ -360,17 +283,6 @@ class OctoPrintDriver(Driver):
         self._aborted = True
         await self._steering.abort()
         self._show()
-
-    def _check(self, motion: Motion = Motion.POSSIBLE) -> None:
-        """Raises for a failed session: before a run has begun it has moved nothing."""
-        failure = self.session.failure
-        if failure is None:
-            return
-        if isinstance(failure, LinkLostError):
-            raise failure
-        if motion is Motion.NONE:
-            raise MachineError(str(failure), Motion.NONE)
-        raise NotConfirmedError(str(failure))
 
     # What is seen
 
@@ -402,8 +314,8 @@ class OctoPrintDriver(Driver):
                 return StateSeen(MachineState.HELD, whose or (going.held() if going else ""))
             case api.Phase.BUSY:
                 return StateSeen(MachineState.EXECUTE, whose)
-            case api.Phase.READY if self._safe_mode:
-                return StateSeen(MachineState.STOPPED, safe_mode_words(self._client.url, self._safe_mode))
+            case api.Phase.READY if self._starting.safe_mode:
+                return StateSeen(MachineState.STOPPED, safe_mode_words(self._client.url, self._starting.safe_mode))
             case api.Phase.READY:
                 return StateSeen(MachineState.IDLE)
             case api.Phase.UNKNOWN:
@@ -429,7 +341,7 @@ class OctoPrintDriver(Driver):
         self._show()
 
     def in_safe_mode(self, reason: str) -> None:
-        self._safe_mode = reason
+        self._starting.safe_mode = reason
         self._show()
 
     def _out_of_sight(self, reason: str) -> None:

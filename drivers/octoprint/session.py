@@ -16,7 +16,7 @@ import aiohttp
 
 from drivers.octoprint import api
 from drivers.octoprint.client import AnswerError, Client
-from edge.driver import DriverContext, LinkLostError, MachineError, ProtocolError
+from edge.driver import DriverContext, LinkLostError, MachineError, Motion, NotConfirmedError, ProtocolError
 
 THROTTLE = 4
 """Push messages of the state come every 0.5 s times this (octoprint/server/util/sockjs.py); events come at once."""
@@ -89,10 +89,16 @@ class Session:
             await self._news.wait()
         return self.failure
 
-    def check(self) -> None:
-        """Raises the failure, if there was one."""
-        if self.failure is not None:
-            raise self.failure
+    def check(self, motion: Motion = Motion.POSSIBLE) -> None:
+        """Raises what the failure means for a run, if there was one: before that has begun it has moved nothing."""
+        failure = self.failure
+        if failure is None:
+            return
+        if isinstance(failure, LinkLostError):
+            raise failure
+        if motion is Motion.NONE:
+            raise MachineError(str(failure), Motion.NONE)
+        raise NotConfirmedError(str(failure))
 
     def fail(self, error: MachineError) -> None:
         """Latch."""

@@ -11,7 +11,7 @@ from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import UsageError
-from edge.status import ATTENTION, FINE
+from edge.reading.status import ATTENTION, FINE
 
 
 def show(args: argparse.Namespace) -> int:

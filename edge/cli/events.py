@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from edge import beginning, sitefile
+from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import NotRunningError
+from edge.reading import beginning
+from edge.reading.status import FINE
+from edge.reading.views import open_readonly
 from edge.sitefile import SiteFile
-from edge.status import FINE
-from edge.views import open_readonly
 
 FOLLOW_WAIT_S = 30
 PAGE = 1000

@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge import plugins, sitefile, trusted
+from edge import plugins, sitefile
 from edge.clock import SystemClock
 from edge.driver import DriverError, Identity, Json, Observation
 from edge.errors import UsageError
 from edge.model.event import stamp_text
 from edge.model.site import validate
 from edge.plugins import Equipment
+from edge.running import trusted
 
 
 def ask(file: Path, machine: str, tell: Callable[[str], None]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from edge.cli import text
 from edge.cli.client import call
 from edge.cli.jobs import receipt_level, receipt_lines
 from edge.errors import NotRunningError, RefusedError, UsageError
-from edge.status import UNSAFE
+from edge.reading.status import UNSAFE
 
 SUFFIXES = (".mfjob", ".dsse.json")
 

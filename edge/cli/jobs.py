@@ -9,17 +9,17 @@ from typing import Any
 from urllib.parse import quote
 
 from edge import sitefile
-from edge.beginning import forgotten
 from edge.cli import text
 from edge.cli.client import call
 from edge.cli.events import line as event_line
 from edge.cli.status import job_lines
 from edge.errors import NoJournalError, NotRunningError, RefusedError, UsageError
 from edge.jobstate import JobState
-from edge.rows import held_in_words
+from edge.journal.rows import held_in_words
+from edge.reading.beginning import forgotten
+from edge.reading.status import ATTENTION, FINE, NO_DAEMON, UNSAFE
+from edge.reading.views import Snapshot, open_readonly, with_waits
 from edge.sitefile import SiteFile
-from edge.status import ATTENTION, FINE, NO_DAEMON, UNSAFE
-from edge.views import Snapshot, open_readonly, with_waits
 
 SHORTEST_ID = 4
 

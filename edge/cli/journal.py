@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 
-from edge import beginning, sitefile
-from edge.audit import audit
+from edge import sitefile
 from edge.cli import text
 from edge.folders import HEAD
-from edge.headfile import HeadFile
-from edge.lookback import unlike
-from edge.status import FINE, UNSAFE
-from edge.views import open_readonly
+from edge.journal.audit import audit
+from edge.journal.headfile import HeadFile
+from edge.journal.lookback import unlike
+from edge.reading import beginning
+from edge.reading.status import FINE, UNSAFE
+from edge.reading.views import open_readonly
 
 
 def verify(args: argparse.Namespace) -> int:

@@ -13,8 +13,8 @@ from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import NotRunningError, UsageError
-from edge.maintenance import back_command
-from edge.status import ATTENTION, FINE
+from edge.journal.maintenance import back_command
+from edge.reading.status import ATTENTION, FINE
 
 
 def clear(args: argparse.Namespace) -> int:

@@ -10,17 +10,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edge import folders, plugins, sitefile, views
+from edge import folders, plugins, sitefile
 from edge.cli import text
 from edge.cli.client import call
 from edge.cli.crash import log_to_file
 from edge.errors import ConfigError, EdgeError, NoJournalError, NotRunningError, UsageError
-from edge.maintenance import back_command
-from edge.make_safe import HELD, Made, all_safe, leave_mark, leave_note
+from edge.guard.make_safe import HELD, Made, all_safe, leave_mark, leave_note
+from edge.journal.maintenance import back_command
+from edge.journal.schema import FILE_NAME
+from edge.journal.store import locked
 from edge.model.site import SiteConfig, validate
-from edge.schema import FILE_NAME
-from edge.status import FINE, UNSAFE
-from edge.store import locked
+from edge.reading import views
+from edge.reading.status import FINE, UNSAFE
 
 WITHIN_MAX_S = 120.0
 NOTHING = "its driver has nothing to switch off"

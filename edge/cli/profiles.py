@@ -11,7 +11,7 @@ from edge.cli import text
 from edge.driver import ProfileInfo
 from edge.errors import ConfigError
 from edge.model.site import validate
-from edge.status import FINE
+from edge.reading.status import FINE
 
 
 def profiles(args: argparse.Namespace) -> int:

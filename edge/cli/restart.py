@@ -10,7 +10,7 @@ from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import NotRunningError, UsageError
-from edge.status import FINE
+from edge.reading.status import FINE
 
 RESTART_S = 180.0
 LOOK_S = 0.1

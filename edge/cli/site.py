@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from edge import folders, logs, plugins, sitefile
-from edge.authority import Authority
 from edge.cli import text
 from edge.cli.client import call
 from edge.cli.uplink import problem as uplink_problem
 from edge.errors import ConfigError, DriverError, NotRunningError, RefusedError, UsageError
+from edge.intake.authority import Authority
 from edge.model.site import SiteConfig, validate
 from edge.plugins import Equipment
-from edge.status import ATTENTION, FINE, UNSAFE
+from edge.reading.status import ATTENTION, FINE, UNSAFE
 
 TEMPLATE = """\
 # The site, as `edge` sees it. Paths are relative to this file. `edge check` says what is wrong.

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge import sitefile
-from edge.beginning import in_words
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import NoJournalError, NotRunningError
-from edge.rows import held_in_words
+from edge.journal.rows import held_in_words
+from edge.reading.beginning import in_words
+from edge.reading.status import ATTENTION, FINE, NO_DAEMON, UNSAFE, document, without_journal
+from edge.reading.views import open_readonly
 from edge.sitefile import SiteFile
-from edge.status import ATTENTION, FINE, NO_DAEMON, UNSAFE, document, without_journal
-from edge.views import open_readonly
 
 WATCH_S = 2.0
 
@@ -54,7 +54,7 @@ def machines(args: argparse.Namespace) -> int:
 
 
 def fetch(file: SiteFile) -> dict[str, Any]:
-    """The document of `edge.status`: from the daemon, or from the journal if there is none to ask."""
+    """The document of `edge.reading.status`: from the daemon, or from the journal if there is none to ask."""
     try:
         answer: dict[str, Any] = call(file.socket, "GET", "/v1/status")
     except NotRunningError as reason:

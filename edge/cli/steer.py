@@ -11,8 +11,8 @@ from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
 from edge.cli.jobs import job_of, step_lines
-from edge.rows import held_in_words
-from edge.status import ATTENTION, FINE
+from edge.journal.rows import held_in_words
+from edge.reading.status import ATTENTION, FINE
 
 ANSWER_S = 20
 """How long the machines' answers are waited for; a printer first finishes the moves in its queue."""

@@ -10,8 +10,8 @@ from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import RefusedError, UsageError
+from edge.reading.status import FINE, UNSAFE
 from edge.sitefile import SiteFile
-from edge.status import FINE, UNSAFE
 
 
 def roots(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
-from edge.status import ATTENTION, FINE
+from edge.reading.status import ATTENTION, FINE
 
 WORTH = {
     "trusted": "trusted",

@@ -15,8 +15,9 @@ from edge.cli.text import WIDTH
 from edge.cli.trust import opened, print_field, print_json, read_signed_file, replaced
 from edge.errors import RootError, UsageError
 from edge.files import write_new
+from edge.journal.schema import FILE_NAME
 from edge.model.fields import parse_time, problem_of, time_text
-from edge.schema import FILE_NAME
+from edge.reading.views import open_readonly
 from edge.trust.ceremony import add_keys, find_key, replace_key, revoke_key
 from edge.trust.envelope import Envelope, PayloadType, add_signature
 from edge.trust.keys import PublicKey, load_public_key
@@ -29,7 +30,6 @@ from edge.trust.root import (
     root_bytes,
     verify_successor,
 )
-from edge.views import open_readonly
 
 _LIMITS = ("processes", "sites")
 

@@ -17,15 +17,15 @@ from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge import batch
-from edge.chain import EMPTY
 from edge.collector import schema, telemetry
 from edge.collector.ledger import Alarm, Answer, Ledger
 from edge.errors import BatchError, FormatError, JournalError
+from edge.journal.chain import EMPTY
+from edge.journal.store import Store
 from edge.model.fields import time_text
 from edge.model.strictjson import load_object, shown
-from edge.store import Store
 from edge.trust.envelope import PayloadType, sign
+from edge.uplink import batch
 from edge.uplink.port import Uplink, UplinkError
 from edge.uplink.topics import What, split, topic
 

@@ -21,11 +21,12 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge import batch, chain
-from edge.batch import Batch, Fact
-from edge.chain import EMPTY, Head
 from edge.errors import BatchError
+from edge.journal import chain
+from edge.journal.chain import EMPTY, Head
 from edge.model.order import MAX_SEQUENCE
+from edge.uplink import batch
+from edge.uplink.batch import Batch, Fact
 
 PARKED_MAX_BYTES = 16 * 1024 * 1024
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from edge.collector import schema
 from edge.errors import EdgeError, NoJournalError
-from edge.rows import rows
+from edge.journal.rows import rows
 
 FINE, ATTENTION, UNSAFE = 0, 1, 2
 

@@ -29,7 +29,7 @@ from edge.cli.client import call
 from edge.demo import broker
 from edge.demo.meaning import as_meant
 from edge.errors import EdgeError
-from edge.status import UNSAFE
+from edge.reading.status import UNSAFE
 
 SPEED = 25.0
 """How much faster than a real printer the simulated one is: five minutes of heating and printing pass in 12 s."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.clock import SystemClock
-from edge.intake import Intake
+from edge.intake.intake import Intake
 from edge.model.uplink import SiteUplinkTable, UplinkTable
-from edge.site import Site
+from edge.serving.site import Site
 from edge.trust import PayloadType, sign
 from edge.uplink.broker import Broker
 from edge.uplink.login import Login

@@ -5,9 +5,9 @@ Rules:
     1. Only the collector's signed acknowledgement counts, and it is durable here before anything follows from it.
     2. Nothing waits in memory but the one batch that is being handed over: whatever has to be sent again is read again.
     3. An acknowledgement of what this journal does not have, or has otherwise, means that the journal was put back, or
-       that two of them go under one id. Then it goes on under a new id (`edge.restored`), in the transaction that
-       learns of it: no order begins before a person has confirmed, and what follows the newest acknowledged event is
-       reported under the new id. What is acknowledged of an older id is no news, unless the collector asks for what
+       that two of them go under one id. Then it goes on under a new id (`edge.journal.restored`), in the transaction
+       that learns of it: no order begins before a person has confirmed, and what follows the newest acknowledged event
+       is reported under the new id. What is acknowledged of an older id is no news, unless the collector asks for what
        follows an event that both have: it was put back to before the new id.
     4. A collector that has lost what it acknowledged, and what was pruned here since, gets what is here, with the word
        that the rest is gone (`Batch.begins`). Both sides tell their people.
@@ -22,18 +22,18 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge import base, batch
-from edge.batch import Ack, Packed
-from edge.chain import Head
 from edge.errors import BatchError
-from edge.journal import Journal
+from edge.journal import base
+from edge.journal.chain import Head
+from edge.journal.journal import Journal
+from edge.journal.restored import begin_anew
+from edge.journal.transaction import Transaction, ident_of
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
-from edge.restored import begin_anew
-from edge.transaction import Transaction, ident_of
 from edge.trust.envelope import PayloadType, sign
 from edge.trust.root import TrustRoot
-from edge.uplink import tail
+from edge.uplink import batch, tail
+from edge.uplink.batch import Ack, Packed
 from edge.uplink.port import Uplink
 from edge.uplink.tail import Mark
 from edge.uplink.topics import What, topic

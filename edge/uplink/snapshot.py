@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.planner import CheckResult, OpenStep
+from edge.running.planner import CheckResult, OpenStep
 
 Checks = Mapping[tuple[str, str], CheckResult]
 

@@ -1,6 +1,6 @@
 """The journal's tail, as the outbox asks for it: read in pieces, and how far the centre has it.
 
-`uplink` (in `edge.schema`) is no fold over events: what the centre has is nothing that happened here.
+`uplink` (in `edge.journal.schema`) is no fold over events: what the centre has is nothing that happened here.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge import base
-from edge.batch import Frame, Origin
-from edge.chain import EMPTY, Head, Row
 from edge.errors import BatchError
-from edge.transaction import Transaction, head, ident_of
+from edge.journal import base
+from edge.journal.chain import EMPTY, Head, Row
+from edge.journal.transaction import Transaction, head, ident_of
+from edge.uplink.batch import Frame, Origin
 
 
 @dataclass(frozen=True, slots=True)

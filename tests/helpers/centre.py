@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge.reading.views import open_readonly
 from edge.trust import load_public_key
-from edge.views import open_readonly
 from tests.helpers.mosquitto import Mosquitto
 from tests.helpers.site import SITE, Daemon, SiteFolder
 from tests.helpers.trust import root_document, signed_root

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge import views
+from edge.reading import views
 from tests.helpers.printing import FINAL, commands_in
 from tests.helpers.sim import SimPrinter
 from tests.helpers.site import SiteFolder, starts

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge import chain, projection
-from edge.chain import Head
 from edge.clock import SystemClock
-from edge.journal import Journal
+from edge.journal import chain, projection
+from edge.journal.chain import Head
+from edge.journal.journal import Journal
+from edge.journal.transaction import head
 from edge.model.event import ClockTrust, Draft, EventKind, Stamp, stamp_text
-from edge.transaction import head
 
 BODY = {"outcome": "SUCCEEDED", "motion": "possible", "reason": "as the printer says", "text": "x" * 200}
 MACHINE = "prn-1"

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from edge.journal import Journal
+from edge.journal.journal import Journal
+from edge.journal.prune import Pruner
+from edge.journal.transaction import Transaction
 from edge.model.event import ClockTrust, Draft, Stamp, stamp_text
 from edge.model.fields import time_text
-from edge.prune import Pruner
-from edge.transaction import Transaction
 from tests.helpers.clock import SetClock
 from tests.journal_kit import accepted, began, cleared, ended, order
 

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge import batch
 from edge.collector.collector import Collector
 from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
-from edge.journal import Journal
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
+from edge.journal.transaction import Transaction
 from edge.model.event import Draft, EventKind
-from edge.schema import FILE_NAME
-from edge.transaction import Transaction
 from edge.trust import PayloadType, TrustRoot, public_bytes, sign
+from edge.uplink import batch
 from edge.uplink.outbox import Outbox
 from edge.uplink.topics import What, topic
 from tests.helpers.trust import keyid, private_key, root_document

@@ -11,23 +11,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from edge import views
-from edge.artifacts import Artifacts
-from edge.authority import Authority
-from edge.claim import Assignment
+from edge.artifacts.artifacts import Artifacts
 from edge.clock import SystemClock
 from edge.driver import Machine, Program
-from edge.intake import Intake, Receipt
-from edge.journal import Journal
+from edge.intake.authority import Authority
+from edge.intake.intake import Intake, Receipt
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
 from edge.model.fields import time_text
-from edge.planner import StepKey
 from edge.plugins import Equipment
-from edge.runner import Runner
-from edge.schema import FILE_NAME
-from edge.steering import Steering
+from edge.reading import views
+from edge.running.claim import Assignment
+from edge.running.planner import StepKey
+from edge.running.runner import Runner
+from edge.running.work import work_of
+from edge.serving.steering import Steering
 from edge.timefloor import Source
 from edge.trust import new_job_id, write_bundle
-from edge.work import work_of
 from tests.helpers.fake_driver import Connection, FakePlugin, Limits, Script, confirm
 from tests.helpers.trust import PROGRAM, Ceremony, order_document
 

@@ -25,8 +25,8 @@ from urllib.parse import urlencode
 
 from edge.cli.client import call
 from edge.folders import FIRST_START, make_state_dir
+from edge.journal.schema import FILE_NAME
 from edge.model.fields import time_text
-from edge.schema import FILE_NAME
 from edge.trust import new_job_id, write_bundle
 from tests.helpers.sim import SimPrinter, sim_printer
 from tests.helpers.trust import Ceremony, order_document, root_document, signed_root

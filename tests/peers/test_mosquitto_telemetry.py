@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from edge.schema import FILE_NAME
+from edge.journal.schema import FILE_NAME
 from edge.uplink.mqtt import MqttUplink, connect
 from tests.helpers.centre import NAME, site_events, uplink_table
 from tests.helpers.large_journal import fill

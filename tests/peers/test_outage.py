@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.schema import FILE_NAME
+from edge.journal.schema import FILE_NAME
 from tests import second_verifier
 from tests.helpers.centre import NAME, Centre, Events, reporting, site_at, site_events, uplink_table
 from tests.helpers.forgetful import Forgetful

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from edge.folders import make_state_dir
-from edge.journal import Journal
-from edge.schema import FILE_NAME
-from edge.views import open_readonly
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
+from edge.reading.views import open_readonly
 from tests import second_verifier
 from tests.helpers.centre import NAME, Centre, Events, site_at, site_events, uplink_table
 from tests.helpers.mosquitto import CENTRE, Mosquitto

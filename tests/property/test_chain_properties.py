@@ -7,7 +7,7 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import chain
+from edge.journal import chain
 from edge.model.event import ClockTrust, Draft, EventKind, Stamp
 
 values = st.recursive(

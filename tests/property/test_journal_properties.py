@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import IllegalTransitionError, JournalError
-from edge.journal import Journal, parked
+from edge.journal.journal import Journal, parked
+from edge.journal.schema import FILE_NAME
+from edge.journal.transaction import Transaction
 from edge.model.event import Draft, EventKind
-from edge.schema import FILE_NAME
-from edge.transaction import Transaction
 from tests import second_verifier
 from tests.journal_kit import (
     SITE,

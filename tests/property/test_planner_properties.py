@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge.model.machine import MachineState
 from edge.model.order import unmet
-from edge.planner import CheckResult, CheckState, MachineView, OpenStep, StepKey, plan
+from edge.running.planner import CheckResult, CheckState, MachineView, OpenStep, StepKey, plan
 from edge.timefloor import vouched
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

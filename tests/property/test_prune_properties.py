@@ -11,11 +11,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge import schema
 from edge.errors import IllegalTransitionError
-from edge.journal import Journal
+from edge.journal import schema
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
 from edge.model.event import ClockTrust, Draft, Stamp, stamp_text
-from edge.schema import FILE_NAME
 from tests import second_verifier
 from tests.helpers.pruning import BEGAN, LATER, acknowledge, pruner
 from tests.journal_kit import (

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from edge.collector.collector import Collector
 from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
-from edge.journal import Journal
-from edge.schema import FILE_NAME
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
 from edge.trust import PayloadType, sign
 from edge.uplink.outbox import Outbox
 from edge.uplink.topics import What, topic

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.planner import CheckResult, CheckState, OpenStep, StepKey
+from edge.running.planner import CheckResult, CheckState, OpenStep, StepKey
 from edge.uplink.snapshot import LISTED, Station, expected, remaining_s, state
 
 LATE = datetime(2030, 1, 1, tzinfo=UTC)

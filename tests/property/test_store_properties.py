@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.store import Store
+from edge.journal.store import Store
 
 # What each caller does: whether its function fails, after how many turns of the loop it is cancelled, if at all.
 callers = st.lists(st.tuples(st.booleans(), st.none() | st.integers(0, 6)), max_size=30)

@@ -23,15 +23,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from edge import views
-from edge.artifacts import Artifacts
-from edge.download import make_context
-from edge.fetch import Fetcher
-from edge.journal import Journal
-from edge.keeper import Keeper
+from edge.artifacts.artifacts import Artifacts
+from edge.artifacts.download import make_context
+from edge.artifacts.fetch import Fetcher
+from edge.artifacts.keeper import Keeper
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
+from edge.journal.transaction import Transaction
 from edge.model.event import Draft, EventKind
-from edge.schema import FILE_NAME
-from edge.transaction import Transaction
+from edge.reading import views
 from tests import second_verifier
 from tests.helpers.rig import Rig
 

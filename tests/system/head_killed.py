@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from edge.folders import HEAD
-from edge.headfile import SLOT_BYTES
-from edge.journal import Journal
-from edge.lookback import Witnesses
+from edge.journal.headfile import SLOT_BYTES
+from edge.journal.journal import Journal
+from edge.journal.lookback import Witnesses
+from edge.journal.schema import FILE_NAME
 from edge.model.event import Draft, EventKind
-from edge.schema import FILE_NAME
 from tests.journal_kit import SITE, accepted, began, cleared, ended, order, ticking
 from tests.system.fetch_killed import forked, say
 

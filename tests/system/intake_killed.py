@@ -14,13 +14,13 @@ import signal
 import sys
 from pathlib import Path
 
-from edge import views
-from edge.authority import Authority
-from edge.intake import Intake
-from edge.journal import Journal
-from edge.nonce import NonceFile
-from edge.rootfolder import FOLDER_NAME, RootFolder
-from edge.schema import FILE_NAME
+from edge.intake.authority import Authority
+from edge.intake.intake import Intake
+from edge.intake.nonce import NonceFile
+from edge.intake.rootfolder import FOLDER_NAME, RootFolder
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
+from edge.reading import views
 from edge.trust import PayloadType
 from edge.trust.signedtime import time_bytes
 from tests import second_verifier

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge.errors import JournalError
-from edge.journal import Journal
+from edge.journal.journal import Journal
 from edge.model.event import Draft
 from tests.journal_kit import SITE, accepted, began, cleared, ended, order, ticking
 

@@ -13,9 +13,9 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from edge.journal import Journal
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
 from edge.model.event import ClockTrust, Draft, Stamp, stamp_text
-from edge.schema import FILE_NAME
 from tests.helpers.pruning import LATER, acknowledge, job, pruner
 from tests.journal_kit import SITE, cancelled, cleared, ended
 

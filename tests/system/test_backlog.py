@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.batch import BATCH_MAX_BYTES
+from edge.uplink.batch import BATCH_MAX_BYTES
 from edge.uplink.port import Message
 from edge.uplink.window import WINDOW
 from tests.helpers.reporting import alarms_of, collecting, copy_of, events_of, fact, reporting

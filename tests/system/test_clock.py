@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from edge import daemon, folders, sitefile, timekeeping
-from edge.authority import Authority
+from edge import daemon, folders, sitefile
 from edge.cli.main import main
-from edge.journal import Journal
+from edge.intake import timekeeping
+from edge.intake.authority import Authority
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
 from edge.model.fields import time_text
 from edge.model.site import validate
-from edge.schema import FILE_NAME
 from tests import second_verifier
 from tests.helpers.clock import IN_1970, IN_2099, SetClock
 from tests.helpers.fake_driver import succeed

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.views import open_readonly
+from edge.reading.views import open_readonly
 from tests.helpers.sim import sim_printer
 from tests.helpers.site import DEADLINE_S, LONG, PRINTER, SHORT, SiteFolder, site_with_printer, starts, until
 

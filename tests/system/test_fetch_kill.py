@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.download import WRITE_BYTES
+from edge.artifacts.download import WRITE_BYTES
 from tests.helpers.files import file_server
 from tests.helpers.rig import rig
 from tests.journal_kit import root_of_project

@@ -14,8 +14,8 @@ import pytest
 from drivers.analysis import commands
 from edge.cli.client import call
 from edge.demo.meaning import as_meant
-from edge.schema import FILE_NAME
-from edge.store import lock_of
+from edge.journal.schema import FILE_NAME
+from edge.journal.store import lock_of
 from tests.helpers.sim import SimPrinter
 from tests.helpers.site import DEADLINE_S, SiteFolder, site_with_printer, until
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from edge import daemon, folders, sitefile
-from edge.authority import Authority
 from edge.cli.main import main
 from edge.driver import MachineState, NotAcceptableError, NotConfirmedError, Outcome, Run
+from edge.intake.authority import Authority
 from edge.model.site import validate
 from tests.helpers.fake_driver import Script, confirm
 from tests.helpers.rig import DEADLINE_S, Rig

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.journal import Journal
-from edge.schema import FILE_NAME
-from edge.transaction import Transaction
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
+from edge.journal.transaction import Transaction
 from tests import second_verifier
 from tests.journal_kit import SITE, accepted, began, ended, online, order, root_of_project, step, ticking
 from tests.system.journal_writer import WORKERS

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edge.journal import CHECK_AT_OPEN_BYTES
-from edge.schema import FILE_NAME
+from edge.journal.journal import CHECK_AT_OPEN_BYTES
+from edge.journal.schema import FILE_NAME
 from tests.helpers.large_journal import fill
 from tests.helpers.site import DEADLINE_S, SiteFolder, site_with_printer
 

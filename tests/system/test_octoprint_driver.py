@@ -150,7 +150,7 @@ async def test_half_a_file_of_the_same_run_is_replaced(tmp_path: Path) -> None:
 async def test_a_start_that_is_refused_moved_nothing_and_is_not_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, motion: Motion
 ) -> None:
-    monkeypatch.setattr("drivers.octoprint.driver.BEGIN_S", 1.0)
+    monkeypatch.setattr("drivers.octoprint.starting.BEGIN_S", 1.0)
     with sim_octoprint(tmp_path, f"--fault=start-status={status}") as server:
         async with opened(server, tmp_path) as (driver, context):
             with pytest.raises(MachineError) as caught:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from edge.folders import FIRST_START, HEAD
+from edge.intake.rootfolder import FOLDER_NAME
+from edge.journal.schema import FILE_NAME
 from edge.model.fields import parse_time
-from edge.rootfolder import FOLDER_NAME
-from edge.schema import FILE_NAME
-from edge.status import ATTENTION
+from edge.reading.status import ATTENTION
 from tests.helpers.sim import sim_printer
 from tests.helpers.site import SHORT, SiteFolder, starts, until
 from tests.helpers.trust import ISSUER, OPERATOR, root_document, signed_root

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.journal import Journal
-from edge.prune import Bench, carrying_out, last_to_go
-from edge.schema import FILE_NAME
-from edge.transaction import Transaction
+from edge.journal.journal import Journal
+from edge.journal.prune import Bench, carrying_out, last_to_go
+from edge.journal.schema import FILE_NAME
+from edge.journal.transaction import Transaction
 from tests import second_verifier
 from tests.helpers.pruning import KEEP_DAYS, LATER, acknowledge, hourly, work
 from tests.journal_kit import SITE, root_of_project, ticking

@@ -15,10 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge import artifacts as module
-from edge.artifacts import Artifacts, read_bundle
+from edge.artifacts import artifacts as module
+from edge.artifacts import bundle as bundles
+from edge.artifacts.artifacts import Artifacts
+from edge.artifacts.bundle import read_bundle
+from edge.artifacts.partial import Partial
 from edge.errors import ArtifactError, BundleError
-from edge.partial import Partial
 
 GCODE = b"G28\nG1 X10 F600\n" * 50
 SHA256 = hashlib.sha256(GCODE).hexdigest()
@@ -297,8 +299,8 @@ def test_a_bundle_without_an_order_is_refused(path: Path) -> None:
 
 
 def test_a_declared_size_over_the_limit_is_refused_before_anything_is_read(path: Path) -> None:
-    bundle(path, {"job.dsse.json": b" " * (module.MAX_ENVELOPE_BYTES + 1)})
-    assert f"allowed: {module.MAX_ENVELOPE_BYTES}" in problem(path)
+    bundle(path, {"job.dsse.json": b" " * (bundles.MAX_ENVELOPE_BYTES + 1)})
+    assert f"allowed: {bundles.MAX_ENVELOPE_BYTES}" in problem(path)
 
 
 def test_a_member_that_says_it_is_small_and_is_not_gives_no_more_than_it_said(path: Path, artifacts: Artifacts) -> None:
@@ -315,7 +317,7 @@ def test_a_member_that_says_it_is_small_and_is_not_gives_no_more_than_it_said(pa
 
 
 def test_too_many_members_are_refused_before_the_list_is_read(path: Path) -> None:
-    bundle(path, {"job.dsse.json": b"{}"} | {f"sha256/{n:064x}": b"" for n in range(module.MAX_MEMBERS)})
+    bundle(path, {"job.dsse.json": b"{}"} | {f"sha256/{n:064x}": b"" for n in range(bundles.MAX_MEMBERS)})
     assert "has 1025 members" in problem(path)
 
 

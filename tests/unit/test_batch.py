@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge import batch, chain
-from edge.chain import EMPTY, Head, Row
 from edge.errors import BatchError
+from edge.journal import chain
+from edge.journal.chain import EMPTY, Head, Row
 from edge.model.event import ClockTrust, Draft, EventKind, Stamp
 from edge.trust import PayloadType, Role, TrustRoot, public_bytes, sign
+from edge.uplink import batch
 from tests.helpers.reporting import COLLECTOR_KEY, ROOT, SITE_KEY
 from tests.helpers.trust import private_key, root_document
 from tests.journal_kit import SITE, root_of_project

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from edge import chain
 from edge.errors import CorruptJournalError
+from edge.journal import chain
 from edge.model.event import ClockTrust, Draft, EventKind, Stamp
 from tests.journal_kit import SITE, root_of_project
 

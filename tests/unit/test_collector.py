@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from edge import batch
-from edge.chain import EMPTY
 from edge.collector import ledger, views
 from edge.collector.collector import Collector
 from edge.collector.ndjson import hand_on
 from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
 from edge.errors import JournalError
-from edge.journal import parked
+from edge.journal.chain import EMPTY
+from edge.journal.journal import parked
 from edge.model.event import Draft, EventKind
 from edge.trust import PayloadType, sign
 from edge.trust.envelope import parse
+from edge.uplink import batch
 from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.topics import What, topic
 from tests import second_verifier

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from edge import checker as checker_module
-from edge import daemon, dispatch, views
-from edge.checker import Checker
-from edge.dispatch import Dispatcher
+from edge import daemon
 from edge.errors import FormatError, JournalError
-from edge.intake import Receipt
+from edge.intake.intake import Receipt
 from edge.model.event import Draft, EventKind
-from edge.planner import CheckState, Code
+from edge.reading import views
+from edge.running import checker as checker_module
+from edge.running import dispatch
+from edge.running.checker import Checker
+from edge.running.dispatch import Dispatcher
+from edge.running.planner import CheckState, Code
 from edge.trust import parse_order
 from tests.helpers.fake_driver import succeed
 from tests.helpers.rig import DEADLINE_S, Rig, rig

@@ -11,7 +11,7 @@ import pytest
 
 from edge.cli.main import parser
 from edge.model.event import EventKind
-from edge.planner import Code
+from edge.running.planner import Code
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -19,7 +19,7 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`((?:edge|hil-sim)\s[^`]+)`")
 TYPED = re.compile(r"^\s*(?:\S*/)?(edge\s+[a-z-]+[^#\n]*)", re.MULTILINE)
-SAY_WHY = ("attention.py", "status.py", "site.py", "views.py")
+SAY_WHY = ("reading/attention.py", "reading/status.py", "serving/site.py", "reading/views.py")
 FENCED = re.compile(r"^```\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -114,7 +114,7 @@ def test_json_md_has_every_kind_of_attention_and_every_code_that_a_job_waits_by(
 
 
 def test_json_md_has_every_route_of_the_socket() -> None:
-    routes = re.findall(r'web\.(get|post)\("([^"]+)"', (ROOT / "edge" / "api.py").read_text())
+    routes = re.findall(r'web\.(get|post)\("([^"]+)"', (ROOT / "edge" / "serving" / "api.py").read_text())
     assert len(routes) > 15
     page = (ROOT / "docs" / "json.md").read_text()
     for _, route in routes:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from edge.artifacts import Artifacts
-from edge.download import MAX_REDIRECTS, download, make_context, open_session
+from edge.artifacts.artifacts import Artifacts
+from edge.artifacts.download import MAX_REDIRECTS, download, make_context, open_session
+from edge.artifacts.partial import Partial
 from edge.errors import FetchError
-from edge.partial import Partial
 from tests.helpers.files import FileServer, answers, cut_after, endless, etag_of, file_server, gives
 
 CONTENT = random.Random(20261121).randbytes(300_000)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edge.authority import Authority
 from edge.errors import TrustError
+from edge.intake.authority import Authority
 from edge.trust import TrustRoot, admit, vouched
 from tests.helpers.rig import Rig, working_rig
 from tests.helpers.trust import ISSUER, Ceremony, keyid, root_document
@@ -53,7 +53,7 @@ async def test_a_claim_that_does_not_hold_is_found_at_admission(tmp_path, claim)
 # An order that its issuer has not signed is taken under no root, so it cannot be about to begin.
 @pytest.mark.parametrize("claim", [name for name, (_, signers, _) in CLAIMS.items() if ISSUER in signers])
 async def test_a_claim_that_does_not_hold_any_more_is_found_at_the_start(tmp_path, monkeypatch, caplog, claim) -> None:
-    monkeypatch.setattr("edge.claim.CLAIM_RETRY_S", 0.01)
+    monkeypatch.setattr("edge.running.claim.CLAIM_RETRY_S", 0.01)
     root, signers, reason = CLAIMS[claim]
     async with working_rig(tmp_path) as site:
         site.authority.root = TrustRoot.model_validate(root_document(issuers=TWO))
@@ -69,7 +69,7 @@ async def test_a_claim_that_does_not_hold_any_more_is_found_at_the_start(tmp_pat
 
 
 async def test_an_order_of_another_site_does_not_begin_though_the_tables_have_it(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("edge.claim.CLAIM_RETRY_S", 0.01)
+    monkeypatch.setattr("edge.running.claim.CLAIM_RETRY_S", 0.01)
     async with working_rig(tmp_path) as site:
         assignment = await site.assignment()
         monkeypatch.setattr(site.journal, "site", "paris-1")

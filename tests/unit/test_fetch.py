@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from edge import fetch as module
+from edge.artifacts import fetch as module
+from edge.artifacts.download import make_context
+from edge.artifacts.fetch import Fetcher
+from edge.artifacts.keeper import RESERVE_BYTES
+from edge.artifacts.needs import Need
+from edge.artifacts.partial import Partial
 from edge.clock import SystemClock
-from edge.download import make_context
 from edge.errors import ArtifactError
-from edge.fetch import Fetcher
-from edge.keeper import RESERVE_BYTES
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
-from edge.needs import Need
-from edge.partial import Partial
 from edge.timefloor import Source
 from tests.helpers.files import FileServer, answers, cut_after, etag_of, file_server, gives
 from tests.helpers.rig import Rig, rig

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from edge.collector.collector import Collector
-from edge.schema import FILE_NAME
-from edge.transaction import Transaction
+from edge.journal.schema import FILE_NAME
+from edge.journal.transaction import Transaction
 from edge.uplink.firstword import FirstWord
 from edge.uplink.outbox import Outbox
 from tests.helpers.reporting import acknowledgement, collecting, events_of, fact, reporting

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from edge import scribe
 from edge.driver import ForeignWork
 from edge.errors import JournalError
+from edge.journal import scribe
 from edge.model.event import Draft, EventKind
 from tests.helpers.rig import working_rig
 
@@ -17,7 +17,7 @@ CUP = ForeignWork("t1", "ada printed a cup")
 
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch) -> None:
-    monkeypatch.setattr("edge.claim.CLAIM_RETRY_S", 0.01)
+    monkeypatch.setattr("edge.running.claim.CLAIM_RETRY_S", 0.01)
     monkeypatch.setattr(scribe, "RETRY_S", 0.01)
     monkeypatch.setattr(scribe, "LAST_WORDS_S", 0.1)
 

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from edge import forgetting, transaction
+from edge.journal import forgetting, transaction
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.trust import PayloadType

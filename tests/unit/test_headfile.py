@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge.errors import JournalError
 from edge.folders import HEAD
-from edge.headfile import SLOT_BYTES, SLOTS, HeadFile, Promise, parse
+from edge.journal.headfile import SLOT_BYTES, SLOTS, HeadFile, Promise, parse
 from tests.journal_kit import root_of_project
 
 JOURNAL = "5f0c9e4a1d2b3c4d5e6f708192a3b4c5"

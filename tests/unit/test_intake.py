@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import BundleError
-from edge.intake import RESERVE_BYTES, Intake
+from edge.intake.intake import RESERVE_BYTES, Intake
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.trust import PayloadType, write_bundle
@@ -310,7 +310,9 @@ async def test_planning_goes_by_the_verification_of_the_acceptance(tmp_path, mon
         receipt = await send(site, raw)
         order, now = receipt.verdict.order, site.clock.now()
         verified = []
-        monkeypatch.setattr("edge.authority.verify_order", lambda raw, root: verified.append(raw) or receipt.verdict)
+        monkeypatch.setattr(
+            "edge.intake.authority.verify_order", lambda raw, root: verified.append(raw) or receipt.verdict
+        )
         assert site.authority.known_refusal(receipt.verdict.digest, raw, order, now) == ""
         assert verified == []
         site.authority.forget_all_but(())

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from edge import intake, keeper
-from edge.intake import Intake
-from edge.journal import Journal
+from edge.artifacts import keeper
+from edge.intake import intake
+from edge.intake.intake import Intake
+from edge.intake.nonce import FILE_NAME as NONCE_FILE
+from edge.intake.nonce import FRESH_S, NonceFile
+from edge.intake.spool import Spool
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
+from edge.journal.transaction import Transaction
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
-from edge.nonce import FILE_NAME as NONCE_FILE
-from edge.nonce import FRESH_S, NonceFile
-from edge.schema import FILE_NAME
-from edge.spool import Spool
 from edge.timefloor import AHEAD_MAX, ANSWER_MAX_S, BEGINNING, Known, Source
-from edge.transaction import Transaction
 from edge.trust import PayloadType
 from edge.trust.signedtime import time_bytes
 from tests import second_verifier

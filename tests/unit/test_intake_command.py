@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from edge import decisions
-from edge.actions import actions
-from edge.door import Remote
 from edge.driver import MachineError, MachineState, Motion, NotConfirmedError, Outcome, Run, StateSeen
-from edge.intake import Intake
+from edge.intake import decisions
+from edge.intake.actions import actions
+from edge.intake.door import Remote
+from edge.intake.intake import Intake
 from edge.jobstate import Resolution
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
-from edge.steering import can_pause
+from edge.serving.steering import can_pause
 from edge.trust import PayloadType, Verb, new_job_id
 from tests.helpers.fake_driver import confirm
 from tests.helpers.rig import Rig, rig, working_rig

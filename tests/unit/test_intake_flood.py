@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from edge import intake
 from edge.errors import EnvelopeError
+from edge.intake import intake
 from edge.trust import PayloadType, parse
 from edge.trust import root as root_module
 from edge.trust.envelope import MAX_ENVELOPE_BYTES

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from edge.clock import SystemClock
-from edge.intake import Intake
+from edge.intake.intake import Intake
+from edge.intake.nonce import NonceFile
+from edge.journal.transaction import Transaction
 from edge.model.event import Draft, EventKind
-from edge.nonce import NonceFile
 from edge.timefloor import Source
-from edge.transaction import Transaction
 from edge.trust import PayloadType, Reason, TrustRoot, time_bytes
 from tests.helpers.rig import Rig, rig
 from tests.helpers.trust import keyid, private_key, public_bytes, root_document, sign

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from edge.audit import audit_file
 from edge.errors import IllegalTransitionError, JournalError, StaleRevisionError
-from edge.journal import Journal, OpenRun
+from edge.journal.audit import audit_file
+from edge.journal.journal import Journal, OpenRun
+from edge.journal.transaction import KnownVerdict, Transaction
 from edge.model.event import Draft, EventKind
+from edge.reading.views import open_readonly
 from edge.replay import ReplayWindow
-from edge.transaction import KnownVerdict, Transaction
-from edge.views import open_readonly
 from tests import second_verifier
 from tests.journal_kit import (
     JOB,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from edge.artifacts import prune
-from edge.intake import Intake
-from edge.keeper import RESERVE_BYTES, Keeper
+from edge.artifacts.artifacts import prune
+from edge.artifacts.keeper import RESERVE_BYTES, Keeper
+from edge.intake.intake import Intake
 from edge.model.event import Draft, EventKind
 from tests.helpers.rig import Rig, rig
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from edge import base, chain
-from edge.chain import Base, Head
 from edge.errors import IllegalTransitionError, JournalError
 from edge.folders import HEAD
-from edge.headfile import HeadFile, Promise
-from edge.journal import Journal, parked
-from edge.lookback import Witnesses, missing
+from edge.journal import base, chain
+from edge.journal.chain import Base, Head
+from edge.journal.headfile import HeadFile, Promise
+from edge.journal.journal import Journal, parked
+from edge.journal.lookback import Witnesses, missing
+from edge.journal.restored import begin_anew
+from edge.journal.schema import FILE_NAME
+from edge.journal.transaction import Transaction
 from edge.model.event import Draft, EventKind
-from edge.restored import begin_anew
-from edge.schema import FILE_NAME
-from edge.transaction import Transaction
 from tests import second_verifier
 from tests.helpers.pruning import acknowledge, pruner, work
 from tests.journal_kit import (

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from edge import execution
-from edge import runner as runner_module
 from edge.driver import At, ConnectError, MachineError, Motion, NotConfirmedError, Outcome, OutcomeKind, Run
 from edge.errors import ConfigError, JournalError, UsageError
-from edge.journal import Journal
-from edge.make_safe import FOLDER, Made, all_safe, leave_mark, leave_note, made_safe, notes, record_notes
+from edge.guard.make_safe import FOLDER, Made, all_safe, leave_mark, leave_note, made_safe, notes, record_notes
+from edge.intake.timekeeping import TimeKeeper
+from edge.journal.journal import Journal
 from edge.model.event import Draft, EventKind
 from edge.model.order import OnRestart
 from edge.plugins import Equipment
-from edge.recovery import GoesOn, LeftRun
-from edge.site import Site
-from edge.timekeeping import TimeKeeper
+from edge.running import execution
+from edge.running import runner as runner_module
+from edge.running.recovery import GoesOn, LeftRun
+from edge.serving.site import Site
 from tests.helpers.fake_driver import FakePlugin, Script
 from tests.helpers.rig import DEADLINE_S, Rig, rig, working_rig
 from tests.unit.test_site_config import SITE, complaint, load
@@ -250,7 +250,7 @@ async def test_a_claim_in_flight_does_not_begin(tmp_path: Path, monkeypatch: pyt
             loop.call_soon_threadsafe(reached.set)
             assert verified.wait(DEADLINE_S)
 
-        monkeypatch.setattr("edge.claim.CLAIM_RETRY_S", 0.01)
+        monkeypatch.setattr("edge.running.claim.CLAIM_RETRY_S", 0.01)
         assignment = await rigged.assignment()
         if claim == "being checked":
             monkeypatch.setattr(rigged.artifacts, "verify", verify)
@@ -421,7 +421,7 @@ async def test_a_disk_that_takes_nothing_at_all_does_not_keep_a_machine_from_bei
         await rigged.until(lambda: rigged.runner.identity)
         site, whole = serving(rigged), rigged.journal
         site._journal = FullJournal()  # type: ignore[assignment]
-        monkeypatch.setattr("edge.site.leave_mark", full)
+        monkeypatch.setattr("edge.serving.site.leave_mark", full)
         (said,) = await site.make_safe([], 10.0, "user:ada")
         assert said["problem"] == ""
         site._journal = whole
@@ -432,7 +432,7 @@ async def test_a_disk_that_takes_nothing_at_all_does_not_keep_a_machine_from_bei
 async def test_a_journal_that_does_not_answer_keeps_no_machine_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.site.TAKE_OUT_S", 0.0)
+    monkeypatch.setattr("edge.serving.site.TAKE_OUT_S", 0.0)
     async with working_rig(tmp_path) as rigged:
         await rigged.until(lambda: rigged.runner.identity)
         site, answers = serving(rigged), asyncio.Event()

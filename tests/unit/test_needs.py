@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from edge.artifacts.needs import Needs
 from edge.errors import EdgeError
-from edge.journal import parked
+from edge.journal.journal import parked
+from edge.journal.transaction import Transaction
 from edge.model.event import Draft, EventKind
-from edge.needs import Needs
-from edge.transaction import Transaction
 from edge.trust import Claims
 from tests.helpers.rig import rig
 

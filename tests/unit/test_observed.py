@@ -13,7 +13,7 @@ from edge.driver import (
     StateSeen,
     Temperature,
 )
-from edge.observed import Observed
+from edge.running.observed import Observed
 
 
 def observed() -> tuple[Observed, list[float], list[int]]:

@@ -15,11 +15,11 @@ import pytest
 from edge.collector import views as collector_views
 from edge.collector.collector import Collector
 from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
-from edge.journal import Journal, parked
+from edge.journal.journal import Journal, parked
+from edge.journal.prune import Pruner
+from edge.journal.schema import FILE_NAME
+from edge.journal.transaction import Transaction
 from edge.model.event import Draft
-from edge.prune import Pruner
-from edge.schema import FILE_NAME
-from edge.transaction import Transaction
 from edge.uplink.outbox import Outbox
 from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.topics import What, topic

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from edge import intake as intake_module
-from edge.door import Remote
+from edge.artifacts.keeper import RESERVE_BYTES, Keeper
 from edge.errors import IllegalTransitionError, UsageError
-from edge.intake import Intake
-from edge.journal import Journal
-from edge.keeper import RESERVE_BYTES, Keeper
+from edge.intake import intake as intake_module
+from edge.intake.door import Remote
+from edge.intake.intake import Intake
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
-from edge.schema import FILE_NAME
-from edge.site import Site
-from edge.steering import Steering
+from edge.serving.site import Site
+from edge.serving.steering import Steering
 from edge.trust import PayloadType, new_job_id
 from tests.helpers.clock import IN_1970, SetClock
 from tests.helpers.trust import OPERATOR, command_document

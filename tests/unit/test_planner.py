@@ -10,7 +10,7 @@ import pytest
 from edge.model.event import ClockTrust
 from edge.model.machine import MachineState
 from edge.model.order import Range
-from edge.planner import CheckResult, CheckState, Code, MachineView, OpenStep, StepKey, plan
+from edge.running.planner import CheckResult, CheckState, Code, MachineView, OpenStep, StepKey, plan
 from edge.timefloor import Now, vouched
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

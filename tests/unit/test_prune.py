@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from edge import beginning, prune, schema
 from edge.errors import JournalError
-from edge.journal import Journal
+from edge.journal import prune, schema
+from edge.journal.journal import Journal
+from edge.journal.prune import Bench, Pruner
+from edge.journal.restored import begin_anew
+from edge.journal.schema import FILE_NAME
+from edge.journal.transaction import Transaction
 from edge.model.event import ClockTrust, Draft, EventKind, Stamp, stamp_text
-from edge.prune import Bench, Pruner
-from edge.restored import begin_anew
-from edge.schema import FILE_NAME
-from edge.transaction import Transaction
-from edge.views import open_readonly
+from edge.reading import beginning
+from edge.reading.views import open_readonly
 from tests import second_verifier
 from tests.helpers.clock import SetClock
 from tests.helpers.pruning import BEGAN, KEEP_DAYS, LATER, acknowledge, hourly, job, pruner, work

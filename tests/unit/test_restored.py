@@ -14,11 +14,11 @@ from edge.collector import views
 from edge.collector.collector import Collector
 from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
 from edge.errors import IllegalTransitionError
-from edge.journal import Journal, parked
+from edge.journal.journal import Journal, parked
+from edge.journal.restored import begin_anew
+from edge.journal.schema import FILE_NAME
+from edge.journal.transaction import Transaction
 from edge.model.event import Draft, EventKind
-from edge.restored import begin_anew
-from edge.schema import FILE_NAME
-from edge.transaction import Transaction
 from edge.uplink.outbox import Outbox
 from tests import second_verifier
 from tests.helpers.pruning import acknowledge, pruner

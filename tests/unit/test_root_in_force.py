@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from edge.authority import Authority
 from edge.clock import SystemClock
 from edge.driver import At
 from edge.errors import ConfigError, JournalError
-from edge.journal import Journal
+from edge.intake.authority import Authority
+from edge.intake.rootfolder import RootFolder
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
 from edge.model.event import Draft, EventKind
-from edge.planner import Code
-from edge.recovery import left_runs
-from edge.rootfolder import RootFolder
-from edge.schema import FILE_NAME
+from edge.running.planner import Code
+from edge.running.recovery import left_runs
 from edge.timefloor import Source
 from edge.trust import PayloadType
 from tests.helpers.fake_driver import confirm

@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from edge import execution, scribe
-from edge import runner as runner_module
 from edge.driver import (
     ConnectError,
     IdentityError,
@@ -26,7 +24,10 @@ from edge.driver import (
     StateSeen,
 )
 from edge.errors import CorruptJournalError, JournalError
+from edge.journal import scribe
 from edge.model.event import Draft, EventKind
+from edge.running import execution
+from edge.running import runner as runner_module
 from edge.trust import TrustRoot
 from tests.helpers.fake_driver import SUCCEEDED
 from tests.helpers.rig import rig, working_rig
@@ -37,7 +38,7 @@ from tests.helpers.trust import root_document
 def _no_long_pauses(monkeypatch) -> None:
     monkeypatch.setattr(runner_module, "RECONNECT_S", (0.01,))
     monkeypatch.setattr(scribe, "RETRY_S", 0.01)
-    monkeypatch.setattr("edge.claim.CLAIM_RETRY_S", 0.01)
+    monkeypatch.setattr("edge.running.claim.CLAIM_RETRY_S", 0.01)
     monkeypatch.setattr(scribe, "LAST_WORDS_S", 0.1)
     monkeypatch.setattr(execution, "AFTER_STOP_S", 0.05)
 
@@ -471,7 +472,7 @@ async def test_a_busy_machine_takes_no_second_offer(tmp_path) -> None:
 
 
 async def test_nothing_begins_before_the_journal_was_checked(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("edge.journal.CHECK_AT_OPEN_BYTES", -1)
+    monkeypatch.setattr("edge.journal.journal.CHECK_AT_OPEN_BYTES", -1)
     async with rig(tmp_path) as site:
         assignment = await site.assignment()
         serving = asyncio.create_task(site.runner.serve(), name="test: serve")
@@ -487,7 +488,7 @@ async def test_nothing_begins_before_the_journal_was_checked(tmp_path, monkeypat
 
 
 async def test_a_runner_that_waits_for_the_check_can_be_closed(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("edge.journal.CHECK_AT_OPEN_BYTES", -1)
+    monkeypatch.setattr("edge.journal.journal.CHECK_AT_OPEN_BYTES", -1)
     async with rig(tmp_path) as site:
         serving = asyncio.create_task(site.runner.serve(), name="test: serve")
         await site.until(lambda: site.events("machine_online"))

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from edge import execution, scribe
-from edge import runner as runner_module
 from edge.driver import (
     At,
     ConnectError,
@@ -26,8 +24,11 @@ from edge.driver import (
     Run,
     StillRunning,
 )
+from edge.journal import scribe
 from edge.model.event import Draft, EventKind
-from edge.status import document
+from edge.reading.status import document
+from edge.running import execution
+from edge.running import runner as runner_module
 from tests.helpers.fake_driver import SUCCEEDED, Cut, confirm, succeed
 from tests.helpers.rig import DEADLINE_S, Rig, rig
 from tests.helpers.trust import step_document

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from edge import execution, scribe
-from edge import runner as runner_module
 from edge.clock import SystemClock
 from edge.driver import (
     At,
@@ -26,11 +24,14 @@ from edge.driver import (
     StillRunning,
 )
 from edge.errors import JournalError
-from edge.journal import Journal
+from edge.journal import scribe
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
 from edge.model.event import Draft, EventKind
-from edge.recovery import left_runs
-from edge.runner import Runner
-from edge.schema import FILE_NAME
+from edge.running import execution
+from edge.running import runner as runner_module
+from edge.running.recovery import left_runs
+from edge.running.runner import Runner
 from edge.timefloor import Source
 from tests.helpers.fake_driver import SUCCEEDED
 from tests.helpers.rig import DEADLINE_S, Rig

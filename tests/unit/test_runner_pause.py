@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
-from edge import execution, scribe
-from edge import runner as runner_module
 from edge.driver import MachineState, NotAcceptableError, NotConfirmedError, Outcome, Run
 from edge.errors import JournalError
+from edge.journal import scribe
 from edge.model.event import EventKind
+from edge.running import execution
+from edge.running import runner as runner_module
 from tests.helpers.fake_driver import SUCCEEDED
 from tests.helpers.rig import DEADLINE_S, SteeredRig, steered_rig
 

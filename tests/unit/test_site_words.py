@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge.dispatch import Dispatcher
 from edge.errors import UsageError
+from edge.intake.nonce import NonceFile
+from edge.intake.timekeeping import TimeKeeper
 from edge.model.event import Draft, EventKind
-from edge.nonce import NonceFile
-from edge.site import Site
+from edge.running.dispatch import Dispatcher
+from edge.serving.site import Site
 from edge.timefloor import Source
-from edge.timekeeping import TimeKeeper
 from edge.trust import Reason
 from tests.helpers.rig import Rig, rig
 

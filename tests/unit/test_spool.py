@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from edge import spool as module
 from edge.errors import JournalError
-from edge.spool import AT_ONCE, Spool
+from edge.intake import spool as module
+from edge.intake.spool import AT_ONCE, Spool
 from edge.trust import PayloadType
 from tests.helpers.rig import Rig, rig
 from tests.helpers.trust import PROGRAM

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from edge import status, views
 from edge.cli import status as cli_status
 from edge.cli import text
-from edge.journal import Journal
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
 from edge.model.event import Draft, EventKind
-from edge.schema import FILE_NAME
+from edge.reading import status, views
 from tests.journal_kit import JOB, SITE, accepted, began, cleared, ended, online, ticking
 
 CONFIGURED = [{"id": "prn-1", "driver": "gcode", "processes": ["fdm"]}]

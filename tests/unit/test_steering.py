@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from edge import status, views
 from edge.cli.jobs import reasons
 from edge.errors import IllegalTransitionError, UsageError
 from edge.jobstate import Resolution
-from edge.journal import Journal
+from edge.journal.journal import Journal
+from edge.journal.rows import held_in_words
+from edge.journal.schema import FILE_NAME
 from edge.model.event import Draft
-from edge.rows import held_in_words
-from edge.schema import FILE_NAME
-from edge.steering import Steering
+from edge.reading import status, views
+from edge.serving.steering import Steering
 from tests.journal_kit import (
     JOB,
     SITE,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import CorruptJournalError, JournalError, StoreClosedError
-from edge.store import Store
+from edge.journal.store import Store
 
 
 def add(value: int) -> Callable[[sqlite3.Connection], int]:
@@ -245,7 +245,7 @@ async def test_a_check_that_is_cancelled_ends_and_proves_nothing(tmp_path: Path,
         endless = "WITH RECURSIVE n (i) AS (SELECT begun() UNION ALL SELECT 1 FROM n) SELECT count(*) FROM n"
         connection.execute(endless).fetchall()
 
-    monkeypatch.setattr("edge.store._check", long)
+    monkeypatch.setattr("edge.journal.store._check", long)
     async with Store(tmp_path / "s.sqlite", check_at_open_bytes=-1) as store:
         checking = asyncio.create_task(store.check(), name="test: check")
         assert await asyncio.to_thread(begun.wait, 20)

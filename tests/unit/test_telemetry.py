@@ -23,7 +23,7 @@ from edge.driver import (
     StateSeen,
     Temperature,
 )
-from edge.observed import Observed
+from edge.running.observed import Observed
 from edge.uplink import telemetry as module
 from edge.uplink.port import Trouble, UplinkError
 from edge.uplink.telemetry import (

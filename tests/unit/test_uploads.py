@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge import api
 from edge.errors import UsageError
+from edge.serving import api
 
 PIECE_BYTES = 100_000
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from edge import readonly
-from edge.audit import audit
 from edge.errors import EdgeError, JournalError
-from edge.journal import Journal
+from edge.journal.audit import audit
+from edge.journal.journal import Journal
+from edge.journal.schema import FILE_NAME
 from edge.model.event import Draft, EventKind
-from edge.schema import FILE_NAME
-from edge.views import Snapshot, open_readonly
+from edge.reading import readonly
+from edge.reading.views import Snapshot, open_readonly
 from tests.journal_kit import (
     JOB,
     SITE,
@@ -188,7 +188,10 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
 
 
 def test_views_import_nothing_heavy() -> None:
-    code = "import sys, edge.views, edge.audit; print(*{'pydantic', 'asyncio', 'aiohttp', 'socket'} & set(sys.modules))"
+    code = (
+        "import sys; from edge.journal import audit; from edge.reading import views;"
+        "print(*{'pydantic', 'asyncio', 'aiohttp', 'socket'} & set(sys.modules))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root_of_project()
     )
@@ -201,7 +204,7 @@ READER = """
 # All of these before the interpreter's own files are out of reach.
 import json, os, pathlib, shutil, sqlite3, sys, tempfile, urllib.parse
 from edge.errors import EdgeError
-from edge import readonly, views
+from edge.reading import readonly, views
 state_dir, limit = sys.argv[1:]
 readonly.COPY_LIMIT_BYTES = int(limit)
 if os.getuid() == 0:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edge import trusted, word
+from edge.journal import word
 from edge.model.event import EventKind
+from edge.running import trusted
 from tests.helpers.rig import rig
 
 EARLIER, LATER = "2026-11-21T10:00:00.000Z", "2026-11-21T10:00:00.001Z"

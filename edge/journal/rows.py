@@ -1,0 +1,39 @@
+"""Rows of a query as plain dictionaries, and what several views make of the same columns."""
+
+from __future__ import annotations
+
+import datetime
+import sqlite3
+from typing import Any
+
+from edge.journal.maintenance import Maintenance
+
+Row = dict[str, Any]
+
+
+def rows(connection: sqlite3.Connection, query: str, *values: object) -> list[Row]:
+    """All rows of a query, each by the names of its columns."""
+    cursor = connection.execute(query, values)
+    columns = [column[0] for column in cursor.description]
+    return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+
+def with_held(row: Row) -> Row:
+    """An order's row with its columns about a hold as one value."""
+    by, since, reason = (row.pop(f"held_{key}") for key in ("by", "since", "reason"))
+    return {**row, "held": None if by is None else {"by": by, "since": since, "reason": reason}}
+
+
+def held_in_words(held: Row | None) -> str:
+    """Who holds a job, since when and why; empty if nobody does."""
+    if held is None:
+        return ""
+    because = f": {held['reason']}" if held["reason"] else ""
+    at = datetime.datetime.fromisoformat(held["since"])
+    return f"held by {held['by'].removeprefix('user:')} since {at:%Y-%m-%d %H:%M} UTC{because}"
+
+
+def maintenance_of(row: Row) -> Maintenance | None:
+    """Who took the machine of this row out of service; None while it is in service."""
+    by, since, reason = (row[f"maintenance_{key}"] for key in ("by", "since", "reason"))
+    return None if by is None else Maintenance(by, since, reason, bool(row["made_safe"]))

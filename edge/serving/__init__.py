@@ -1,0 +1,1 @@
+"""The running site as the local socket shows and steers it."""
