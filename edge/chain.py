@@ -5,7 +5,8 @@ Rules:
     1. The bytes of an event are made once, here. They are what is hashed, kept, and sent later. Nobody makes them
        again from parsed values, so there is no canonical form to agree on.
     2. They are one JSON object in UTF-8 with exactly the keys of `KEYS`, in that order. What does not apply is null.
-       Outside `body` there are strings, integers and nulls only. Text that UTF-8 cannot express becomes "?".
+       Outside `body` there are strings, integers and nulls only. Text that UTF-8 cannot express becomes "?". There is
+       no control character (below U+0020), not between values either: an event stays one line wherever it is kept.
     3. hash = SHA-256(`DOMAIN` + bytes), in lower-case hexadecimal. `DOMAIN` keeps it apart from every other hash.
     4. `prev_hash` is inside the bytes: one hash vouches for all events before it. The first event's is `ZERO_HASH`,
        its number is 1, and every event of a chain names the same site and the same journal as the one before.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +50,8 @@ KEYS = (
     "machine",
     "body",
 )
+_CONTROL = re.compile(rb"[\x00-\x1f]")
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _OPTIONAL = {"job_id", "part", "step", "run_id", "machine"}
 _INTEGERS = {"seq", "at_mono_ms", "part"}
 
@@ -142,8 +146,14 @@ def read(raw: bytes) -> dict[str, Any]:
     Raises:
         CorruptJournalError: it is not the bytes of an event.
     """
+    if control := _CONTROL.search(raw):
+        raise CorruptJournalError(f"an event has the control character {control[0][0]:#04x} at byte {control.start()}")
     try:
         document = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+        if _SURROGATE_ESCAPE.search(raw):
+            json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise CorruptJournalError("an event has half of a surrogate pair in a string, which no database takes") from error
     except (ValueError, RecursionError) as error:
         raise CorruptJournalError(f"an event is not JSON: {error}") from error
     if not isinstance(document, dict) or tuple(document) != KEYS:

@@ -90,11 +90,22 @@ def test_a_body_that_is_not_json_is_our_bug_and_raises(value: object) -> None:
         (event_bytes(body=float("nan")), "NaN is not JSON"),
         (event_bytes(kind="hello"), "'hello' is not a valid"),
         (event_bytes(clock="fast"), "'fast' is not a valid"),
+        (event_bytes(job_id="\ud800"), "half of a surrogate pair"),
+        (event_bytes(body={"\udc00": 1}), "half of a surrogate pair"),
+        (event_bytes(body={"x": {"site": "munich-1"}}).replace(b'{"site": "m', b'\n{"site": "m'), "control character"),
+        (event_bytes() + b"\t", "control character"),
     ],
 )
 def test_bytes_that_are_no_event_are_refused_in_words(raw: bytes, words: str) -> None:
     with pytest.raises(CorruptJournalError, match=words):
         chain.decode(raw)
+
+
+def test_every_whole_character_may_stand_in_an_event() -> None:
+    text = "line\nfeed, tab\t, nul\0, pair \U0001f600, and what only looks like half of one: \\ud800"
+    raw, _ = chain.encode(SITE, "j1", 1, chain.ZERO_HASH, STAMP, replace(DRAFT, body={"text": text}))
+    assert chain.decode(raw).body == {"text": text}
+    assert chain.decode(event_bytes(body={"text": text})).body == {"text": text}, "spelled with escapes"
 
 
 def test_a_chain_that_holds_together_says_how_far_it_goes() -> None:

@@ -182,6 +182,45 @@ async def test_a_batch_in_another_order_is_signed_nonsense(tmp_path: Path) -> No
         assert second_verifier.verify_batch(raw) == (0, "event 1: own number")
 
 
+def signed_event(first: tuple[int, str, bytes], ident: str, raw: bytes) -> bytes:
+    """A batch with `raw` as the event after `first`, as a site may send it whose key was stolen."""
+    made = batch.Row(2, batch.chain.digest(raw), raw)
+    payload = batch.pack(batch.Frame(SITE, ident, batch.Head(*first[:2])), [made]).payloads[0]
+    return sign(PayloadType.BATCH, payload, [SITE_KEY])
+
+
+@pytest.mark.parametrize("key", ["job_id", "machine", "kind", "at_wall", "run_id"])
+async def test_text_that_no_database_takes_is_signed_nonsense_and_stops_nobody(tmp_path: Path, key: str) -> None:
+    ident, (first, second), events = await envelopes(tmp_path / "site", 1, 2)
+    raw = json.dumps(json.loads(events[1][2]) | {key: "\ud800"}).encode()
+    async with collecting(tmp_path) as collector:
+        await answer(collector, first)
+        assert head(await answer(collector, signed_event(events[0], ident, raw))) == (1, False)
+        assert "half of a surrogate pair" in (await alarms_of(collector))["broken"][0]
+        assert head(await answer(collector, second)) == (2, False)
+
+
+async def test_no_event_becomes_two_lines_of_which_one_speaks_for_another_site(tmp_path: Path) -> None:
+    ident, (first, _), events = await envelopes(tmp_path / "site", 1, 2)
+    forged = json.dumps({"number": 1, "site": "munich-1", "journal": ident, "seq": 1, "hash": "ab" * 32, "event": {}})
+    body = '{"x":\n' + forged + "\n}"
+    raw = json.dumps(json.loads(events[1][2]) | {"body": {}}).replace('"body": {}', f'"body": {body}').encode()
+    assert json.loads(raw)["body"]["x"]["site"] == "munich-1", "it is good JSON"
+    written: list[bytes] = []
+    async with collecting(tmp_path) as collector:
+        await answer(collector, first)
+        await answer(collector, signed_event(events[0], ident, raw))
+
+        def stop_after(lines: bytes) -> None:
+            written.append(lines)
+            raise BrokenPipeError
+
+        with pytest.raises(BrokenPipeError):
+            await hand_on(collector, stop_after)
+        assert "control character" in (await alarms_of(collector))["broken"][0]
+    assert [json.loads(line)["site"] for line in b"".join(written).splitlines()] == [SITE]
+
+
 async def test_another_history_is_a_fork(tmp_path: Path) -> None:
     ident, raws, events = await envelopes(tmp_path / "site", 1, 2, 3)
     async with collecting(tmp_path) as collector:
