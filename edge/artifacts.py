@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -260,20 +261,29 @@ class Artifacts:
 def prune(directory: Path, max_bytes: int, max_age_s: float, now_s: float, max_files: int = 1000) -> None:
     """Remove the oldest files of a directory, until the rest is few, small and young enough. Raises `OSError`.
 
-    Age is since the file was put there (its ctime: a rename sets it on every file system that matters here).
+    Age is since the file was put there (its ctime: a rename sets it on every file system that matters here). A link in
+    the place of the directory is not followed: not at the beginning, and not if somebody puts one there meanwhile.
     """
     try:
-        found = [(file.lstat(), file) for file in directory.iterdir()]
-    except FileNotFoundError:
-        return
-    count = size = 0
-    for seen, file in sorted(found, key=lambda item: item[0].st_ctime_ns, reverse=True):
-        if stat.S_ISDIR(seen.st_mode):
-            continue
-        count, size = count + 1, size + seen.st_size
-        if count > max_files or size > max_bytes or now_s - seen.st_ctime > max_age_s:
-            file.unlink(missing_ok=True)
-            size -= seen.st_size
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return
+        raise
+    try:
+        with os.scandir(handle) as entries:
+            found = [(entry.stat(follow_symlinks=False), entry.name) for entry in entries]
+        count = size = 0
+        for seen, name in sorted(found, key=lambda item: item[0].st_ctime_ns, reverse=True):
+            if stat.S_ISDIR(seen.st_mode):
+                continue
+            count, size = count + 1, size + seen.st_size
+            if count > max_files or size > max_bytes or now_s - seen.st_ctime > max_age_s:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=handle)
+                size -= seen.st_size
+    finally:
+        os.close(handle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +343,7 @@ def read_bundle(path: Path) -> Iterator[Bundle]:
             archive = stack.enter_context(zipfile.ZipFile(file))
             members = _members(path, archive)
             with archive.open(ENVELOPE_NAME) as member:
-                # With a size: without one, all that is packed in there is unpacked before it is cut to what it declares.
+                # With a size: without one, all that is packed in there is unpacked, and then cut to what it declares.
                 envelope = member.read(MAX_ENVELOPE_BYTES + 1)
         except _UNREADABLE as error:
             raise BundleError(f"{path.name} cannot be read as a zip file: {_reason(error)}") from error

@@ -153,7 +153,7 @@ def read(raw: bytes) -> dict[str, Any]:
         if _SURROGATE_ESCAPE.search(raw):
             json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise CorruptJournalError("an event has half of a surrogate pair in a string, which no database takes") from error
+        raise CorruptJournalError("an event has half of a surrogate pair in a string") from error
     except (ValueError, RecursionError) as error:
         raise CorruptJournalError(f"an event is not JSON: {error}") from error
     if not isinstance(document, dict) or tuple(document) != KEYS:

@@ -184,10 +184,8 @@ class Spool:
 
     def _prune(self) -> None:
         for name in (DONE, REFUSED):
-            folder = self.directory / name
-            if not folder.is_symlink():
-                with _unless_write_protected():
-                    prune(folder, KEPT_BYTES, KEPT_S, self._clock.age_by_s())
+            with _unless_write_protected():
+                prune(self.directory / name, KEPT_BYTES, KEPT_S, self._clock.age_by_s())
 
 
 class _HalfError(Exception):
