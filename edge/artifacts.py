@@ -108,8 +108,8 @@ class Artifacts:
         """Whether the file is there."""
         return self.path(sha256).is_file()
 
-    def verify(self, sha256: str) -> None:
-        """Hash the whole file again.
+    def verify(self, sha256: str) -> int:
+        """Hash the whole file again; its size in bytes.
 
         Raises:
             ArtifactError: it is not there, cannot be read, or is not what its name says.
@@ -117,13 +117,14 @@ class Artifacts:
         path = self.path(sha256)
         try:
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+                found, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
         except FileNotFoundError:
             raise ArtifactError(f"artifact {sha256} is not here") from None
         except OSError as error:
             raise ArtifactError(f"artifact {sha256} cannot be read: {error.strerror}") from error
         if found != sha256:
             raise ArtifactError(f"artifact {sha256} has changed on the disk: its hash is {found}")
+        return size
 
     def store(self, stream: Readable, sha256: str, size_bytes: int) -> Path:
         """Keep what `stream` gives under its hash; durable on return. Nothing is read if it is here and good.
