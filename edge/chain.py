@@ -13,6 +13,8 @@ Rules:
     5. A journal that was put back to an older state goes on under a new id: the first event of that id is a
        `journal_held` whose `body.follows` names the id, the number and the hash before it. Nothing else changes the id.
     6. Hash first, then parse.
+    7. An event has at most `MAX_EVENT_BYTES`: what is larger cannot be reported, and would keep back all that comes
+       after it. Of one that would be, the long values of its body are cut, and say so: only machines say that much.
 
 A chain alone cannot show that its tail was cut off; whoever knows the newest (seq, hash) passes it as `head`.
 """
@@ -31,6 +33,11 @@ from edge.model.event import ClockTrust, Draft, Event, EventKind, Stamp
 
 DOMAIN = b"microfactory-edge/event/v1\n"
 ZERO_HASH = "0" * 64
+
+MAX_EVENT_BYTES = 1024 * 1024
+"""`edge.batch` can take twice that to pieces; the largest order that a site takes makes a third of it."""
+
+_LONG_CHARACTERS = 4096
 
 KEYS = (
     "site",
@@ -135,9 +142,24 @@ def encode(site: str, journal: str, seq: int, prev_hash: str, stamp: Stamp, draf
         "machine": draft.machine,
         "body": dict(draft.body),
     }
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    raw = text.encode("utf-8", "replace")  # a lone surrogate, from a device that does not speak UTF-8
+    raw = _bytes_of(document)
+    if len(raw) > MAX_EVENT_BYTES:
+        raw = _bytes_of(document | {"body": {key: _shortened(value) for key, value in draft.body.items()}})
     return raw, digest(raw)
+
+
+def _bytes_of(document: Mapping[str, Any]) -> bytes:
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")  # a lone surrogate, from a device that does not speak UTF-8
+
+
+def _shortened(value: Any) -> Any:
+    """A text stays a text; anything else that is long becomes an object with the beginning of its JSON."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) <= _LONG_CHARACTERS:
+        return value
+    cut = f"{text[:_LONG_CHARACTERS]}… ({len(text)} characters)"
+    return cut if isinstance(value, str) else {"shortened": cut}
 
 
 def read(raw: bytes) -> dict[str, Any]:

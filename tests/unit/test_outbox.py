@@ -196,6 +196,16 @@ async def test_an_event_that_cannot_be_reported_is_said(tmp_path: Path) -> None:
         assert "event 1 has 50" in outbox.stopped
 
 
+async def test_no_text_of_a_machine_is_so_long_that_nothing_is_reported_any_more(tmp_path: Path) -> None:
+    async with reporting(tmp_path) as (journal, outbox), collecting(tmp_path) as collector:
+        for text in ("\0", "é\U0001f600", "x"):
+            await journal.record([fact(text * 5_000_000)])
+            await journal.record([fact(text * (1_000_000 // len(json.dumps(text, ensure_ascii=False).encode())))])
+        await exchange(outbox, collector)
+        assert outbox.stopped == ""
+        assert await copy_of(collector, journal.ident) == await events_of(journal)
+
+
 async def test_a_gap_in_the_middle_is_said(tmp_path: Path) -> None:
     async with reporting(tmp_path) as (journal, outbox):
         await journal.record([fact(), fact(), fact()])
