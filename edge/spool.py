@@ -127,11 +127,13 @@ class Spool:
             found = await asyncio.to_thread(lambda: list(_files(folder)))
             ready = self._ready(found)
             for item in ready[:AT_ONCE]:
+                self._seen[item.name].failures += 1  # before: after a bug of ours it is the last, too
                 try:
                     await self._deal_with(folder, item)
                 except (EdgeError, OSError) as error:
                     problem = error
-                    self._seen[item.name].failures += 1
+                else:
+                    self._seen[item.name].failures -= 1
             await asyncio.to_thread(self._prune)
         if problem is not None:
             raise problem

@@ -413,3 +413,23 @@ async def test_a_file_that_nothing_can_be_done_with_keeps_no_other_waiting(at: S
     await at.spool.round()
     await at.spool.round()
     assert len(at.listed("refused")) + len(at.listed("done")) > 3, "they come again"
+
+
+async def test_a_file_that_our_own_code_stumbles_over_keeps_no_other_waiting(at: Setting, monkeypatch: Any) -> None:
+    """The service begins anew after a bug, and must not begin with the same file each time."""
+    take = at.site.intake.file
+
+    async def stumble(path: Path, actor: str) -> Any:
+        if not path.read_bytes().startswith(b"PK"):
+            raise ZeroDivisionError
+        return await take(path, actor)
+
+    monkeypatch.setattr(at.spool, "_take", stumble)
+    at.put("a.dsse.json", at.site.ceremony.order())
+    at.drop("z.mfjob")
+    await at.spool.round()
+    at.clock.now_s += 5.0
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            await at.spool.round()
+    assert at.listed("done") == ["z.mfjob"]
