@@ -209,8 +209,6 @@ async def run(
         storage: dict[str, Service] = {"keep files": keeper, "fetch files": fetcher}
         if config.spool is not None:
             storage["spool"] = Spool(config.spool.dir, intake.file, clock)
-        if config.uplink is not None:
-            storage["prune"] = Pruner(journal, state_dir, clock, config.uplink.keep_days)
         site = Site(
             journal,
             state_dir,
@@ -227,15 +225,16 @@ async def run(
             ],
         )
 
-        services: dict[str, Service] = {"planning": dispatcher, "time": time, **storage, "loop lag": site.lag}
+        services: dict[str, Service] = {"planning": dispatcher, "time": time, "loop lag": site.lag}
         if config.uplink is not None and telemetry is not None:
+            storage["prune"] = Pruner(journal, state_dir, clock, config.uplink.keep_days)
             key = open_key(state_dir, config.site.id)
             outbox = await Outbox.open(journal, key, lambda: authority.root)
             site.uplink = build(config.uplink, config.site.id, site, intake, key, clock, outbox, telemetry)
-            services["uplink"] = site.uplink
             wait_s = 0.0 if was_new or witnesses.have_watched else config.uplink.first_word_s
             word = FirstWord(outbox, started_seq, wait_s, lambda: dispatcher.wake())
-            services["first word"] = word
+            services |= {"uplink": site.uplink, "first word": word}
+        services |= storage
         await stack.enter_async_context(api.serve(site, config.site.socket, state_dir.stat().st_gid))
         if config.metrics is not None:
             await stack.enter_async_context(api.serve_metrics(site, config.metrics.port))

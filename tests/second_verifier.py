@@ -34,6 +34,7 @@ def verify(file: Path) -> tuple[int, str]:
             for wrong, text in (
                 (seq != expected, "number"),
                 (found_hash != kept_hash, "hash"),
+                (min(raw) < 0x20, "control character"),
                 (list(event) != KEYS.split(), "keys"),
                 (event.get("seq") != seq, "own number"),
                 (event.get("prev_hash") != previous, "previous hash"),
@@ -71,6 +72,7 @@ def verify_batch(envelope: bytes) -> tuple[int, str]:
     for text in batch["events"]:
         event = json.loads(text)
         for wrong, name in (
+            (min(text) < " ", "control character"),
             (list(event) != KEYS.split(), "keys"),
             (event.get("seq") != expected, "own number"),
             (event.get("prev_hash") != previous, "previous hash"),

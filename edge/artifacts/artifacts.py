@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -74,8 +75,8 @@ class Artifacts:
         """Whether the file is there."""
         return self.path(sha256).is_file()
 
-    def verify(self, sha256: str) -> None:
-        """Hash the whole file again.
+    def verify(self, sha256: str) -> int:
+        """Hash the whole file again; its size in bytes.
 
         Raises:
             ArtifactError: it is not there, cannot be read, or is not what its name says.
@@ -83,13 +84,14 @@ class Artifacts:
         path = self.path(sha256)
         try:
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+                found, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
         except FileNotFoundError:
             raise ArtifactError(f"artifact {sha256} is not here") from None
         except OSError as error:
             raise ArtifactError(f"artifact {sha256} cannot be read: {error.strerror}") from error
         if found != sha256:
             raise ArtifactError(f"artifact {sha256} has changed on the disk: its hash is {found}")
+        return size
 
     def store(self, stream: Readable, sha256: str, size_bytes: int) -> Path:
         """Keep what `stream` gives under its hash; durable on return. Nothing is read if it is here and good.
@@ -227,17 +229,26 @@ class Artifacts:
 def prune(directory: Path, max_bytes: int, max_age_s: float, now_s: float, max_files: int = 1000) -> None:
     """Remove the oldest files of a directory, until the rest is few, small and young enough. Raises `OSError`.
 
-    Age is since the file was put there (its ctime: a rename sets it on every file system that matters here).
+    Age is since the file was put there (its ctime: a rename sets it on every file system that matters here). A link in
+    the place of the directory is not followed: not at the beginning, and not if somebody puts one there meanwhile.
     """
     try:
-        found = [(file.lstat(), file) for file in directory.iterdir()]
-    except FileNotFoundError:
-        return
-    count = size = 0
-    for seen, file in sorted(found, key=lambda item: item[0].st_ctime_ns, reverse=True):
-        if stat.S_ISDIR(seen.st_mode):
-            continue
-        count, size = count + 1, size + seen.st_size
-        if count > max_files or size > max_bytes or now_s - seen.st_ctime > max_age_s:
-            file.unlink(missing_ok=True)
-            size -= seen.st_size
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return
+        raise
+    try:
+        with os.scandir(handle) as entries:
+            found = [(entry.stat(follow_symlinks=False), entry.name) for entry in entries]
+        count = size = 0
+        for seen, name in sorted(found, key=lambda item: item[0].st_ctime_ns, reverse=True):
+            if stat.S_ISDIR(seen.st_mode):
+                continue
+            count, size = count + 1, size + seen.st_size
+            if count > max_files or size > max_bytes or now_s - seen.st_ctime > max_age_s:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=handle)
+                size -= seen.st_size
+    finally:
+        os.close(handle)

@@ -105,7 +105,9 @@ def read_bundle(path: Path) -> Iterator[Bundle]:
             _check_end(path, file)
             archive = stack.enter_context(zipfile.ZipFile(file))
             members = _members(path, archive)
-            envelope = archive.read(ENVELOPE_NAME)  # not more than the size that was checked, whatever is in there
+            with archive.open(ENVELOPE_NAME) as member:
+                # With a size: without one, all that is packed in there is unpacked, and then cut to what it declares.
+                envelope = member.read(MAX_ENVELOPE_BYTES + 1)
         except _UNREADABLE as error:
             raise BundleError(f"{path.name} cannot be read as a zip file: {_reason(error)}") from error
         yield Bundle(archive, envelope, members)

@@ -6,7 +6,8 @@ Rules:
        disk and gone on with after a restart.
     2. A file is tried from one source after the other, then again after a pause, for as long as an order that names it
        is open and may still start. Pauses grow, with full jitter, so that a hundred sites do not come back together.
-    3. A file that is not what its hash says is set aside, and the next source is asked from the first byte.
+    3. A file that is not what its hash says is set aside, and the next source is asked from the first byte. If it began
+       with bytes that were here before, that is the same source: it has given a part only, perhaps a good one.
     4. At most `AT_ONCE` files at a time, and `AT_ONCE_FROM_HOST` from one host: one that is slow on purpose cannot keep
        the files of the others from coming.
     5. A failed attempt is told (`edge why`, `edge status`, the log when it is a new one) and not recorded: it would
@@ -57,7 +58,7 @@ LOOK_SHARE = 20.0
 TELL_S = 2.0
 """Between two words about how far a download has come."""
 
-log = logging.getLogger("edge.fetch")
+log = logging.getLogger("edge.artifacts.fetch")
 
 
 @dataclass(slots=True)
@@ -78,16 +79,22 @@ class Story:
 
 @dataclass(slots=True)
 class _Job:
-    """A file that is being fetched. `needs` are the orders' wishes for it, renewed at every look."""
+    """A file that is being fetched. `needs` are the orders' wishes for it, renewed at every look.
+
+    `tries` are the sources that they give. One of them may say another size of the file than the others, and be wrong.
+    """
 
     needs: list[Need]
     story: Story
     task: asyncio.Task[None] | None = None
-    sources: tuple[str, ...] = field(default=())
+    tries: list[tuple[str, Need]] = field(default_factory=list)
 
     def renew(self, needs: list[Need]) -> None:
-        self.needs = needs
-        self.sources = tuple(dict.fromkeys(source for need in needs for source in need.sources))
+        found: dict[tuple[str, int], Need] = {}
+        for need in needs:
+            for source in need.sources:
+                found.setdefault((source, need.size_bytes), need)
+        self.needs, self.tries = needs, [(source, need) for (source, _), need in found.items()]
 
 
 class Fetcher:
@@ -200,9 +207,9 @@ class Fetcher:
         pause_s = self._first_pause_s
         while True:
             before = job.story.done_bytes
-            for source in job.sources or ("",):
+            for source, need in job.tries or [("", job.needs[0])]:
                 try:
-                    await self._attempt(session, sha256, source, job)
+                    await self._attempt(session, source, need, job)
                 except ArtifactError as error:
                     self._failed(job, str(error))
                 except EdgeError as error:  # the journal takes nothing now
@@ -218,25 +225,25 @@ class Fetcher:
             await asyncio.sleep(random.uniform(0.0, pause_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    async def _attempt(self, session: aiohttp.ClientSession, sha256: str, source: str, job: _Job) -> None:
-        need = job.needs[0]
-        if not self._artifacts.has(sha256):
+    async def _attempt(self, session: aiohttp.ClientSession, source: str, need: Need, job: _Job) -> None:
+        size_bytes = need.size_bytes
+        if not self._artifacts.has(need.sha256):
             host = host_of(source)
             async with self._from_host[host], self._at_once:
-                job.story.host = host
+                job.story.host, job.story.size_bytes = host, size_bytes
                 if self._make_room is not None:
                     await self._make_room()
                 await self._download(session, source, need, job)
         elif need.sha256 in self._arriving():
             raise FetchError("a bundle is bringing it")
         else:
-            await self._verify(sha256)
-        await self._journal.transact(lambda transaction: _write_down(transaction, need))
+            size_bytes = await self._verify(need.sha256)
+        await self._journal.transact(lambda transaction: _write_down(transaction, need, size_bytes))
 
-    async def _verify(self, sha256: str) -> None:
+    async def _verify(self, sha256: str) -> int:
         """What is here without being written down came right before a power cut, and may have been spoilt by it."""
         try:
-            await asyncio.to_thread(self._artifacts.verify, sha256)
+            return await asyncio.to_thread(self._artifacts.verify, sha256)
         except ArtifactError as error:
             await asyncio.to_thread(self._artifacts.quarantine, sha256, None, str(error))
             raise
@@ -253,6 +260,19 @@ class Fetcher:
             job.story.done_bytes = done
             self._tell()
 
+        while not await self._adopted(session, source, need, job, partial, on_bytes):
+            pass
+
+    async def _adopted(
+        self,
+        session: aiohttp.ClientSession,
+        source: str,
+        need: Need,
+        job: _Job,
+        partial: Partial,
+        on_bytes: Callable[[int], None],
+    ) -> bool:
+        """Get the rest; False if the whole is another file, and its beginning was here before. Raises `FetchError`."""
         before = await asyncio.to_thread(partial.size)
         await download(session, source, partial, need.size_bytes, on_bytes, self._window_s)
         try:
@@ -264,8 +284,12 @@ class Fetcher:
             await asyncio.to_thread(self._artifacts.quarantine, need.sha256, partial.path, reason)
             await asyncio.to_thread(partial.discard)
             job.story.done_bytes = 0
+            if before:
+                log.warning("%s: %s; it is asked for all of it", need.name, reason)
+                return False
             raise FetchError(reason) from error
         await asyncio.to_thread(partial.discard)
+        return True
 
     def _spoken_for(self, job: _Job) -> int:
         """What the other downloads take of the room: those under way all of it, the others what they have so far."""
@@ -285,7 +309,7 @@ class Fetcher:
             self._on_change()
 
 
-def _write_down(transaction: Transaction, need: Need) -> None:
+def _write_down(transaction: Transaction, need: Need, size_bytes: int) -> None:
     if not transaction.is_stored(need.sha256):
-        body = {"sha256": need.sha256, "size_bytes": need.size_bytes}
+        body = {"sha256": need.sha256, "size_bytes": size_bytes}
         transaction.record(Draft(EventKind.ARTIFACT_STORED, ACTOR, body, job_id=need.job_id))

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge import folders
+from edge import folders, logs
 from edge.cli import text
 from edge.collector import config, views
 from edge.collector.schema import FILE_NAME
@@ -65,9 +65,9 @@ def serve(args: argparse.Namespace) -> int:
     os.umask(folders.UMASK)
     try:
         folders.make_state_dir(state_dir)
+        logs.set_up(state_dir)
     except OSError as error:
         raise ConfigError(path, "collector.state_dir", f"{state_dir}: {error.strerror}") from error
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     key, sites = open_key(state_dir, "collector", PRIVATE_NAME, PUBLIC_NAME), found.public_keys()
     topics = [f"{PREFIX}+/{what}" for what in (What.OUT, What.STATE, What.LINK, What.TELEMETRY)]
     logging.getLogger("edge.collector").info("%d sites report to %s over %s", len(sites), state_dir, broker)

@@ -19,7 +19,7 @@ from edge import DISTRIBUTION
 from edge.cli.args import group
 from edge.cli.collect_args import add_collect_commands
 from edge.cli.site_args import add_job_commands, add_machine_commands, add_site_commands
-from edge.cli.text import plain
+from edge.cli.text import complain
 from edge.cli.time_args import add_time_commands
 from edge.cli.trust_args import add_signing_commands, add_trust_commands
 from edge.errors import EdgeError
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         handler = args.handler
         code: int = handler(args)
     except EdgeError as error:
-        print("\n".join(plain(line) for line in f"edge: {error}".splitlines()), file=sys.stderr)
+        complain(str(error))
         return EXIT_FAILED
     except KeyboardInterrupt:
         return 130
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the outermost boundary: logged whole, told as one sentence
         from edge.cli.crash import record_crash
 
-        print(f"edge: internal error: {record_crash(error)}", file=sys.stderr)
+        complain(f"internal error: {record_crash(error)}")
         return EXIT_FAILED
     return code
 

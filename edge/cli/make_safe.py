@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def make_safe(args: argparse.Namespace) -> int:
         made = [Made(one["id"], one["confirmed"], one["problem"]) for one in answer]
     except NotRunningError as error:
         alive = False
-        print(f"edge: {error}; the drivers are asked without it", file=sys.stderr)
+        text.complain(f"{error}; the drivers are asked without it")
         made = _without_daemon(validate(file), path, args.machines, args.within)
     level = UNSAFE if any(one.problem for one in made) else FINE
     if args.json:
@@ -90,7 +89,7 @@ def _leave_marks(state_dir: Path, machines: list[str]) -> None:
         try:
             leave_mark(state_dir, machine, f"user:{getpass.getuser()}")
         except OSError as error:
-            print(f"edge: nothing tells the next daemon that {machine} is out of service: {error}", file=sys.stderr)
+            text.complain(f"nothing tells the next daemon that {machine} is out of service: {error}")
 
 
 def _leave_notes(state_dir: Path, made: list[Made]) -> None:
@@ -102,11 +101,11 @@ def _leave_notes(state_dir: Path, made: list[Made]) -> None:
     except NoJournalError:
         pass
     except EdgeError as error:
-        print(f"edge: {error}", file=sys.stderr)
+        text.complain(str(error))
     for one in made:
         if not (one.confirmed or one.problem):
             continue
         try:
             leave_note(state_dir, one, f"user:{getpass.getuser()}", runs.get(one.machine))
         except OSError as error:
-            print(f"edge: no note about {one.machine} for the next daemon: {error}", file=sys.stderr)
+            text.complain(f"no note about {one.machine} for the next daemon: {error}")

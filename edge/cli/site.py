@@ -132,13 +132,13 @@ def check(args: argparse.Namespace) -> int:
     print(f"{path}: the configuration of site {config.site.id} is right")
     for ident, problem in found:
         if problem:
-            print(f"edge: {ident}: {problem}", file=sys.stderr)
+            text.complain(f"{ident}: {problem}")
         elif ident in held:
             print(f"  {ident}: in use by this site's own daemon")
         else:
             print(f"  {ident}: ready to be opened")
     if uplink:
-        print("\n".join(text.wrap(f"edge: uplink: {uplink}", "")), file=sys.stderr)
+        text.complain(f"uplink: {uplink}")
     elif config.uplink is not None:
         print(f"  uplink: {config.uplink.url} answers")
     if not found:

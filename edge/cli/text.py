@@ -72,6 +72,12 @@ def wrap(text: str, indent: str, hang: str | None = None) -> list[str]:
     return [*lines, line.rstrip()]
 
 
+def complain(problem: str) -> None:
+    """Say on standard error what is wrong: in the width of a terminal there, in one line for whoever reads it else."""
+    for line in f"edge: {problem}".splitlines():
+        print("\n".join(wrap(line, "", "  ")) if sys.stderr.isatty() else plain(line), file=sys.stderr)
+
+
 def age(seconds: float) -> str:
     """``4 s``, ``12 min``, ``3 h``, ``9 d``."""
     for size_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):

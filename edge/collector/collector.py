@@ -1,6 +1,7 @@
 """The reference receiver: verifies what sites report, keeps it, and acknowledges it once it is durable.
 
-Nothing is acknowledged before the commit that holds it, so whatever the collector loses comes again.
+Nothing is acknowledged before the commit that holds it, so whatever the collector loses comes again. A message that our
+own code stumbles over is alarmed and acknowledged to the broker: one site must not keep all others waiting.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from edge.collector.ledger import Alarm, Answer, Ledger
 from edge.errors import BatchError, FormatError, JournalError
 from edge.journal.chain import EMPTY
 from edge.journal.store import Store
+from edge.logs import log_bug
 from edge.model.fields import time_text
 from edge.model.strictjson import load_object, shown
 from edge.trust.envelope import PayloadType, sign
 from edge.uplink import batch
-from edge.uplink.port import Uplink, UplinkError
+from edge.uplink.port import Message, Uplink, UplinkError
 from edge.uplink.topics import What, split, topic
 
 log = logging.getLogger("edge.collector")
@@ -78,10 +80,21 @@ class Collector:
         for site, raw in await self.positions():
             await _say(uplink, topic(site, What.ACK), raw)
         async for message in uplink.messages():
-            answer = await self.take(message.topic, message.payload)
+            answer = await self._take_or_put_aside(message)
             if answer is not None:
                 await _say(uplink, *answer)
             await message.ack()
+
+    async def _take_or_put_aside(self, message: Message) -> tuple[str, bytes] | None:
+        try:
+            return await self.take(message.topic, message.payload)
+        except JournalError:
+            raise  # nobody knows what the disk holds: it comes again
+        except Exception as error:  # noqa: BLE001 - one message must not block the rest: logged whole, and alarmed
+            text = f"a message of {len(message.payload)} bytes is put aside: internal error ({log_bug(log, error)})"
+        named = split(message.topic)
+        await self._alarm("" if named is None else named[0], Alarm.INTERNAL, text)
+        return None
 
     async def positions(self) -> list[tuple[str, bytes]]:
         """For each site whose journal is here, what is here of it: an acknowledgement that asks for the rest."""

@@ -5,13 +5,17 @@ Rules:
     1. An event is applied if it is the next of its journal: its number is one more than the newest's, and it names the
        newest's hash. All events of a batch are applied together.
     2. What is here already is a repeat, if it has the same hash. Another hash is a fork: refused and alarmed.
-    3. What comes before its turn is parked, at most `PARKED_MAX_BYTES` a site; what is nearest to its turn stays.
+    3. What comes before its turn is parked, at most `PARKED_MAX_BYTES` and `PARKED_MAX` messages a site; what is
+       nearest to its turn stays.
     4. The answer to a batch is the newest event that is here, whatever the batch was.
     5. A journal that was put back to an older state goes on under a new id: the batch that begins it hangs on an event
        of the old one that is here. What both have is kept once; what only the old one has stays, for it happened.
        Who still goes on under the old id has an old copy, and is answered with the newest event of the new one.
     6. A site that has pruned what is missing here says so (`Batch.begins`): the rest is taken, and the gap kept.
-    7. An alarm is kept once for each site, journal and kind, and counted: nobody can fill the disk with alarms.
+    7. An alarm is kept once for each site, journal and kind, and counted; those beyond `ALARMS_MAX` a site once for
+       each kind. So nobody can fill the disk with alarms.
+    8. A site that begins more than `JOURNALS_MAX` journals is not believed: its key is in other hands, or a program has
+       gone wild. What begins another one is refused; those that are here go on.
 """
 
 from __future__ import annotations
@@ -29,6 +33,13 @@ from edge.uplink import batch
 from edge.uplink.batch import Batch, Fact
 
 PARKED_MAX_BYTES = 16 * 1024 * 1024
+PARKED_MAX = 256
+"""An honest site has few sendings on their way, each of `batch.MAX_PIECES` messages at most."""
+
+JOURNALS_MAX = 100
+"""Each is a new disk, or one that was put back: an honest site has a handful in its life."""
+
+ALARMS_MAX = 200
 
 
 class Alarm(enum.StrEnum):
@@ -41,6 +52,7 @@ class Alarm(enum.StrEnum):
     NEW_JOURNAL = "new_journal"  # a site that is known begins another journal: a person has to know why
     RESTORED = "restored"  # a site's journal was put back: what is here and not there happened, and it does not know
     LOST = "lost"  # events were lost here after they had been acknowledged, and the site has pruned them
+    INTERNAL = "internal"  # our own code has stumbled over something that the site has sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +73,12 @@ class Ledger:
 
     def take(self, found: Batch, payload: bytes) -> Answer | None:
         """A batch that its site has signed; None if there is nothing to say yet."""
-        head = self._head(found.site, found.journal) or self._begin(found)
+        if (head := self._head(found.site, found.journal)) is None:
+            if self._count("journals", found.site) >= JOURNALS_MAX:
+                text = f"the site has begun {JOURNALS_MAX} journals, and now another one: is its key in other hands?"
+                self.alarm(found.site, "", Alarm.REFUSED, text)
+                return None
+            head = self._begin(found)
         if found.begins and found.first_seq > head.seq + 1:
             head = self._skip(found, head)
         answer = self._piece(found, payload, head) if found.piece else self._whole(found, payload, head)
@@ -72,6 +89,10 @@ class Ledger:
 
     def alarm(self, site: str, journal: str, kind: Alarm, text: str) -> None:
         """Keep it, or count it."""
+        query = "SELECT 1 FROM alarms WHERE (site, journal, kind) = (?, ?, ?)"
+        is_known = self._connection.execute(query, (site, journal, kind)).fetchone() is not None
+        if not is_known and self._count("alarms", site) >= ALARMS_MAX:
+            journal = ""
         self._connection.execute(
             "INSERT INTO alarms VALUES (?, ?, ?, ?, 1, ?, ?, NULL) ON CONFLICT DO UPDATE SET"
             " text = excluded.text, count = count + 1, last_at = excluded.last_at, cleared_at = NULL",
@@ -82,6 +103,10 @@ class Ledger:
         """Site, journal and newest event of each site's newest journal."""
         rows = self._connection.execute("SELECT site, journal, seq, hash, max(number) FROM journals GROUP BY site")
         return [(site, journal, Head(seq, digest)) for site, journal, seq, digest, _ in rows]
+
+    def _count(self, table: str, site: str) -> int:
+        """How many rows of one of our tables are about a site."""
+        return int(self._connection.execute(f"SELECT count(*) FROM {table} WHERE site = ?", (site,)).fetchone()[0])
 
     def _head(self, site: str, journal: str) -> Head | None:
         row = self._connection.execute(
@@ -291,9 +316,10 @@ class Ledger:
         )
         # The farthest from its turn goes first; it comes again.
         self._connection.execute(
-            "DELETE FROM parked WHERE rowid IN (SELECT rowid FROM (SELECT rowid, sum(length(payload))"
-            " OVER (ORDER BY journal != ?, first_seq, piece) AS bytes FROM parked WHERE site = ?) WHERE bytes > ?)",
-            (found.journal, found.site, PARKED_MAX_BYTES),
+            "DELETE FROM parked WHERE rowid IN (SELECT rowid FROM (SELECT rowid,"
+            " sum(length(payload)) OVER turn AS bytes, count(*) OVER turn AS count FROM parked WHERE site = ?"
+            " WINDOW turn AS (ORDER BY journal != ?, first_seq, piece)) WHERE bytes > ? OR count > ?)",
+            (found.site, found.journal, PARKED_MAX_BYTES, PARKED_MAX),
         )
 
     def _unpark(self, site: str, journal: str, head: Head) -> Head:

@@ -24,9 +24,10 @@ from edge.model.strictjson import load_object
 
 MAX_BYTES = 64 * 1024
 MAX_KEYS = 1024
+MAX_COUNT = 2**53
 
 Text: TypeAlias = Annotated[str, Field(max_length=256)]
-Count: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
+Count: TypeAlias = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Seconds: TypeAlias = Annotated[float, Field(ge=0, le=1e9)]
 
 
@@ -59,7 +60,7 @@ class Telemetry(_Part):
 
     site: Text
     run: Text
-    number: Annotated[int, Field(ge=1, le=2**53)]
+    number: Annotated[int, Field(ge=1, le=MAX_COUNT)]
     at: Text
     clock: Text
     values: Annotated[dict[Text, Value], Field(max_length=MAX_KEYS)]
@@ -117,7 +118,8 @@ def keep(connection: sqlite3.Connection, found: Telemetry, now: datetime) -> boo
         " (SELECT key FROM telemetry WHERE site = ? ORDER BY number DESC, key LIMIT ?)",
         (site, site, MAX_KEYS),
     )
-    skipped, dropped = before.skipped + found.skipped, before.dropped + found.dropped
+    skipped = min(before.skipped + found.skipped, MAX_COUNT)
+    dropped = min(before.dropped + found.dropped, MAX_COUNT)
     connection.execute(
         "INSERT OR REPLACE INTO telemetry_heard VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (site, found.run, found.number, came_at, before.lost + lost, skipped, dropped, gap),

@@ -54,7 +54,7 @@ KEPT_BYTES = 1024**3
 KEPT_S = 7 * 86_400.0
 LONGEST_NAME_BYTES = 200
 
-log = logging.getLogger("edge.spool")
+log = logging.getLogger("edge.intake.spool")
 
 Take = Callable[[Path, str], Awaitable[Receipt]]
 _Look = tuple[int, ...]
@@ -128,11 +128,13 @@ class Spool:
             found = await asyncio.to_thread(lambda: list(_files(folder)))
             ready = self._ready(found)
             for item in ready[:AT_ONCE]:
+                self._seen[item.name].failures += 1  # before: after a bug of ours it is the last, too
                 try:
                     await self._deal_with(folder, item)
                 except (EdgeError, OSError) as error:
                     problem = error
-                    self._seen[item.name].failures += 1
+                else:
+                    self._seen[item.name].failures -= 1
             await asyncio.to_thread(self._prune)
         if problem is not None:
             raise problem
@@ -185,10 +187,8 @@ class Spool:
 
     def _prune(self) -> None:
         for name in (DONE, REFUSED):
-            folder = self.directory / name
-            if not folder.is_symlink():
-                with _unless_write_protected():
-                    prune(folder, KEPT_BYTES, KEPT_S, self._clock.age_by_s())
+            with _unless_write_protected():
+                prune(self.directory / name, KEPT_BYTES, KEPT_S, self._clock.age_by_s())
 
 
 class _HalfError(Exception):

@@ -5,13 +5,16 @@ Rules:
     1. The bytes of an event are made once, here. They are what is hashed, kept, and sent later. Nobody makes them
        again from parsed values, so there is no canonical form to agree on.
     2. They are one JSON object in UTF-8 with exactly the keys of `KEYS`, in that order. What does not apply is null.
-       Outside `body` there are strings, integers and nulls only. Text that UTF-8 cannot express becomes "?".
+       Outside `body` there are strings, integers and nulls only. Text that UTF-8 cannot express becomes "?". There is
+       no control character (below U+0020), not between values either: an event stays one line wherever it is kept.
     3. hash = SHA-256(`DOMAIN` + bytes), in lower-case hexadecimal. `DOMAIN` keeps it apart from every other hash.
     4. `prev_hash` is inside the bytes: one hash vouches for all events before it. The first event's is `ZERO_HASH`,
        its number is 1, and every event of a chain names the same site and the same journal as the one before.
     5. A journal that was put back to an older state goes on under a new id: the first event of that id is a
        `journal_held` whose `body.follows` names the id, the number and the hash before it. Nothing else changes the id.
     6. Hash first, then parse.
+    7. An event has at most `MAX_EVENT_BYTES`: what is larger cannot be reported, and would keep back all that comes
+       after it. Of one that would be, the long values of its body are cut, and say so: only machines say that much.
 
 A chain alone cannot show that its tail was cut off; whoever knows the newest (seq, hash) passes it as `head`.
 """
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +33,11 @@ from edge.model.event import ClockTrust, Draft, Event, EventKind, Stamp
 
 DOMAIN = b"microfactory-edge/event/v1\n"
 ZERO_HASH = "0" * 64
+
+MAX_EVENT_BYTES = 1024 * 1024
+"""`edge.uplink.batch` can take twice that to pieces; the largest order that a site takes makes a third of it."""
+
+_LONG_CHARACTERS = 4096
 
 KEYS = (
     "site",
@@ -48,6 +57,8 @@ KEYS = (
     "machine",
     "body",
 )
+_CONTROL = re.compile(rb"[\x00-\x1f]")
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _OPTIONAL = {"job_id", "part", "step", "run_id", "machine"}
 _INTEGERS = {"seq", "at_mono_ms", "part"}
 
@@ -131,9 +142,24 @@ def encode(site: str, journal: str, seq: int, prev_hash: str, stamp: Stamp, draf
         "machine": draft.machine,
         "body": dict(draft.body),
     }
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    raw = text.encode("utf-8", "replace")  # a lone surrogate, from a device that does not speak UTF-8
+    raw = _bytes_of(document)
+    if len(raw) > MAX_EVENT_BYTES:
+        raw = _bytes_of(document | {"body": {key: _shortened(value) for key, value in draft.body.items()}})
     return raw, digest(raw)
+
+
+def _bytes_of(document: Mapping[str, Any]) -> bytes:
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")  # a lone surrogate, from a device that does not speak UTF-8
+
+
+def _shortened(value: Any) -> Any:
+    """A text stays a text; anything else that is long becomes an object with the beginning of its JSON."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) <= _LONG_CHARACTERS:
+        return value
+    cut = f"{text[:_LONG_CHARACTERS]}… ({len(text)} characters)"
+    return cut if isinstance(value, str) else {"shortened": cut}
 
 
 def read(raw: bytes) -> dict[str, Any]:
@@ -142,8 +168,14 @@ def read(raw: bytes) -> dict[str, Any]:
     Raises:
         CorruptJournalError: it is not the bytes of an event.
     """
+    if control := _CONTROL.search(raw):
+        raise CorruptJournalError(f"an event has the control character {control[0][0]:#04x} at byte {control.start()}")
     try:
         document = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+        if _SURROGATE_ESCAPE.search(raw):
+            json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise CorruptJournalError("an event has half of a surrogate pair in a string") from error
     except (ValueError, RecursionError) as error:
         raise CorruptJournalError(f"an event is not JSON: {error}") from error
     if not isinstance(document, dict) or tuple(document) != KEYS:

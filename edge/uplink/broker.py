@@ -111,6 +111,11 @@ def nonsense(broker: Broker) -> UplinkError:
     return UplinkError(Trouble.NO_MQTT, text)
 
 
+def unasked(broker: Broker, what: str) -> UplinkError:
+    """It sends what it was told not to send."""
+    return UplinkError(Trouble.NO_MQTT, f"the broker {broker} does not keep to MQTT 5: it sends {what}")
+
+
 def unreached(broker: Broker, failure: OSError) -> UplinkError:
     """Why no connection was made."""
     if isinstance(failure, socket.gaierror):

@@ -6,7 +6,8 @@ Rules
    Interval), so what comes for a site that is away waits at the broker.
 2. A PUBACK's reason code is looked at: a message that the broker's access list forbids is acknowledged too, with 0x87.
 3. A message that came is acknowledged by whoever has made it durable, never by this module.
-4. Not more than `RECEIVE_MAXIMUM` messages are on their way in, and not more than the broker allows out.
+4. Not more than `RECEIVE_MAXIMUM` messages are on their way in, and not more than the broker allows out. paho holds no
+   broker to what CONNECT has said: one that sends more, larger packets, or QoS 2 is left before it fills the memory.
 
 paho-mqtt works in a thread of its own, which blocks while it looks up the broker's name and greets it; everything that
 it tells is handed to the event loop. Section numbers are those of the OASIS standard MQTT Version 5.0.
@@ -32,7 +33,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edge.uplink.broker import Broker, Code, ended, nonsense, not_taken, refused, thrown_out, unreached
+from edge.uplink.broker import Broker, Code, ended, nonsense, not_taken, refused, thrown_out, unasked, unreached
 from edge.uplink.login import read_password
 from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.tls import context_of
@@ -135,6 +136,7 @@ class MqttUplink:
         self._window = asyncio.Semaphore(IN_FLIGHT)
         self._farewell: ReasonCode | None = None
         self._said_nonsense = False
+        self._unasked = ""
         self._closing = False
         self._ended = threading.Event()
         self._keeps = True
@@ -241,6 +243,8 @@ class MqttUplink:
             return thrown_out(self._broker, self._farewell)
         if self._said_nonsense:
             return nonsense(self._broker)
+        if self._unasked:
+            return unasked(self._broker, self._unasked)
         return ended(self._broker, failure, greeted=self._greeted.done())
 
     # In the thread
@@ -260,8 +264,10 @@ class MqttUplink:
                 at.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             if self._closing:  # it was given up meanwhile
                 self._client.disconnect()
-            while (result := self._client.loop(1.0)) == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                pass
+            while (result := self._client.loop(1.0)) == MQTTErrorCode.MQTT_ERR_SUCCESS and not self._unasked:
+                self._unasked = _unasked_for(self._client)
+            if self._unasked and at is not None:
+                at.close()
             self._said_nonsense = result == MQTTErrorCode.MQTT_ERR_PROTOCOL
             failure = getattr(at, "failure", None)
         except Exception as error:  # noqa: BLE001 - the end of a thread: told to the event loop, which raises it
@@ -326,6 +332,14 @@ class MqttUplink:
             _settle(self._lost, self._lost_in_words(failure))
         elif not self._lost.done():
             self._lost.set_exception(failure)  # our bug, or paho's: for the boundary that writes tracebacks
+
+
+def _unasked_for(client: Client) -> str:
+    """What the broker sends although it was told not to, as far as paho has it; empty while there is nothing."""
+    size = client._in_packet["remaining_length"]
+    if size > MAX_PACKET_BYTES:
+        return f"a packet of {size} bytes, this side takes {MAX_PACKET_BYTES}"
+    return "a message at QoS 2, this side has asked for QoS 1" if client._in_messages else ""
 
 
 def _client(client_id: str, context: ssl.SSLContext | None, will: Will | None) -> Client:

@@ -10,7 +10,8 @@ Rules:
        is reported under the new id. What is acknowledged of an older id is no news, unless the collector asks for what
        follows an event that both have: it was put back to before the new id.
     4. A collector that has lost what it acknowledged, and what was pruned here since, gets what is here, with the word
-       that the rest is gone (`Batch.begins`). Both sides tell their people.
+       that the rest is gone (`Batch.begins`). Both sides tell their people. It is an event, but not within
+       `QUIET_EVENTS` of the last one: a broker that repeats what the collector once asked must not fill the journal.
     5. What does not verify changes nothing. It is counted, and its reason is kept.
 """
 
@@ -42,6 +43,8 @@ from edge.uplink.window import RESEND_S, Window
 log = logging.getLogger("edge.outbox")
 
 ACTOR = "outbox"
+
+QUIET_EVENTS = 1000
 
 
 class Outbox:
@@ -267,6 +270,7 @@ def _lost(transaction: Transaction, known: Mark, has: int, pruned: Head) -> Mark
             f"the collector has lost what it had acknowledged, and asks for events {has + 1} to {pruned.seq}: they were"
             " pruned here and cannot be sent again; a backup of the collector may have them"
         )
-        transaction.record(Draft(EventKind.COLLECTOR_BEHIND, ACTOR, {"reason": reason, "seq": has}))
+        if not tail.has_recent(transaction, EventKind.COLLECTOR_BEHIND, QUIET_EVENTS):
+            transaction.record(Draft(EventKind.COLLECTOR_BEHIND, ACTOR, {"reason": reason, "seq": has}))
         mark = Mark(pruned, known.at, reason)
     return mark

@@ -55,6 +55,12 @@ def at(transaction: Transaction, seq: int) -> Head | None:
     return None if row is None else Head(*row)
 
 
+def has_recent(transaction: Transaction, kind: str, count: int) -> bool:
+    """Whether one of the newest `count` events is of this kind."""
+    query = "SELECT 1 FROM events WHERE seq > ? AND kind = ? LIMIT 1"
+    return transaction.connection.execute(query, (newest(transaction).seq - count, kind)).fetchone() is not None
+
+
 def frame(transaction: Transaction, site: str, before: Head) -> Frame:
     """What a batch that begins after `before` says beside its events.
 

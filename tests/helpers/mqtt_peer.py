@@ -72,6 +72,11 @@ class Peer:
         for writer in self._writers:
             writer.write(packet(PUBLISH, qos << 1, text(topic) + identifier + b"\0" + payload))
 
+    def begin(self, size: int, content: bytes) -> None:
+        """The beginning of a PUBLISH that says it has `size` bytes."""
+        for writer in self._writers:
+            writer.write(bytes([PUBLISH << 4]) + _length(size) + content)
+
     async def until(self, count: int, of: list[int]) -> None:
         """Wait until so many are there."""
         async with asyncio.timeout(20):

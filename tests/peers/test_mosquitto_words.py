@@ -85,6 +85,17 @@ def ended(case: Case) -> Iterator[None]:
         case.broker.end(signal.SIGTERM)
 
 
+@contextlib.contextmanager
+def running(case: Case, ready: str = "") -> Iterator[None]:
+    """The broker runs and site.toml is written; with `ready` the daemon runs, too, and has said it."""
+    with ended(case):
+        case.broker.start()
+        case.written()
+        if ready:
+            case.site.start(ready=ready)
+        yield
+
+
 def flat(said: str) -> str:
     """Without the line breaks of an 80-column terminal."""
     return " ".join(said.split())
@@ -143,14 +154,6 @@ def no_password(case: Case) -> None:
     del case.table["user"], case.table["password_file"]
 
 
-def small_packets(case: Case) -> None:
-    case.broker.configure(max_packet_size="400")
-
-
-def small_messages(case: Case) -> None:
-    case.broker.configure(message_size_limit="1")
-
-
 CASES: dict[str, tuple[Callable[[Case], object], str, str]] = {
     "wrong CA": (wrong_ca, "wrong_ca", "is not signed by uplink.ca"),
     "our certificate is of another CA": (
@@ -173,9 +176,7 @@ def test_a_site_that_cannot_come_in_reads_why(tmp_path: Path, name: str) -> None
     change, trouble, words = CASES[name]
     case = Case(tmp_path)
     change(case)
-    with ended(case):
-        case.broker.start()
-        case.written()
+    with running(case):
         assert words in check(case)
         case.site.start(ready="is up")
         told(case, trouble, words)
@@ -193,9 +194,7 @@ def test_a_broker_with_a_wrong_certificate_is_named(
     tmp_path: Path, broker: dict[str, Any], trouble: str, words: str
 ) -> None:
     case = Case(tmp_path, **broker)
-    with ended(case):
-        case.broker.start()
-        case.written()
+    with running(case):
         assert words in check(case)
         case.site.start(ready="is up")
         told(case, trouble, words)
@@ -220,9 +219,7 @@ def test_a_broker_that_is_gone_is_named_at_once_and_needs_a_hand_only_after_a_mi
 def test_a_denied_topic_is_named(tmp_path: Path, what: str) -> None:
     case = Case(tmp_path)
     case.deny(what)
-    with ended(case):
-        case.broker.start()
-        case.written()
+    with running(case):
         words = f"does not let this site write to mf/v1/berlin-1/{what}"
         assert words in check(case)
         case.site.start(ready="is up")
@@ -254,9 +251,7 @@ def test_what_the_check_asks_means_nothing_to_the_centre_and_is_not_kept(tmp_pat
                 return {(await anext(messages)).payload for _ in range(4)}
 
     case = Case(tmp_path)
-    with ended(case):
-        case.broker.start()
-        case.written()
+    with running(case):
         found = asyncio.run(knock(case))
         assert sorted(payload for _, payload in found) == [b""] * 4 + [b"kept"] * 4
         assert asyncio.run(kept(case)) == {b"kept"}
@@ -265,10 +260,7 @@ def test_what_the_check_asks_means_nothing_to_the_centre_and_is_not_kept(tmp_pat
 def test_a_message_that_is_too_large_is_named_with_both_sizes(tmp_path: Path) -> None:
     case = Case(tmp_path)
     case.broker.configure(max_packet_size="400")
-    with ended(case):
-        case.broker.start()
-        case.written()
-        case.site.start(ready="is up")
+    with running(case, ready="is up"):
         told(case, "too_large", "bytes, the broker 127.0.0.1:")
         assert "takes 400" in flat(case.site.edge("status").stdout)
 
@@ -276,20 +268,14 @@ def test_a_message_that_is_too_large_is_named_with_both_sizes(tmp_path: Path) ->
 def test_a_broker_that_throws_out_what_is_too_large_is_not_taken_for_a_second_daemon(tmp_path: Path) -> None:
     case = Case(tmp_path)
     case.broker.configure(message_size_limit="300")
-    with ended(case):
-        case.broker.start()
-        case.written()
-        case.site.start(ready="is up")
+    with running(case, ready="is up"):
         told(case, "no_mqtt", "give it max_packet_size instead")
 
 
 def test_a_broker_that_is_full_says_so_as_far_as_it_does(tmp_path: Path) -> None:
     case = Case(tmp_path)
     case.broker.configure(memory_limit="60000")
-    with ended(case):
-        case.broker.start()
-        case.written()
-        case.site.start(ready="is up")
+    with running(case, ready="is up"):
         told(case, "ended", "does not say why; it may be full: see its log")
         until(lambda: case.site.live()["uplink"]["attention"])  # again and again: it does not pass by itself
 
@@ -302,28 +288,21 @@ def test_a_broker_without_room_for_another_connection_is_named(tmp_path: Path) -
     said: list[str] = []
     case = Case(tmp_path)
     case.broker.configure(max_connections="1")
-    with ended(case):
-        case.broker.start()
-        case.written()
+    with running(case):
         asyncio.run(meanwhile(case, lambda: said.append(check(case))))
     assert "before it says anything; it may be full: see its log" in said[0]
 
 
 def test_a_broker_that_takes_all_while_no_collector_acknowledges_is_told(tmp_path: Path) -> None:
     case = Case(tmp_path)
-    with ended(case):
-        case.broker.start()
-        case.written()
-        case.site.start(ready="connected to the broker")
+    with running(case, ready="connected to the broker"):
         told(case, "no_acknowledgement", "takes what is reported, and no collector has acknowledged for")
 
 
 def test_a_login_with_the_right_password_works_and_a_new_one_needs_no_restart(tmp_path: Path) -> None:
     case = Case(tmp_path)
     path = case.login(SECRET)
-    with ended(case):
-        case.broker.start()
-        case.written()
+    with running(case):
         assert "answers" in case.site.edge("check").stdout
         case.site.start(ready="connected to the broker")
         case.broker.users(**{NAME: "another one"})

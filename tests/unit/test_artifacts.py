@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import struct
+import tracemalloc
 import warnings
 import zipfile
 from pathlib import Path
@@ -314,6 +315,20 @@ def test_a_member_that_says_it_is_small_and_is_not_gives_no_more_than_it_said(pa
         assert sha256 in opened.extract({sha256: 1000}, artifacts).refused
         assert sha256 in opened.extract({sha256: len(bomb)}, artifacts).refused
     assert files(artifacts) == []
+
+
+def test_an_order_that_says_it_is_small_and_is_not_costs_no_memory(path: Path) -> None:
+    bundle(path, {"job.dsse.json": b" " * 100_000_000})
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"PK\x01\x02")
+    content[at + 24 : at + 28] = struct.pack("<I", 1000)
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        assert "cannot be read as a zip file" in problem(path)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_too_many_members_are_refused_before_the_list_is_read(path: Path) -> None:

@@ -65,6 +65,23 @@ def test_text_that_utf_8_cannot_express_does_not_stop_a_fact() -> None:
     assert chain.decode(raw).body == {"reply": "ok ?"}
 
 
+def test_what_a_machine_says_at_length_is_cut_so_that_it_can_be_reported() -> None:
+    body = {"outcome": "FAILED", "reason": "\0" * 3_000_000, "evidence": {"said": ["x"] * 500_000, "code": 7}}
+    raw, _ = chain.encode(SITE, "j1", 1, chain.ZERO_HASH, STAMP, replace(DRAFT, body=body))
+    found = chain.decode(raw).body
+    assert len(raw) < 64 * 1024
+    assert found["outcome"] == "FAILED"
+    assert found["reason"] == "\0" * 4096 + "… (3000000 characters)"
+    assert found["evidence"]["shortened"].startswith('{"said": ["x", "x", ')
+    assert found["evidence"]["shortened"].endswith("… (2500021 characters)")
+
+
+def test_what_is_large_and_can_be_reported_is_kept_as_it_is() -> None:
+    body = {"envelope": "x" * 1_000_000}
+    raw, _ = chain.encode(SITE, "j1", 1, chain.ZERO_HASH, STAMP, replace(DRAFT, body=body))
+    assert chain.decode(raw).body == body
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {"deep": {1, 2}}])
 def test_a_body_that_is_not_json_is_our_bug_and_raises(value: object) -> None:
     with pytest.raises((ValueError, TypeError)):
@@ -90,11 +107,22 @@ def test_a_body_that_is_not_json_is_our_bug_and_raises(value: object) -> None:
         (event_bytes(body=float("nan")), "NaN is not JSON"),
         (event_bytes(kind="hello"), "'hello' is not a valid"),
         (event_bytes(clock="fast"), "'fast' is not a valid"),
+        (event_bytes(job_id="\ud800"), "half of a surrogate pair"),
+        (event_bytes(body={"\udc00": 1}), "half of a surrogate pair"),
+        (event_bytes(body={"x": {"site": "munich-1"}}).replace(b'{"site": "m', b'\n{"site": "m'), "control character"),
+        (event_bytes() + b"\t", "control character"),
     ],
 )
 def test_bytes_that_are_no_event_are_refused_in_words(raw: bytes, words: str) -> None:
     with pytest.raises(CorruptJournalError, match=words):
         chain.decode(raw)
+
+
+def test_every_whole_character_may_stand_in_an_event() -> None:
+    text = "line\nfeed, tab\t, nul\0, pair \U0001f600, and what only looks like half of one: \\ud800"
+    raw, _ = chain.encode(SITE, "j1", 1, chain.ZERO_HASH, STAMP, replace(DRAFT, body={"text": text}))
+    assert chain.decode(raw).body == {"text": text}
+    assert chain.decode(event_bytes(body={"text": text})).body == {"text": text}, "spelled with escapes"
 
 
 def test_a_chain_that_holds_together_says_how_far_it_goes() -> None:

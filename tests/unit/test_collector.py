@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -40,7 +41,7 @@ from tests.helpers.reporting import (
     reporting,
 )
 from tests.helpers.trust import private_key
-from tests.journal_kit import accepted, began, ended, envelope, order, resolved
+from tests.journal_kit import accepted, began, ended, envelope, order, resolved, ticking
 
 OUT = topic(SITE, What.OUT)
 DEADLINE_S = 30.0
@@ -139,6 +140,56 @@ async def test_parking_is_bounded_and_what_is_nearest_stays(tmp_path: Path, monk
         assert await copy_of(collector, ident) == events
 
 
+async def test_parking_is_bounded_also_where_batches_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "PARKED_MAX", 3)
+    ident, raws, events = await envelopes(tmp_path / "site", *[1] * 9)
+    async with collecting(tmp_path) as collector:
+        for raw in reversed(raws[1:]):
+            await answer(collector, raw)
+        (held,) = await collector.store.write(lambda c: c.execute("SELECT count(*) FROM parked").fetchone())
+        assert held == 3
+        assert head(await answer(collector, raws[0])) == (4, False), "those that were nearest to their turn"
+        for raw in raws:
+            await answer(collector, raw)
+        assert await copy_of(collector, ident) == events
+
+
+def begun(journal: str, seq: int = 1) -> bytes:
+    """The first batch of a journal that a site has made up; with another number it is signed nonsense."""
+    raw, digest = batch.chain.encode(SITE, journal, seq, EMPTY.hash, ticking()(), fact())
+    payload = batch.pack(batch.Frame(SITE, journal, EMPTY), [batch.Row(1, digest, raw)]).payloads[0]
+    return sign(PayloadType.BATCH, payload, [SITE_KEY])
+
+
+async def test_a_site_that_makes_up_journals_is_told_of_and_what_is_good_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "JOURNALS_MAX", 5)
+    ident, (first, second), events = await envelopes(tmp_path / "site", 1, 2)
+    async with collecting(tmp_path) as collector:
+        await answer(collector, first)
+        for number in range(20):
+            ack = await answer(collector, begun(f"{number:032x}"))
+            assert (ack is not None) == (number < 4), "what is not taken is not acknowledged"
+        (journals,) = await collector.store.write(lambda c: c.execute("SELECT count(*) FROM journals").fetchone())
+        assert journals == 5
+        assert "has begun 5 journals" in (await alarms_of(collector))["refused"][0]
+        await answer(collector, second)
+        assert await copy_of(collector, ident) == events
+
+
+async def test_made_up_names_of_journals_do_not_fill_the_disk_with_alarms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "ALARMS_MAX", 7)
+    async with collecting(tmp_path) as collector:
+        for number in range(20):
+            assert head(await answer(collector, begun(f"{number:032x}", seq=2))) == (0, False)
+        rows = await collector.store.write(lambda c: c.execute("SELECT journal, kind, count FROM alarms").fetchall())
+        assert len(rows) == 8
+        assert ("", "broken", 13) in rows, "what is beyond is counted"
+
+
 def forged(raw: bytes) -> bytes:
     return sign(PayloadType.BATCH, parse(raw).payload, [private_key("mallory")])
 
@@ -180,6 +231,45 @@ async def test_a_batch_in_another_order_is_signed_nonsense(tmp_path: Path) -> No
         assert head(await answer(collector, raw)) == (0, False)
         assert "event 1 of the batch: its seq is 2" in (await alarms_of(collector))["broken"][0]
         assert second_verifier.verify_batch(raw) == (0, "event 1: own number")
+
+
+def signed_event(first: tuple[int, str, bytes], ident: str, raw: bytes) -> bytes:
+    """A batch with `raw` as the event after `first`, as a site may send it whose key was stolen."""
+    made = batch.Row(2, batch.chain.digest(raw), raw)
+    payload = batch.pack(batch.Frame(SITE, ident, batch.Head(*first[:2])), [made]).payloads[0]
+    return sign(PayloadType.BATCH, payload, [SITE_KEY])
+
+
+@pytest.mark.parametrize("key", ["job_id", "machine", "kind", "at_wall", "run_id"])
+async def test_text_that_no_database_takes_is_signed_nonsense_and_stops_nobody(tmp_path: Path, key: str) -> None:
+    ident, (first, second), events = await envelopes(tmp_path / "site", 1, 2)
+    raw = json.dumps(json.loads(events[1][2]) | {key: "\ud800"}).encode()
+    async with collecting(tmp_path) as collector:
+        await answer(collector, first)
+        assert head(await answer(collector, signed_event(events[0], ident, raw))) == (1, False)
+        assert "half of a surrogate pair" in (await alarms_of(collector))["broken"][0]
+        assert head(await answer(collector, second)) == (2, False)
+
+
+async def test_no_event_becomes_two_lines_of_which_one_speaks_for_another_site(tmp_path: Path) -> None:
+    ident, (first, _), events = await envelopes(tmp_path / "site", 1, 2)
+    forged = json.dumps({"number": 1, "site": "munich-1", "journal": ident, "seq": 1, "hash": "ab" * 32, "event": {}})
+    body = '{"x":\n' + forged + "\n}"
+    raw = json.dumps(json.loads(events[1][2]) | {"body": {}}).replace('"body": {}', f'"body": {body}').encode()
+    assert json.loads(raw)["body"]["x"]["site"] == "munich-1", "it is good JSON"
+    written: list[bytes] = []
+    async with collecting(tmp_path) as collector:
+        await answer(collector, first)
+        await answer(collector, signed_event(events[0], ident, raw))
+
+        def stop_after(lines: bytes) -> None:
+            written.append(lines)
+            raise BrokenPipeError
+
+        with pytest.raises(BrokenPipeError):
+            await hand_on(collector, stop_after)
+        assert "control character" in (await alarms_of(collector))["broken"][0]
+    assert [json.loads(line)["site"] for line in b"".join(written).splitlines()] == [SITE]
 
 
 async def test_another_history_is_a_fork(tmp_path: Path) -> None:
@@ -414,6 +504,45 @@ async def test_an_answer_that_the_broker_does_not_take_keeps_no_other_site_waiti
             await collector.serve(line)
         assert await copy_of(collector, ident) == events
     assert all(message.acked for message in line.came), "it is here; the site sends it again until it is told so"
+
+
+async def test_a_message_that_our_own_code_stumbles_over_keeps_no_other_site_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ident, (first, second), events = await envelopes(tmp_path / "site", 1, 2)
+    take, bugs = ledger.Ledger.take, [sqlite3.OperationalError("malformed JSON"), UnicodeError(), KeyError("x")]
+
+    def stumble(self: ledger.Ledger, *about: Any) -> Any:
+        if bugs:
+            raise bugs.pop()
+        return take(self, *about)
+
+    monkeypatch.setattr(ledger.Ledger, "take", stumble)
+    async with collecting(tmp_path) as collector:
+        line = Line(*[Came(OUT, first)] * 4, Came(OUT, second))
+        with pytest.raises(UplinkError):
+            await collector.serve(line)
+        assert await copy_of(collector, ident) == events
+        text, count = (await alarms_of(collector))["internal"]
+    assert all(message.acked for message in line.came)
+    assert count == 3
+    (ident,) = re.findall("id [0-9a-f]{8}", text)
+    assert ident in caplog.text
+    assert "Traceback" in caplog.text
+
+
+async def test_what_could_not_be_written_down_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, (first,), _ = await envelopes(tmp_path / "site", 1)
+
+    def full(self: ledger.Ledger, *about: Any) -> Any:
+        raise JournalError("the disk is full")
+
+    monkeypatch.setattr(ledger.Ledger, "take", full)
+    async with collecting(tmp_path) as collector:
+        line = Line(Came(OUT, first))
+        with pytest.raises(JournalError):
+            await collector.serve(line)
+    assert not line.came[0].acked, "it comes again"
 
 
 async def test_events_are_handed_on_and_after_a_crash_from_where_it_was(tmp_path: Path) -> None:

@@ -187,6 +187,42 @@ async def test_a_half_file_of_garbage_is_found_by_the_hash_and_begins_anew(at: S
     assert reason.startswith("what localhost gave after the 7 bytes that were here is another file")
 
 
+async def test_a_source_that_breaks_off_after_other_bytes_does_not_spoil_the_good_one_for_ever(at: Setting) -> None:
+    """Each time the wrong beginning is here first, and the good source goes on with it."""
+    bad, good = at.server.put("bad", b"y" * len(CONTENT)), at.server.put("good", CONTENT)
+
+    def arrived() -> int:
+        story = at.fetcher.story(SHA256)
+        return 0 if story is None else story.done_bytes
+
+    async def breaks_off(request: web.Request, content: bytes) -> web.StreamResponse:
+        try:
+            if request.path == "/bad":
+                return await cut_after(1000, has=arrived)(request, content)
+            return await at.server.answer(request)
+        finally:
+            at.server.faults.append(breaks_off)
+
+    at.server.faults.append(breaks_off)
+    await at.order(bad, good)
+    async with at.fetching():
+        await at.until_stored()
+    at.site.artifacts.verify(SHA256)
+    assert [asked.range for asked in at.server.asked if asked.path == "/good"] == ["bytes=1000-"] * 2 + [""] * 2
+
+
+async def test_an_order_that_says_another_size_of_the_file_keeps_no_other_from_getting_it(at: Setting) -> None:
+    url = at.server.put("body.gcode", CONTENT)
+    wrong = {"sha256": SHA256, "size_bytes": 10, "media_type": "text/x.gcode", "sources": [url]}
+    receipt = await at.site.submit(CONTENT, files=False, artifacts={"body.gcode": wrong})
+    assert receipt.verdict.accepted
+    await at.order(url)
+    async with at.fetching():
+        (event,) = await at.until_stored()
+    assert event["body"]["size_bytes"] == len(CONTENT)
+    at.site.artifacts.verify(SHA256)
+
+
 async def test_the_story_says_how_far_it_is_and_what_went_wrong_last(at: Setting) -> None:
     at.server.faults.append(cut_after(68_000, has=lambda: at.fetcher.story(SHA256).done_bytes))
     go_on = asyncio.Event()

@@ -13,7 +13,7 @@ import pytest
 from edge.uplink import mqtt
 from edge.uplink.broker import Broker
 from edge.uplink.login import Login
-from edge.uplink.mqtt import IN_FLIGHT, Will, connect
+from edge.uplink.mqtt import IN_FLIGHT, MAX_PACKET_BYTES, Will, connect
 from edge.uplink.port import Trouble, UplinkError
 from edge.uplink.tls import TlsFiles
 from tests.helpers.certificates import Authority
@@ -149,6 +149,31 @@ async def test_a_broker_that_sends_more_than_was_allowed_is_left() -> None:
         for number in range(1, 100):
             peer.send(IN, b"order", mid=number)
         assert "more at once" in str(await uplink.lost())
+
+
+async def test_a_packet_that_is_larger_than_was_allowed_is_not_waited_for() -> None:
+    async with asyncio.timeout(DEADLINE_S), Peer() as peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
+        peer.begin(2**28 - 1, b"\0" * 1_000_000)
+        error = await uplink.lost()
+    assert error.trouble is Trouble.NO_MQTT
+    assert "a packet of 268435455 bytes, this side takes 266240" in str(error)
+
+
+async def test_what_is_sent_at_another_quality_than_was_asked_for_is_not_kept() -> None:
+    async with asyncio.timeout(DEADLINE_S), Peer() as peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
+        for mid in range(1, 1000):
+            peer.send(IN, b"order", mid=mid, qos=2)
+        error = await uplink.lost()
+        assert len(uplink._client._in_messages) < 100
+    assert error.trouble is Trouble.NO_MQTT
+    assert "QoS 2" in str(error)
+
+
+async def test_a_packet_of_the_size_that_was_allowed_is_taken() -> None:
+    async with asyncio.timeout(DEADLINE_S), Peer() as peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
+        peer.send(IN, b"x" * (MAX_PACKET_BYTES - 64), mid=1)
+        message = await anext(uplink.messages())
+    assert len(message.payload) == MAX_PACKET_BYTES - 64
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,16 @@ async def test_an_event_that_cannot_be_reported_is_said(tmp_path: Path) -> None:
         assert "event 1 has 50" in outbox.stopped
 
 
+async def test_no_text_of_a_machine_is_so_long_that_nothing_is_reported_any_more(tmp_path: Path) -> None:
+    async with reporting(tmp_path) as (journal, outbox), collecting(tmp_path) as collector:
+        for text in ("\0", "é\U0001f600", "x"):
+            await journal.record([fact(text * 5_000_000)])
+            await journal.record([fact(text * (1_000_000 // len(json.dumps(text, ensure_ascii=False).encode())))])
+        await exchange(outbox, collector)
+        assert outbox.stopped == ""
+        assert await copy_of(collector, journal.ident) == await events_of(journal)
+
+
 async def test_a_gap_in_the_middle_is_said(tmp_path: Path) -> None:
     async with reporting(tmp_path) as (journal, outbox):
         await journal.record([fact(), fact(), fact()])
@@ -296,6 +306,22 @@ async def test_a_collector_that_lost_what_was_pruned_gets_the_rest_and_both_side
             assert site["lost"] == [[backup + 1, 13]]
             assert f"events {backup + 1} to 13 are lost here" in site["attention"][0]
         assert (await journal.verify()).problems == ()
+
+
+async def test_an_old_question_that_is_asked_again_and_again_does_not_fill_the_journal(tmp_path: Path) -> None:
+    """A broker has kept what the collector once signed, and gives it to the site after each acknowledgement."""
+    async with reporting(tmp_path) as (journal, outbox), collecting(tmp_path) as collector:
+        await pruned(tmp_path, collector, 4, journal, outbox)
+        old = acknowledgement(journal.ident, 2, (await copy_of(collector, journal.ident))[1][1], resend=True)
+        for number in range(20):
+            await outbox.take_ack(old, number * 10_000.0)
+            assert "asks for events 3 to 13" in outbox.attention()[0]
+            await exchange(outbox, collector, number * 10_000.0)
+            assert outbox.attention() == []
+        kinds = [json.loads(raw)["kind"] for _, _, raw in await events_of(journal)]
+        assert kinds.count("collector_behind") == 1
+        assert len(await copy_of(collector, journal.ident)) == journal.last_seq
+        assert await alarms_of(collector) == {}
 
 
 async def test_what_ended_in_events_that_are_lost_is_not_open_for_ever(tmp_path: Path) -> None:

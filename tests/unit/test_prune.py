@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from edge.errors import JournalError
-from edge.journal import prune, schema
-from edge.journal.journal import Journal
-from edge.journal.prune import Bench, Pruner
+from edge.journal.journal import Journal, prune, schema
+from edge.journal.prune import Bench, Pruner, carrying_out
 from edge.journal.restored import begin_anew
 from edge.journal.schema import FILE_NAME
 from edge.journal.transaction import Transaction
@@ -251,6 +250,31 @@ async def test_a_collector_that_asks_again_meanwhile_stops_it(
     monkeypatch.setattr(Bench, "fold", slowly)
     assert await pruner(tmp_path, journal).prune(0) == 0
     assert await begins(journal) == 1
+
+
+async def test_a_step_costs_no_more_where_much_was_folded_before(tmp_path: Path, journal: Journal) -> None:
+    """Else the first round over years of work takes days. Counted are the instructions of SQLite's machine."""
+    for number in range(0, 1000, 2):  # in few transactions
+        await journal.record([draft for job_number in (number, number + 1) for draft in job(job_number)])
+    upto = await acknowledge(journal) - 1
+    count = 0
+
+    def one_more() -> None:
+        nonlocal count
+        count += 1
+
+    bench, costs = Bench(tmp_path / FILE_NAME), list[int]()
+    bench._connection.set_progress_handler(one_more, 100)
+    try:
+        while (step := bench.fold(upto)) is not None:
+            costs.append(count)
+            await journal.transact(carrying_out(step, stamp_text(LATER)))
+            count = 0
+    finally:
+        bench.close()
+    assert len(costs) > 20
+    early, late = sum(costs[10:15]), sum(costs[-7:-2])
+    assert late < 1.15 * early, costs
 
 
 async def test_a_step_is_small_also_where_events_are_large(tmp_path: Path, journal: Journal) -> None:

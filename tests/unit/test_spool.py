@@ -347,6 +347,33 @@ async def test_links_in_the_place_of_its_own_folders_are_not_followed(at: Settin
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+async def test_a_link_that_takes_the_place_of_its_folder_while_it_tidies_up_is_not_followed(
+    at: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may write into the spool directory may not have the daemon remove files elsewhere."""
+    kept = tmp_path / "state" / "journal.sqlite"
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_bytes(b"all that happened")
+    (at.dir / "done").mkdir()
+    (at.dir / "done" / kept.name).write_bytes(b"")
+    monkeypatch.setattr(module, "KEPT_S", -1.0)  # all of it is old
+    remove = os.unlink
+
+    def swap_and_remove(path: Any, *, dir_fd: int | None = None) -> None:
+        if not (at.dir / "done").is_symlink():
+            (at.dir / "done").rename(at.dir / "away")
+            (at.dir / "done").symlink_to(kept.parent)
+        remove(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", swap_and_remove)
+    await at.spool.round()
+    assert (at.dir / "done").is_symlink(), "it was tried"
+    assert kept.read_bytes() == b"all that happened"
+    assert list((at.dir / "away").iterdir()) == []
+    await at.spool.round()
+    assert kept.exists(), "nor is a link followed that is there at the beginning"
+
+
 async def test_a_directory_that_is_missing_is_told_until_it_is_there(at: Setting) -> None:
     at.spool = Spool(at.dir / "stick", at.site.intake.file, at.site.clock, period_s=0.01, settle_s=0.0)
     serving = asyncio.create_task(at.spool.serve())
@@ -386,3 +413,23 @@ async def test_a_file_that_nothing_can_be_done_with_keeps_no_other_waiting(at: S
     await at.spool.round()
     await at.spool.round()
     assert len(at.listed("refused")) + len(at.listed("done")) > 3, "they come again"
+
+
+async def test_a_file_that_our_own_code_stumbles_over_keeps_no_other_waiting(at: Setting, monkeypatch: Any) -> None:
+    """The service begins anew after a bug, and must not begin with the same file each time."""
+    take = at.site.intake.file
+
+    async def stumble(path: Path, actor: str) -> Any:
+        if not path.read_bytes().startswith(b"PK"):
+            raise ZeroDivisionError
+        return await take(path, actor)
+
+    monkeypatch.setattr(at.spool, "_take", stumble)
+    at.put("a.dsse.json", at.site.ceremony.order())
+    at.drop("z.mfjob")
+    await at.spool.round()
+    at.clock.now_s += 5.0
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            await at.spool.round()
+    assert at.listed("done") == ["z.mfjob"]

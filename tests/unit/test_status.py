@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,20 @@ def test_nothing_that_others_wrote_commands_the_terminal(dangerous) -> None:
     shown = [*text.wrap(said, "  "), text.clip(said, 80), *text.table(["A", "B"], [[said, said]])]
     assert all("jam\N{REPLACEMENT CHARACTER}" in line for line in (*shown[:2], shown[-1]))
     assert all(line.isprintable() for line in shown)
+
+
+def test_what_is_wrong_fits_a_terminal_and_is_one_line_for_a_program(monkeypatch: Any, capsys: Any) -> None:
+    problem = "/etc/edge/site.toml: machines[3].connection.port: " + "is not what it has to be, " * 5 + "\033[2J"
+    text.complain(problem)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("edge: /etc/edge/site.toml: ")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    text.complain(problem)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= text.WIDTH
+    assert " ".join(" ".join(lines).split()) == line
+    assert "\033" not in line
 
 
 async def test_a_dead_daemon_alone_needs_a_hand(tell) -> None:
