@@ -6,7 +6,9 @@ import os
 import random
 import signal
 import socket
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -190,15 +192,21 @@ def test_with_the_daemon_dead_everything_recorded_can_be_read(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_another_user_of_the_group_reads_and_asks_and_a_stranger_does_not(tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that anybody may enter, and all above it."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+def test_another_user_of_the_group_reads_and_asks_and_a_stranger_does_not(open_folder: Path) -> None:
     gid, nobody = 34567, 65534
-    for place in (tmp_path, *tmp_path.parents):
-        place.chmod(place.stat().st_mode | 0o001)
-    site = SiteFolder(tmp_path)
+    site = SiteFolder(open_folder)
     site.state_dir.mkdir()
     os.chown(site.state_dir, -1, gid)
     site.state_dir.chmod(0o2750)
-    with sim_printer(tmp_path, speed=2000):
+    with sim_printer(open_folder, speed=2000):
         try:
             daemon = site.start()
             site.printed()

