@@ -44,6 +44,7 @@ from drivers.gcode.grbl_session import GrblSession
 from drivers.gcode.grbl_watch import HELD, Phase, Watch
 from drivers.gcode.profile import GRBL
 from drivers.gcode.replies import Reply
+from drivers.stop import quietly
 from edge.driver import (
     Capability,
     Driver,
@@ -153,7 +154,7 @@ class GrblDriver(Driver):
                 return await self._stopped({}, Motion.NONE)
             return await self._carry_out(run, program.path, found)
         except asyncio.CancelledError:
-            await shielded(self._stop_quietly(), f"stop {self._machine.id}")
+            await shielded(quietly(self.stop, self._context, STOP_S), f"stop {self._machine.id}")
             raise
         finally:
             self._running = False
@@ -350,13 +351,6 @@ class GrblDriver(Driver):
             refusal = replies[-1] if replies else None
             if isinstance(refusal, Refusal) and refusal.code != grbl_codes.LOCKED:
                 raise MachineError(f"{command} was refused: {grbl_codes.error(refusal.code)}")
-
-    async def _stop_quietly(self) -> None:
-        """Stop for a caller that is being cancelled: it cannot take an answer, so what happened goes to people."""
-        try:
-            await self.stop(self._clock.mono_s() + STOP_S)
-        except MachineError as error:
-            self._context.emit(Message(f"not stopped: {error}"))
 
     async def _stopped(self, evidence: dict[str, Json], motion: Motion) -> Outcome:
         """A run ends like this when the stop that was asked for is confirmed."""

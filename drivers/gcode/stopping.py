@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from drivers.gcode.device import Device
 from drivers.gcode.macros import FINAL
 from drivers.gcode.resume import MACRO_BASE
-from edge.driver import LinkLostError, MachineError, Message, NotConfirmedError
+from drivers.stop import quietly
+from edge.driver import LinkLostError, MachineError, NotConfirmedError
 
 STOP_S = 120.0
 """How long a stop that nobody waits for may take: the move in the queue, then 10 mm upwards."""
@@ -79,10 +80,7 @@ class Stopping:
 
     async def quietly(self) -> None:
         """Stop for a caller that cannot take an answer: what happened goes to people."""
-        try:
-            await self.stop(self._device.clock.mono_s() + STOP_S)
-        except MachineError as error:
-            self._device.context.emit(Message(f"not stopped: {error}"))
+        await quietly(self.stop, self._device.context, STOP_S)
 
     async def close(self) -> None:
         """Wait for the end of a stop that is being carried out."""

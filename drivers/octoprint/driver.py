@@ -25,6 +25,7 @@ from drivers.octoprint.others import OthersPrints
 from drivers.octoprint.session import LOOK_AGAIN_S, Listener, Session
 from drivers.octoprint.starting import Starting
 from drivers.octoprint.steering import Steering
+from drivers.stop import quietly
 from edge.driver import (
     Capability,
     ConnectError,
@@ -131,7 +132,7 @@ class OctoPrintDriver(Driver):
             return await self._watch(going)
         except asyncio.CancelledError:
             if not self._detached:
-                await shielded(self._stop_quietly(), f"stop {self._machine.id}")
+                await shielded(quietly(self.stop, self._context, STOP_S), f"stop {self._machine.id}")
             raise
         finally:
             self._going = None
@@ -271,13 +272,6 @@ class OctoPrintDriver(Driver):
             raise NotConfirmedError(TOO_LATE) from error
         finally:
             self._stops -= 1
-
-    async def _stop_quietly(self) -> None:
-        """Stop for a caller that is being cancelled: it cannot take an answer, so what happened goes to people."""
-        try:
-            await self.stop(self._clock.mono_s() + STOP_S)
-        except MachineError as error:
-            self._context.emit(Message(f"not stopped: {error}"))
 
     async def abort(self) -> None:
         self._aborted = True

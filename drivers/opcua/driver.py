@@ -20,6 +20,7 @@ from drivers.opcua.profile import AnyProfile, candidates
 from drivers.opcua.sight import Sight
 from drivers.opcua.start import LOOK_S, Start
 from drivers.opcua.words import LinkError, RefusedError
+from drivers.stop import quietly
 from edge.driver import (
     Capability,
     Driver,
@@ -111,7 +112,7 @@ class OpcUaDriver(Driver):
             return await self._watch(work)
         except asyncio.CancelledError:
             if not self._detached:
-                await shielded(self._stop_quietly(), f"stop {self._machine.id}")
+                await shielded(quietly(self.stop, self._context, STOP_S), f"stop {self._machine.id}")
             raise
         finally:
             self.sight.going = None
@@ -295,13 +296,6 @@ class OpcUaDriver(Driver):
                 self._context.emit(Message(str(error)))
         await self.session.news(count, LOOK_SOON_S)
         return False
-
-    async def _stop_quietly(self) -> None:
-        """Stop for a caller that is being cancelled: it cannot take an answer, so what happened goes to people."""
-        try:
-            await self.stop(self._clock.mono_s() + STOP_S)
-        except MachineError as error:
-            self._context.emit(Message(f"not stopped: {error}"))
 
     async def abort(self) -> None:
         try:

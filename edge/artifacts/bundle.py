@@ -20,8 +20,8 @@ from typing import BinaryIO
 
 from edge.artifacts.artifacts import SHA256, Artifacts
 from edge.errors import ArtifactError, BundleError
+from edge.trust.bundle import ENVELOPE_NAME
 
-ENVELOPE_NAME = "job.dsse.json"
 FOLDER_NAME = "sha256/"  # what `zip -r` adds for the folder itself
 
 MAX_ENVELOPE_BYTES = 1024 * 1024

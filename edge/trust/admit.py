@@ -41,7 +41,6 @@ import enum
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import Protocol
 
 from edge.errors import FormatError
@@ -50,13 +49,19 @@ from edge.model.order import JobOrder, parse_order
 from edge.replay import ReplayWindow
 from edge.timefloor import Now
 from edge.trust.envelope import Envelope, PayloadType
-from edge.trust.opening import RefusalError, enough_signers, names_of, opened
+from edge.trust.opening import (
+    RefusalError,
+    check_not_ahead,
+    check_not_over,
+    check_root_date,
+    check_site,
+    enough_signers,
+    names_of,
+    opened,
+)
 from edge.trust.root import Role, RootKey, TrustRoot
 
 MAX_BYTES = 2**63  # no limit but the disk
-
-# How far an issuer's clock may be ahead of ours.
-CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
 class Reason(enum.StrEnum):
@@ -234,34 +239,24 @@ def _check_authority(order: JobOrder, signers: frozenset[RootKey], root: TrustRo
 
 
 def _check_addressee(order: JobOrder, snapshot: Snapshot, now: Now) -> None:
-    if order.site != snapshot.site:
-        raise RefusalError(Reason.WRONG_SITE, f"the order is for site {order.site}, this is {snapshot.site}")
+    check_site("the order", order.site, snapshot.site)
     root = snapshot.root
     if order.root_version_min > root.version:
         raise RefusalError(
             Reason.STALE_ROOT,
             f"the order needs version {order.root_version_min} of the trust root, this site has {root.version}",
         )
-    if root.expires_at is not None and now.passed(root.expires_at):
-        raise RefusalError(
-            Reason.STALE_ROOT, f"this site's trust root expired at {time_text(root.expires_at)}, it needs a newer one"
-        )
+    check_root_date(root, now)
 
 
 def _check_time(order: JobOrder, now: Now) -> None:
-    if now.passed(order.expires_at):
-        raise RefusalError(
-            Reason.EXPIRED, f"the order expired at {time_text(order.expires_at)}, it is {time_text(now.wall)}"
-        )
+    check_not_over("the order", order.expires_at, now)
     if not now.trusted:
         raise RefusalError(
             Reason.CLOCK_UNTRUSTED,
             f"the order expires at {time_text(order.expires_at)}, and nobody vouches for this site's clock",
         )
-    if order.issued_at - now.wall > CLOCK_TOLERANCE:
-        raise RefusalError(
-            Reason.NOT_YET_VALID, f"the order is issued at {time_text(order.issued_at)}, it is {time_text(now.wall)}"
-        )
+    check_not_ahead("the order", order.issued_at, now)
 
 
 def _check_replay(order: JobOrder, ledger: Ledger) -> None:

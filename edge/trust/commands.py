@@ -41,11 +41,18 @@ from typing import Protocol
 
 from edge.errors import FormatError
 from edge.model.command import Command, Verb, parse_command
-from edge.model.fields import time_text
 from edge.timefloor import Now
-from edge.trust.admit import CLOCK_TOLERANCE
 from edge.trust.envelope import PayloadType
-from edge.trust.opening import RefusalError, enough_signers, names_of, opened
+from edge.trust.opening import (
+    RefusalError,
+    check_not_ahead,
+    check_not_over,
+    check_root_date,
+    check_site,
+    enough_signers,
+    names_of,
+    opened,
+)
 from edge.trust.root import Role, RootKey, TrustRoot
 
 
@@ -202,32 +209,19 @@ def _check_limits(command: Command, processes: frozenset[str], signers: frozense
 
 
 def _check_addressee(command: Command, snapshot: CommandSnapshot, now: Now) -> None:
-    if command.site != snapshot.site:
-        raise RefusalError(CommandReason.WRONG_SITE, f"the command is for site {command.site}, this is {snapshot.site}")
-    expires_at = snapshot.root.expires_at
-    if expires_at is not None and now.passed(expires_at):
-        raise RefusalError(
-            CommandReason.STALE_ROOT, f"this site's trust root expired at {time_text(expires_at)}, it needs a newer one"
-        )
+    check_site("the command", command.site, snapshot.site)
+    check_root_date(snapshot.root, now)
 
 
 def _check_time(command: Command, ledger: CommandLedger, now: Now) -> None:
-    if now.passed(command.expires_at):
-        raise RefusalError(
-            CommandReason.EXPIRED,
-            f"the command expired at {time_text(command.expires_at)}, it is {time_text(now.wall)}",
-        )
+    check_not_over("the command", command.expires_at, now)
     if not now.trusted:
         if command.verb in (Verb.CANCEL, Verb.DECLINE) and _is_parked(command, ledger):
             return
         raise RefusalError(
             CommandReason.CLOCK_UNTRUSTED, "nobody has vouched for this site's clock, and a command is short-lived"
         )
-    if command.issued_at - now.wall > CLOCK_TOLERANCE:
-        raise RefusalError(
-            CommandReason.NOT_YET_VALID,
-            f"the command is issued at {time_text(command.issued_at)}, it is {time_text(now.wall)}",
-        )
+    check_not_ahead("the command", command.issued_at, now)
 
 
 def _is_parked(command: Command, ledger: CommandLedger) -> bool:

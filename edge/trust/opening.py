@@ -1,13 +1,21 @@
-"""What is asked of signed bytes at every door: their size, form and type, then enough keys of a role. PURE."""
+"""What is asked of signed bytes at every door: their size, form and type, then enough keys of a role; and of orders and
+commands alike, whether they are for this site, under a root in force, and of now. PURE.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from edge.errors import EnvelopeError
+from edge.model.fields import time_text
 from edge.model.strictjson import shown
+from edge.timefloor import Now
 from edge.trust.envelope import MAX_ENVELOPE_BYTES, Envelope, PayloadType, parse
 from edge.trust.root import Role, RootKey, TrustRoot
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""How far an issuer's clock may be ahead of ours."""
 
 
 class RefusalError(Exception):
@@ -56,6 +64,31 @@ def enough_signers(envelope: Envelope, root: TrustRoot, role: Role) -> frozenset
     if len(signers) >= threshold:
         raise RefusalError("revoked_key", f"{found}; revoked: {', '.join(names_of(signers - valid))}")
     raise RefusalError("threshold", found)
+
+
+def check_site(what: str, site: str, here: str) -> None:
+    """Raises `RefusalError` wrong_site. `what` is ``the order`` or ``the command``, here and below."""
+    if site != here:
+        raise RefusalError("wrong_site", f"{what} is for site {site}, this is {here}")
+
+
+def check_root_date(root: TrustRoot, now: Now) -> None:
+    """Raises `RefusalError` stale_root for a root that has expired."""
+    if root.expires_at is not None and now.passed(root.expires_at):
+        detail = f"this site's trust root expired at {time_text(root.expires_at)}, it needs a newer one"
+        raise RefusalError("stale_root", detail)
+
+
+def check_not_over(what: str, expires_at: datetime, now: Now) -> None:
+    """Raises `RefusalError` expired."""
+    if now.passed(expires_at):
+        raise RefusalError("expired", f"{what} expired at {time_text(expires_at)}, it is {time_text(now.wall)}")
+
+
+def check_not_ahead(what: str, issued_at: datetime, now: Now) -> None:
+    """Raises `RefusalError` not_yet_valid. Only while the clock is trusted."""
+    if issued_at - now.wall > CLOCK_TOLERANCE:
+        raise RefusalError("not_yet_valid", f"{what} is issued at {time_text(issued_at)}, it is {time_text(now.wall)}")
 
 
 def names_of(keys: Iterable[RootKey]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from hil_sim.cnc.mill import Happening, Mill, ProgramState
 from hil_sim.cnc.program import TRAVEL_MM
 from hil_sim.faults import FaultError
 from hil_sim.opcua.alarms import Alarms
+from hil_sim.opcua.carried_out import CarriedOut
 from hil_sim.opcua.control import number, switch
 from hil_sim.opcua.files import FileSystem
 from hil_sim.opcua.host import unknown
@@ -39,7 +39,6 @@ FAULTS = (
 ALARMS = ("ProgramAlarm", "OperatorAlarm", "ToolAlarm", "EmergencyStopAlarm")
 MODES = ENUMERATIONS["mt:65"][1]
 AUTOMATIC = 1
-LOG_LINES = 200_000
 
 _ITEM_STATES = {"NotAvailable": (5005, 0), "OutOfService": (5004, 1), "NotExecuting": (5007, 2), "Executing": (5006, 3)}
 _OPERATION_MODES = {"None": (5024, 0), "Maintenance": (5025, 1), "Setup": (5027, 2), "Processing": (5026, 3)}
@@ -65,20 +64,15 @@ class Machine:
         """`record`: told what is carried out. `variants`: of `hil_sim.opcua.host.VARIANTS`."""
         self._name = name
         self._folder = folder
-        self._log: deque[str] = deque(maxlen=LOG_LINES)
-        self._also_record = record
+        self.carried_out = CarriedOut(record)
         self._variants = variants
-        self.mill = Mill(self._record)
+        self.mill = Mill(self.carried_out.record)
         self.jobs = Jobs()
         self.door_closed = True
         self.estop = False
         self.mode = AUTOMATIC
         self.now_s = 0.0
         self._programs_changed = True
-
-    def _record(self, at_s: float, line: str, text: str) -> None:
-        self._log.append(f"{at_s:.3f}\t{line}\t{text}")
-        self._also_record(at_s, line, text)
 
     async def build(self, space: Space) -> None:
         travel = dict(zip("XYZ", TRAVEL_MM, strict=True))
@@ -158,13 +152,7 @@ class Machine:
 
     # -- faults
 
-    async def say(self, name: str, argument: str, now_s: float) -> Any:
-        await self.advance(now_s)
-        answer = await self._say(name, argument)
-        await self.advance(now_s)
-        return answer
-
-    async def _say(self, name: str, argument: str) -> Any:
+    async def say(self, name: str, argument: str) -> Any:
         match name:
             case "alarm":
                 self._interrupt(argument or "alarm")
@@ -238,7 +226,7 @@ class Machine:
 
     async def power_cycle(self, now_s: float) -> None:
         await self.advance(now_s)
-        self._record(now_s, "!", "power-cycle")
+        self.carried_out.record(now_s, "!", "power-cycle")
         self.mill.power_up()
         self.jobs.forget()
         self.estop = False
@@ -247,13 +235,10 @@ class Machine:
 
     def wipe(self) -> None:
         self.files.clear()
-        self._log.clear()
+        self.carried_out.clear()
 
     def session_closed(self, session_id: Any) -> None:
         self.files.close_of(session_id)
-
-    def carried_out(self) -> list[str]:
-        return list(self._log)
 
     # -- what clients see
 

@@ -21,6 +21,7 @@ from asyncua.server.server import Server
 
 from hil_sim.clock import ScaledClock
 from hil_sim.faults import FaultError
+from hil_sim.opcua.carried_out import CarriedOut
 from hil_sim.opcua.control import number as a_number
 from hil_sim.opcua.library import ua
 from hil_sim.opcua.security import POLICIES, TrustedFolder, Users, own_certificate, user_token
@@ -55,6 +56,7 @@ class Machine(Protocol):
     """What stands behind the server. Times are simulated seconds."""
 
     application_uri: str
+    carried_out: CarriedOut
 
     async def build(self, space: Space) -> None:
         """Make the instances; once, before the server listens."""
@@ -62,8 +64,8 @@ class Machine(Protocol):
     async def advance(self, now_s: float) -> None:
         """Let time pass up to `now_s`, and show what is then."""
 
-    async def say(self, name: str, argument: str, now_s: float) -> Any:
-        """A fault, or a question of the control channel. Raises `FaultError`."""
+    async def say(self, name: str, argument: str) -> Any:
+        """A fault, or a question of the control channel, now. Raises `FaultError`."""
 
     async def power_cycle(self, now_s: float) -> None:
         """Forget what a controller forgets without power."""
@@ -73,9 +75,6 @@ class Machine(Protocol):
 
     def session_closed(self, session_id: Any) -> None:
         """A client is gone."""
-
-    def carried_out(self) -> list[str]:
-        """What has been done, in order."""
 
 
 session_id: ContextVar[Any] = ContextVar("session_id", default=None)
@@ -222,9 +221,13 @@ class Host:
                 self._machine.wipe()
             case "carried-out":
                 await self._machine.advance(self._clock.now_s())
-                return self._machine.carried_out()
+                return self._machine.carried_out.lines()
             case _:
-                return await self._machine.say(name, argument, self._clock.now_s())
+                now_s = self._clock.now_s()
+                await self._machine.advance(now_s)
+                answer = await self._machine.say(name, argument)
+                await self._machine.advance(now_s)
+                return answer
         return None
 
     async def drop(self, for_s: float) -> None:

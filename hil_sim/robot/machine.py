@@ -6,13 +6,13 @@ A method's Status is 0 if it was accepted, and negative if not: `NOT_IN_STATE`, 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from hil_sim.faults import FaultError
 from hil_sim.opcua.alarms import Alarms
+from hil_sim.opcua.carried_out import CarriedOut
 from hil_sim.opcua.control import number, switch
 from hil_sim.opcua.files import FileSystem
 from hil_sim.opcua.host import unknown
@@ -39,7 +39,6 @@ ALARMS = ("OperatorAlarm", "ProgramAlarm", "EmergencyStopAlarm", "ProtectiveStop
 MODES = ENUMERATIONS["rob:3006"][1]
 AUTOMATIC, AUTOMATIC_EXTERNAL = 3, 4
 OK, NOT_IN_STATE, UNKNOWN_PROGRAM, NOT_AUTOMATIC, SAFETY = 0, -1, -2, -3, -4
-LOG_LINES = 200_000
 UNKNOWN_STATE_NODE = "rob:99999"
 
 _STATES = {State.IDLE: ("Idle", 5005), State.READY: ("Ready", 5006), State.EXECUTING: ("Executing", 5007)}
@@ -62,20 +61,15 @@ class Machine:
         """`record`: told what is carried out. `operations`: those of Robotics 1.02."""
         self._name = name
         self._folder = folder
-        self._log: deque[str] = deque(maxlen=LOG_LINES)
-        self._also_record = record
+        self.carried_out = CarriedOut(record)
         self._variants = variants
         self._operations = operations
-        self.cell = Cell(self._record)
+        self.cell = Cell(self.carried_out.record)
         self.estop = self.protective_stop = False
         self.mode = AUTOMATIC_EXTERNAL
         self.now_s = 0.0
         self._files: FileSystem | None = None
         self._error_shown = ""
-
-    def _record(self, at_s: float, line: str, text: str) -> None:
-        self._log.append(f"{at_s:.3f}\t{line}\t{text}")
-        self._also_record(at_s, line, text)
 
     async def build(self, space: Space) -> None:
         self._space = space
@@ -188,13 +182,7 @@ class Machine:
                 await self._alarms.raise_("ProgramAlarm", self.cell.error, clears_itself=True)
         await self._publish()
 
-    async def say(self, name: str, argument: str, now_s: float) -> Any:
-        await self.advance(now_s)
-        answer = await self._say(name, argument)
-        await self.advance(now_s)
-        return answer
-
-    async def _say(self, name: str, argument: str) -> Any:
+    async def say(self, name: str, argument: str) -> Any:
         match name:
             case "alarm":
                 self.cell.stop(self.now_s, at_once=True)
@@ -253,7 +241,7 @@ class Machine:
 
     async def power_cycle(self, now_s: float) -> None:
         await self.advance(now_s)
-        self._record(now_s, "!", "power-cycle")
+        self.carried_out.record(now_s, "!", "power-cycle")
         self.cell.power_up()
         self.estop = self.protective_stop = False
         self._error_shown = ""
@@ -263,14 +251,11 @@ class Machine:
     def wipe(self) -> None:
         if self._files is not None:
             self._files.clear()
-        self._log.clear()
+        self.carried_out.clear()
 
     def session_closed(self, session_id: Any) -> None:
         if self._files is not None:
             self._files.close_of(session_id)
-
-    def carried_out(self) -> list[str]:
-        return list(self._log)
 
     # -- what clients see
 
