@@ -12,7 +12,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -33,6 +33,9 @@ from edge.uplink.topics import What, split, topic
 log = logging.getLogger("edge.collector")
 
 STATE_MAX_BYTES = 128 * 1024
+
+SILENT = timedelta(minutes=10)
+"""Much more than the minute after which a site says again how it is."""
 
 Keys = Mapping[str, tuple[bytes, ...]]
 """The public keys of each site that reports here."""
@@ -143,7 +146,8 @@ class Collector:
     async def _take_state(self, site: str, what: What, raw: bytes) -> None:
         """What a site says of itself is shown as it came; nothing is decided by it.
 
-        The state is signed. The link is not: the broker publishes the last will.
+        The state is signed. The link is not: the broker publishes the last will. What the broker gives again, at each
+        connection or as it likes, is no new word of the site.
         """
         try:
             if what is What.STATE:
@@ -152,15 +156,19 @@ class Collector:
         except (BatchError, FormatError) as error:
             await self._alarm(site, Alarm.REFUSED, str(error))
             return
-        text, now = json.dumps(document, ensure_ascii=False), time_text(self._now())
-        # The column's name is one of two of ours.
-        await self.store.write(
-            lambda connection: connection.execute(
-                f"INSERT INTO sites (site, {what}, {what}_at) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
-                f" {what} = excluded.{what}, {what}_at = excluded.{what}_at",
-                (site, text, now),
-            ).close()
-        )
+        text, now = json.dumps(document, ensure_ascii=False), self._now()
+
+        def keep(connection: sqlite3.Connection) -> None:
+            # The column's name is one of two of ours.
+            row = connection.execute(f"SELECT {what}, {what}_at FROM sites WHERE site = ?", (site,)).fetchone()
+            if row is None or row[0] is None or _is_news(document, json.loads(row[0]), now, row[1]):
+                connection.execute(
+                    f"INSERT INTO sites (site, {what}, {what}_at) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
+                    f" {what} = excluded.{what}, {what}_at = excluded.{what}_at",
+                    (site, text, time_text(now)),
+                )
+
+        await self.store.write(keep)
 
     async def _take_telemetry(self, site: str, raw: bytes) -> None:
         """The newest values of a site, signed as its state is, and no more proven than that."""
@@ -180,6 +188,19 @@ class Collector:
         log.error("%s: %s: %s", site or "?", kind, text)
         now = time_text(self._now())
         await self.store.write(lambda connection: Ledger(connection, now).alarm(site, "", kind, text))
+
+
+def _is_news(told: Mapping[str, object], before: Mapping[str, object], now: datetime, before_at: str) -> bool:
+    """Whether a state or link was said after the one that came at `before_at`; a journal's events only get more.
+
+    Something else than before is believed if the site has been silent for `SILENT`: a clock that was wrong once, or a
+    thief of the site's key, must not keep the site from being seen for ever.
+    """
+    seq, seq_before = told.get("last_seq"), before.get("last_seq")
+    is_known = told.get("journal") == before.get("journal") and isinstance(seq, int) and isinstance(seq_before, int)
+    if not is_known or now - datetime.fromisoformat(before_at) > SILENT:
+        return told != before
+    return (seq, str(told.get("at"))) > (seq_before, str(before.get("at")))
 
 
 async def _say(uplink: Uplink, where: str, raw: bytes) -> None:

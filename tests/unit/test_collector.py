@@ -8,6 +8,7 @@ import json
 import re
 import sqlite3
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from edge.uplink.topics import What, topic
 from tests import second_verifier
 from tests.helpers.reporting import (
     AT,
+    COLLECTOR_KEY,
+    KEYS,
     ROOT,
     SITE,
     SITE_KEY,
@@ -418,6 +421,40 @@ async def test_what_a_site_says_of_itself_is_shown(tmp_path: Path) -> None:
     (site,) = found["sites"]
     assert (site["online"], site["backlog"], site["capacity"]) == (False, 7, {"fdm": [1, 2]})
     assert site["attention"] == ["has not reported yet", "says itself: needs_clearing"]
+
+
+async def test_an_old_word_of_a_site_makes_it_look_no_younger(tmp_path: Path) -> None:
+    """A broker gives what is retained at each connection, and may give what it has kept from before."""
+    now = [AT]
+
+    def told(last_seq: int, minute: int, journal: str = "0" * 32) -> bytes:
+        state = {"journal": journal, "last_seq": last_seq, "at": f"2026-11-21T10:{minute:02}:00.000Z"}
+        return sign(PayloadType.STATE, json.dumps(state).encode(), [SITE_KEY])
+
+    async with Collector.open(tmp_path / COLLECTOR_FILE, KEYS, COLLECTOR_KEY, lambda: now[0]) as collector:
+
+        async def shown(what: What, raw: bytes) -> tuple[str, str]:
+            now[0] += timedelta(minutes=1)
+            await collector.take(topic(SITE, what), raw)
+            with views.opened(tmp_path) as connection:
+                (site,) = views.document(connection, [SITE])["sites"]
+            return site["backlog"], (site["link_at"] if what is What.LINK else site["state_at"])[11:16]
+
+        assert await shown(What.STATE, told(7, 0)) == (7, "12:01")
+        assert await shown(What.STATE, told(8, 1)) == (8, "12:02")
+        assert await shown(What.STATE, told(8, 1)) == (8, "12:02"), "the same, given again"
+        assert await shown(What.STATE, told(7, 0)) == (8, "12:02"), "an old one"
+        assert await shown(What.STATE, told(8, 0)) == (8, "12:02"), "an old one of a site where nothing happens"
+        assert await shown(What.STATE, told(8, 2)) == (8, "12:06")
+        now[0] += timedelta(minutes=10)
+        assert await shown(What.STATE, told(8, 2)) == (8, "12:06"), "the same is never news"
+        assert await shown(What.STATE, told(8, 1)) == (8, "12:18"), "the site's clock went back, and nothing happens"
+        assert await shown(What.STATE, told(9, 1)) == (9, "12:19"), "the site's clock was put right"
+        assert await shown(What.STATE, told(1, 0, "1" * 32)) == (1, "12:20"), "another journal"
+        assert await shown(What.LINK, b'{"online": false, "at": null}') == (1, "12:21")
+        assert await shown(What.LINK, b'{"online": false, "at": null}') == (1, "12:21"), "the last will, retained"
+        assert await shown(What.LINK, b'{"online": true, "at": "x"}') == (1, "12:23")
+        assert await alarms_of(collector) == {}
 
 
 async def test_another_database_is_refused(tmp_path: Path) -> None:
