@@ -34,7 +34,7 @@ log = logging.getLogger("edge.collector")
 
 STATE_MAX_BYTES = 128 * 1024
 
-SILENT = timedelta(minutes=10)
+SILENT_LONG = timedelta(minutes=10)
 """Much more than the minute after which a site says again how it is."""
 
 Keys = Mapping[str, tuple[bytes, ...]]
@@ -193,12 +193,12 @@ class Collector:
 def _is_news(told: Mapping[str, object], before: Mapping[str, object], now: datetime, before_at: str) -> bool:
     """Whether a state or link was said after the one that came at `before_at`; a journal's events only get more.
 
-    Something else than before is believed if the site has been silent for `SILENT`: a clock that was wrong once, or a
+    Something else than before is believed if the site has been silent for `SILENT_LONG`: a clock that was wrong once, or a
     thief of the site's key, must not keep the site from being seen for ever.
     """
     seq, seq_before = told.get("last_seq"), before.get("last_seq")
     is_known = told.get("journal") == before.get("journal") and isinstance(seq, int) and isinstance(seq_before, int)
-    if not is_known or now - datetime.fromisoformat(before_at) > SILENT:
+    if not is_known or now - datetime.fromisoformat(before_at) > SILENT_LONG:
         return told != before
     return (seq, str(told.get("at"))) > (seq_before, str(before.get("at")))
 
