@@ -193,8 +193,8 @@ class Collector:
 def _is_news(told: Mapping[str, object], before: Mapping[str, object], now: datetime, before_at: str) -> bool:
     """Whether a state or link was said after the one that came at `before_at`; a journal's events only get more.
 
-    Something else than before is believed if the site has been silent for `SILENT_LONG`: a clock that was wrong once, or a
-    thief of the site's key, must not keep the site from being seen for ever.
+    Something else than before is believed if the site has been silent for `SILENT_LONG`: a clock that was wrong once,
+    or a thief of the site's key, must not keep the site from being seen for ever.
     """
     seq, seq_before = told.get("last_seq"), before.get("last_seq")
     is_known = told.get("journal") == before.get("journal") and isinstance(seq, int) and isinstance(seq_before, int)
