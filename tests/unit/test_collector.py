@@ -516,6 +516,29 @@ async def test_an_answer_that_the_broker_does_not_take_keeps_no_other_site_waiti
     assert all(message.acked for message in line.came), "it is here; the site sends it again until it is told so"
 
 
+async def test_messages_share_commits_and_are_taken_and_acknowledged_in_their_order(tmp_path: Path) -> None:
+    ident, raws, events = await envelopes(tmp_path / "site", *[1] * 40)
+    acked: list[bytes] = []
+
+    class Noted(Came):
+        async def ack(self) -> None:
+            acked.append(self.payload)
+
+    async with collecting(tmp_path) as collector:
+        before = collector.store.commits
+        words = [sign(PayloadType.STATE, json.dumps({"number": number}).encode(), [SITE_KEY]) for number in range(40)]
+        came = [Noted(topic(SITE, What.STATE), word) for word in words]
+        came = [one for pair in zip(came, [Noted(OUT, raw) for raw in raws], strict=True) for one in pair]
+        line = Line(*came)
+        with pytest.raises(UplinkError):
+            await collector.serve(line)
+        assert await copy_of(collector, ident) == events
+        assert await alarms_of(collector) == {}
+        assert collector.store.commits - before < 40, "for 80 messages"
+    assert acked == [one.payload for one in came]
+    assert [head(batch.open_ack(raw, ROOT)) for _, raw in line.published] == [(seq, False) for seq in range(1, 41)]
+
+
 async def test_a_message_that_our_own_code_stumbles_over_keeps_no_other_site_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
