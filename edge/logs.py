@@ -10,14 +10,17 @@ from pathlib import Path
 
 FILE_BYTES = 1_000_000
 FILES_KEPT = 3
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class _OneLine(logging.Formatter):
-    """For a terminal or journald: no traceback, and a word before what is not as it should be."""
+    """For a terminal or journald: no traceback, a word before what is not as it should be, and nothing that a terminal
+    would obey: machines and others have written parts of it.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         calm = record.levelno <= logging.INFO
-        message = " ".join(record.getMessage().split())
+        message = "".join(c if c.isprintable() else REPLACEMENT for c in " ".join(record.getMessage().split()))
         return message if calm else f"{record.levelname.lower()}: {message}"
 
 

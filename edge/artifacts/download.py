@@ -220,5 +220,15 @@ async def _write(partial: Partial, waiting: bytearray) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    text = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+    """In words, without the address: what `ClientResponseError` and `InvalidURL` are as text ends with it."""
+    match error:
+        case aiohttp.ClientResponseError():
+            text = error.message
+        case aiohttp.InvalidURL():
+            text = error.description or ""
+        case OSError(strerror=str(told)) if told:
+            text = told
+        case _:
+            text = str(error)
+    text = text or type(error).__name__
     return " ".join(text.split())[:160]

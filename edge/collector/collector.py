@@ -12,7 +12,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -28,12 +28,16 @@ from edge.model.fields import time_text
 from edge.model.strictjson import load_object, shown
 from edge.trust.envelope import PayloadType, sign
 from edge.uplink import batch
+from edge.uplink.mqtt import RECEIVE_MAXIMUM
 from edge.uplink.port import Message, Uplink, UplinkError
 from edge.uplink.topics import What, split, topic
 
 log = logging.getLogger("edge.collector")
 
 STATE_MAX_BYTES = 128 * 1024
+
+SILENT_LONG = timedelta(minutes=10)
+"""Much more than the minute after which a site says again how it is."""
 
 Keys = Mapping[str, tuple[bytes, ...]]
 """The public keys of each site that reports here."""
@@ -75,15 +79,37 @@ class Collector:
     async def serve(self, uplink: Uplink) -> None:
         """Take what comes over one connection, until it is lost. Raises `UplinkError`.
 
-        It begins by telling each site how far its journal is here: a site that knows it otherwise sends again.
+        It begins by telling each site how far its journal is here: a site that knows it otherwise sends again. What
+        comes is taken in the order in which it came, several messages in one commit: hundreds of sites say something
+        each second.
         """
         for site, raw in await self.positions():
             await _say(uplink, topic(site, What.ACK), raw)
-        async for message in uplink.messages():
-            answer = await self._take_or_put_aside(message)
-            if answer is not None:
-                await _say(uplink, *answer)
-            await message.ack()
+        lost: UplinkError | None = None
+        room, before = asyncio.Semaphore(RECEIVE_MAXIMUM), None
+        try:
+            async with asyncio.TaskGroup() as group:
+                try:
+                    async for message in uplink.messages():
+                        await room.acquire()
+                        before = group.create_task(self._deal_with(uplink, message, before), name="a site's message")
+                        before.add_done_callback(lambda _: room.release())
+                except UplinkError as error:
+                    lost = error  # what is being written down is finished
+        except ExceptionGroup as found:
+            others = [error for error in found.exceptions if not isinstance(error, UplinkError)]
+            raise (others or found.exceptions)[0] from None
+        if lost is not None:
+            raise lost
+
+    async def _deal_with(self, uplink: Uplink, message: Message, before: asyncio.Task[None] | None) -> None:
+        """Take one message, and answer it. Acknowledged in the order in which they came: MQTT 5, section 4.6."""
+        answer = await self._take_or_put_aside(message)
+        if answer is not None:
+            await _say(uplink, *answer)
+        if before is not None:
+            await asyncio.wait([before])
+        await message.ack()
 
     async def _take_or_put_aside(self, message: Message) -> tuple[str, bytes] | None:
         try:
@@ -168,17 +194,25 @@ class Collector:
             await self._alarm(site, Alarm.REFUSED, str(error))
 
     async def _keep(self, site: str, what: What, raw: bytes) -> dict[str, object]:
-        """Shown as it came; nothing is decided by it. Raises `FormatError`."""
+        """Shown as it came; nothing is decided by it. What the broker gives again is no new word of the site.
+
+        Raises:
+            FormatError: it is no JSON object.
+        """
         document = load_object(raw, what=f"the {what} of a site", max_bytes=STATE_MAX_BYTES)
-        text, now = json.dumps(document, ensure_ascii=False), time_text(self._now())
-        # The column's name is one of two of ours.
-        await self.store.write(
-            lambda connection: connection.execute(
-                f"INSERT INTO sites (site, {what}, {what}_at) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
-                f" {what} = excluded.{what}, {what}_at = excluded.{what}_at",
-                (site, text, now),
-            ).close()
-        )
+        text, now = json.dumps(document, ensure_ascii=False), self._now()
+
+        def keep(connection: sqlite3.Connection) -> None:
+            # The column's name is one of two of ours.
+            row = connection.execute(f"SELECT {what}, {what}_at FROM sites WHERE site = ?", (site,)).fetchone()
+            if row is None or row[0] is None or _is_news(document, json.loads(row[0]), now, row[1]):
+                connection.execute(
+                    f"INSERT INTO sites (site, {what}, {what}_at) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
+                    f" {what} = excluded.{what}, {what}_at = excluded.{what}_at",
+                    (site, text, time_text(now)),
+                )
+
+        await self.store.write(keep)
         return document
 
     async def _take_telemetry(self, site: str, raw: bytes) -> None:
@@ -199,6 +233,19 @@ class Collector:
         log.error("%s: %s: %s", site or "?", kind, text)
         now = time_text(self._now())
         await self.store.write(lambda connection: Ledger(connection, now).alarm(site, "", kind, text))
+
+
+def _is_news(told: Mapping[str, object], before: Mapping[str, object], now: datetime, before_at: str) -> bool:
+    """Whether a state or link was said after the one that came at `before_at`; a journal's events only get more.
+
+    Something else than before is believed if the site has been silent for `SILENT_LONG`: a clock that was wrong once,
+    or a thief of the site's key, must not keep the site from being seen for ever.
+    """
+    seq, seq_before = told.get("last_seq"), before.get("last_seq")
+    is_known = told.get("journal") == before.get("journal") and isinstance(seq, int) and isinstance(seq_before, int)
+    if not is_known or now - datetime.fromisoformat(before_at) > SILENT_LONG:
+        return told != before
+    return (seq, str(told.get("at"))) > (seq_before, str(before.get("at")))
 
 
 async def _say(uplink: Uplink, where: str, raw: bytes) -> None:

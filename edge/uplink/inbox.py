@@ -5,8 +5,9 @@ Rules
 1. What came is acknowledged after its verdict is durable. If the journal cannot be written, it waits, and so does all
    that comes after it; nothing is acknowledged that could be lost.
 2. A message that our own code stumbles over is counted, logged and acknowledged: it never blocks the rest.
-3. Messages are judged in the order in which they came, several in one commit. No more of them are in memory than
-   `RECEIVE_MAXIMUM`.
+3. Messages are judged in the order in which they came, several in one commit. What comes after a large one, which
+   takes its turn at the intake, waits for its verdict: the cancellation of an order that is not known yet would be
+   refused for good. No more of them are in memory than `RECEIVE_MAXIMUM`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Awaitable, Callable
 
 from edge.clock import SystemClock
 from edge.errors import IllegalTransitionError, JournalError, StoreClosedError
+from edge.intake.intake import LARGE_BYTES
 from edge.logs import log_bug
 from edge.uplink.mqtt import RECEIVE_MAXIMUM
 from edge.uplink.port import Message, Uplink
@@ -41,7 +43,7 @@ class Inbox:
         self._intake = intake
         self._take_ack = take_ack
         self._clock = clock
-        self._waiting: set[int] = set()  # messages that the journal has not taken, by their number in `received`
+        self._waiting: set[int] = set()  # messages that those behind them wait for, by their number in `received`
         self._moved = asyncio.Event()
         self.trouble = ""  # a journal that takes nothing; empty while all is well
         self.received = 0
@@ -69,6 +71,8 @@ class Inbox:
         """Take one message until what follows from it is durable, and acknowledge it."""
         self.received += 1
         mine = self.received
+        if len(message.payload) > LARGE_BYTES:
+            self._waiting.add(mine)
         try:
             await self._take_in_turn(message, mine)
         finally:
@@ -77,7 +81,7 @@ class Inbox:
 
     async def _take_in_turn(self, message: Message, mine: int) -> None:
         while True:
-            while min(self._waiting, default=mine) < mine:  # what came before waits for the journal
+            while min(self._waiting, default=mine) < mine:
                 self._moved.clear()
                 await self._moved.wait()
             try:

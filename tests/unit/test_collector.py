@@ -8,6 +8,7 @@ import json
 import re
 import sqlite3
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from edge.uplink.topics import What, topic
 from tests import second_verifier
 from tests.helpers.reporting import (
     AT,
+    COLLECTOR_KEY,
+    KEYS,
     ROOT,
     SITE,
     SITE_KEY,
@@ -447,6 +450,40 @@ async def test_a_site_that_reported_before_anybody_listened_is_asked_for_its_jou
     assert again == first
 
 
+async def test_an_old_word_of_a_site_makes_it_look_no_younger(tmp_path: Path) -> None:
+    """A broker gives what is retained at each connection, and may give what it has kept from before."""
+    now = [AT]
+
+    def told(last_seq: int, minute: int, journal: str = "0" * 32) -> bytes:
+        state = {"journal": journal, "last_seq": last_seq, "at": f"2026-11-21T10:{minute:02}:00.000Z"}
+        return sign(PayloadType.STATE, json.dumps(state).encode(), [SITE_KEY])
+
+    async with Collector.open(tmp_path / COLLECTOR_FILE, KEYS, COLLECTOR_KEY, lambda: now[0]) as collector:
+
+        async def shown(what: What, raw: bytes) -> tuple[str, str]:
+            now[0] += timedelta(minutes=1)
+            await collector.take(topic(SITE, what), raw)
+            with views.opened(tmp_path) as connection:
+                (site,) = views.document(connection, [SITE])["sites"]
+            return site["backlog"], (site["link_at"] if what is What.LINK else site["state_at"])[11:16]
+
+        assert await shown(What.STATE, told(7, 0)) == (7, "12:01")
+        assert await shown(What.STATE, told(8, 1)) == (8, "12:02")
+        assert await shown(What.STATE, told(8, 1)) == (8, "12:02"), "the same, given again"
+        assert await shown(What.STATE, told(7, 0)) == (8, "12:02"), "an old one"
+        assert await shown(What.STATE, told(8, 0)) == (8, "12:02"), "an old one of a site where nothing happens"
+        assert await shown(What.STATE, told(8, 2)) == (8, "12:06")
+        now[0] += timedelta(minutes=10)
+        assert await shown(What.STATE, told(8, 2)) == (8, "12:06"), "the same is never news"
+        assert await shown(What.STATE, told(8, 1)) == (8, "12:18"), "the site's clock went back, and nothing happens"
+        assert await shown(What.STATE, told(9, 1)) == (9, "12:19"), "the site's clock was put right"
+        assert await shown(What.STATE, told(1, 0, "1" * 32)) == (1, "12:20"), "another journal"
+        assert await shown(What.LINK, b'{"online": false, "at": null}') == (1, "12:21")
+        assert await shown(What.LINK, b'{"online": false, "at": null}') == (1, "12:21"), "the last will, retained"
+        assert await shown(What.LINK, b'{"online": true, "at": "x"}') == (1, "12:23")
+        assert await alarms_of(collector) == {}
+
+
 async def test_another_database_is_refused(tmp_path: Path) -> None:
     async with reporting(tmp_path):
         pass
@@ -504,6 +541,29 @@ async def test_an_answer_that_the_broker_does_not_take_keeps_no_other_site_waiti
             await collector.serve(line)
         assert await copy_of(collector, ident) == events
     assert all(message.acked for message in line.came), "it is here; the site sends it again until it is told so"
+
+
+async def test_messages_share_commits_and_are_taken_and_acknowledged_in_their_order(tmp_path: Path) -> None:
+    ident, raws, events = await envelopes(tmp_path / "site", *[1] * 40)
+    acked: list[bytes] = []
+
+    class Noted(Came):
+        async def ack(self) -> None:
+            acked.append(self.payload)
+
+    async with collecting(tmp_path) as collector:
+        before = collector.store.commits
+        words = [sign(PayloadType.STATE, json.dumps({"number": number}).encode(), [SITE_KEY]) for number in range(40)]
+        came = [Noted(topic(SITE, What.STATE), word) for word in words]
+        came = [one for pair in zip(came, [Noted(OUT, raw) for raw in raws], strict=True) for one in pair]
+        line = Line(*came)
+        with pytest.raises(UplinkError):
+            await collector.serve(line)
+        assert await copy_of(collector, ident) == events
+        assert await alarms_of(collector) == {}
+        assert collector.store.commits - before < 40, "for 80 messages"
+    assert acked == [one.payload for one in came]
+    assert [head(batch.open_ack(raw, ROOT)) for _, raw in line.published] == [(seq, False) for seq in range(1, 41)]
 
 
 async def test_a_message_that_our_own_code_stumbles_over_keeps_no_other_site_waiting(

@@ -241,6 +241,27 @@ async def test_nobody_there_is_told_without_the_address(at: Setting) -> None:
     assert "private" not in problem
 
 
+async def test_what_speaks_no_http_is_told_without_the_address(at: Setting) -> None:
+    async def no_http(request: web.Request, content: bytes) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.write(b"220 \x1b[2J mail\r\n\r\n")
+        request.transport.close()
+        return web.Response()
+
+    at.server.faults.append(no_http)
+    at.url += "?token=secret"
+    problem = await at.problem()
+    assert problem.startswith("localhost cannot be read: ")
+    assert problem.isprintable()
+    assert "secret" not in problem
+
+
+@pytest.mark.parametrize("place", ["https://user:secret@[", "https://localhost:1/secret", "//user:secret@a:b/"])
+async def test_a_bad_redirect_is_told_without_the_address(at: Setting, place: str) -> None:
+    at.server.faults.append(answers(302, Location=place))
+    assert "secret" not in await at.problem()
+
+
 async def test_a_source_that_drips_is_hung_up_on(at: Setting) -> None:
     async def drips(request: web.Request, content: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={"ETag": etag_of(content)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from dataclasses import replace
@@ -14,13 +15,16 @@ from edge.driver import MachineError, MachineState, Motion, NotConfirmedError, O
 from edge.intake import decisions
 from edge.intake.actions import actions
 from edge.intake.door import Remote
-from edge.intake.intake import Intake
+from edge.intake.intake import LARGE_BYTES, Intake
 from edge.jobstate import Resolution
 from edge.model.event import Draft, EventKind
 from edge.model.fields import time_text
 from edge.serving.steering import can_pause
 from edge.trust import PayloadType, Verb, new_job_id
+from edge.uplink.inbox import Inbox
+from edge.uplink.port import UplinkError
 from tests.helpers.fake_driver import confirm
+from tests.helpers.memory_uplink import MemoryUplink
 from tests.helpers.rig import Rig, rig, working_rig
 from tests.helpers.trust import OPERATOR, Ceremony, command_document, step_document
 from tests.unit.test_dispatch import dispatching
@@ -312,3 +316,29 @@ async def test_other_spellings_of_a_command_do_not_grow_the_journal(tmp_path) ->
         for number in range(1, 20):
             assert (await site.intake.take(raw + b" " * number, "mqtt")).reason == "replayed"
         assert len(site.events("command_refused")) == 1
+
+
+async def test_a_command_never_overtakes_the_order_that_came_before_it(tmp_path) -> None:
+    """A large order takes its turn among a few, and what is not known yet cannot be cancelled: it would begin."""
+    async with rig(tmp_path) as site:
+        let_in(site)
+        order = site.order()
+        large = site.ceremony.sign(json.dumps(order, indent=500).encode())
+        assert len(large) > LARGE_BYTES
+        acks: list[bytes] = []
+
+        async def take_ack(raw: bytes, now_s: float) -> None:
+            acks.append(raw)
+
+        uplink = MemoryUplink()
+        receiving = asyncio.create_task(Inbox("berlin-1", site.intake.take, take_ack, site.clock).receive(uplink))
+        came = uplink.come("mf/v1/berlin-1/in", large, command(site, job_id=order["job_id"]))
+        came += uplink.come("mf/v1/berlin-1/ack", b"acknowledged")
+        await site.until(lambda: all(message.acked for message in came))
+        uplink.cut()
+        with pytest.raises(UplinkError):
+            await receiving
+        (job,) = site.ask(lambda snapshot: snapshot.jobs(all=True))
+        assert job["state"] == "ABORTED"
+        assert site.events("command_refused") == []
+        assert acks == [b"acknowledged"]
