@@ -33,7 +33,7 @@ from drivers.gcode.identity import Firmware
 from drivers.gcode.macros import FINAL
 from drivers.gcode.profile import Profile
 from drivers.gcode.recovery import Keeper
-from drivers.gcode.replies import Action, Busy, Reply, Temperatures, Text
+from drivers.gcode.replies import Action, Busy, Position, Reply, Temperatures, Text
 from drivers.gcode.resting import Resting
 from drivers.gcode.resume import AXES, homed_by, misplaced
 from drivers.gcode.window import window_for
@@ -415,10 +415,11 @@ class GcodeDriver(Driver):
         self._resting.heard(reply)
         match reply:
             case Temperatures(heaters=heaters):
-                self._device.heaters.update(heaters)
+                self._device.told_heaters(heaters)
                 for name, (actual_degc, target_degc) in heaters.items():
                     self._context.emit(Temperature(name, actual_degc, target_degc))
-                return
+            case Position():
+                pass
             case Busy():
                 self._device.busy_s = self._device.clock.mono_s()
                 self._stopping.break_wait()

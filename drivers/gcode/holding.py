@@ -5,6 +5,9 @@ done, the printer must stand where the program has brought it; then the profile'
 `MACRO_BASE`, with the counter as the proof. On resume the way back is proven in the same way, and the program goes on
 with its next command and number.
 
+So are its questions: what goes out without a number is unchecked, and one flipped bit makes M107 of M105, which would
+leave the rest of the part without its fan.
+
 By itself the printer holds in M0, M1, M600 and at a run-out. There it blocks in one command, takes no other, and has
 time-outs of its own for its heaters (PAUSE_PARK_NOZZLE_TIMEOUT, Marlin/Configuration_adv.h): standby is left to it. The
 run goes on by itself when a person has answered at the machine.
@@ -18,15 +21,17 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from drivers.gcode import macros
 from drivers.gcode.device import Device, standing_in
 from drivers.gcode.macros import FINAL, Place
 from drivers.gcode.prompts import Prompts, Wish
 from drivers.gcode.recovery import Keeper
-from drivers.gcode.replies import Busy, Reply
+from drivers.gcode.replies import Busy, Position, Reply, Temperatures
 from drivers.gcode.resume import MACRO_BASE, Standing, misplaced
 from drivers.gcode.stopping import Stopping
 from edge.driver import MachineError, MachineState, Message, NotAcceptableError, NotConfirmedError
@@ -39,6 +44,15 @@ ANSWERS_MAX = 3
 ANSWER_AGAIN_S = 1.5
 """What the printer says so soon after an answer may be of before it: longer than any link takes to and fro, and less
 than the 2 s between Marlin's busy messages (DEFAULT_KEEPALIVE_INTERVAL)."""
+
+LOOK_S = 5.0
+"""How often a held printer that does not report its temperatures is asked for them; also what notices a dead one."""
+
+QUESTIONS_MAX = 3
+"""How often it is asked the same: the command is checked, its answer may get lost."""
+
+
+AnswerT = TypeVar("AnswerT", Position, Temperatures)
 
 
 class _Phase(enum.Enum):
@@ -74,6 +88,8 @@ class Holding:
         self._over: Exception | None = None  # why nothing can be confirmed any more
         self._news = asyncio.Event()
         self._number = MACRO_BASE  # of the last of the driver's own commands
+        self._asks = False  # a question of our own is out
+        self._told: list[Position | Temperatures] = []  # in answer to it
 
     # The run
 
@@ -224,10 +240,10 @@ class Holding:
         expected = await asyncio.to_thread(standing_in, path, number)
         assert expected.at is not None
         await self._carry_out((FINAL,))
-        seen = (await device.position()).axes_mm
+        seen = (await self._position()).axes_mm
         if wrong := misplaced(expected, seen):
             raise MachineError(f"the run was to be held after command {number}, but {wrong}")
-        await device.look_at_heaters()
+        await self._look_at_heaters()
         nozzle_degc = device.heaters["T"][0] if "T" in device.heaters else None
         where = macros.place(expected.at, seen, expected.targets_degc, nozzle_degc, homed=expected.homed)
         await self._carry_out(macros.pausing(device.known_profile.macro.pause, where))
@@ -251,7 +267,20 @@ class Holding:
         await self._asked_to_end(None)
 
     async def _asked_to_end(self, within_s: float | None) -> bool:
-        """Wait until the hold is to end, or that time is over."""
+        """Wait until the hold is to end, or that time is over; meanwhile look after the printer."""
+        device = self._device
+        until_s = math.inf if within_s is None else device.clock.mono_s() + within_s
+        while True:
+            before = device.reports
+            if await self._ends(min(LOOK_S, max(0.0, until_s - device.clock.mono_s()))):
+                return True
+            if device.clock.mono_s() >= until_s:
+                return False
+            if device.reports == before:
+                await self._look_at_heaters()
+
+    async def _ends(self, within_s: float) -> bool:
+        """Whether the hold is to end before that time is over."""
         lost = asyncio.create_task(self._device.session.lost(), name=f"hold {self._device.machine.id}")
         lost.add_done_callback(lambda task: self.wake())
         try:
@@ -272,13 +301,32 @@ class Holding:
     async def _come_back(self, where: Place, before: Standing) -> None:
         """Warm, to where it was, and with the program's modes; the printer itself must say so."""
         device = self._device
-        await device.look_at_heaters()
+        await self._look_at_heaters()
         targets = {name: target for name, (_, target) in device.heaters.items()}
         # Not only after standby: firmware switches heaters off by itself when nobody moves for long.
         reheat = any(targets.get(name, 0.0) != target for name, target in where.targets_degc.items())
         await self._carry_out(macros.resuming(device.known_profile.macro.resume, where, reheat=reheat))
-        if wrong := misplaced(before, (await device.position()).axes_mm):
+        if wrong := misplaced(before, (await self._position()).axes_mm):
             raise MachineError(f"the printer did not come back to where it was held: {wrong}")
+
+    async def _position(self) -> Position:
+        return await self._answer_to("M114", Position)
+
+    async def _look_at_heaters(self) -> None:
+        await self._answer_to("M105", Temperatures)
+
+    async def _answer_to(self, question: str, kind: type[AnswerT]) -> AnswerT:
+        """Ask, with number and checksum. Raises `MachineError`."""
+        for _ in range(QUESTIONS_MAX):
+            self._told.clear()
+            self._asks = True
+            try:
+                await self._carry_out((question,))
+            finally:
+                self._asks = False
+            if fitting := [answer for answer in self._told if isinstance(answer, kind)]:
+                return fitting[-1]
+        raise MachineError(f"the printer does not answer {question}")
 
     async def _carry_out(self, commands: Iterable[str]) -> None:
         """Commands of the driver's own, with the firmware's counter as the proof of each."""
@@ -298,7 +346,11 @@ class Holding:
     # Held by the printer
 
     def heard(self, reply: Reply) -> None:
-        """Something that the printer said beside answers."""
+        """Something that the printer said beside answers to requests."""
+        if isinstance(reply, Position | Temperatures):
+            if self._asks:
+                self._told.append(reply)
+            return
         wish = self._prompts.hear(reply)
         self._show()
         if isinstance(reply, Busy):

@@ -11,7 +11,7 @@ from drivers.gcode.replies import Reply, Temperatures
 from edge.driver import MachineError, MachineState, Motion
 
 POLL_S = 5.0
-"""How often an idle printer is asked for its temperatures; also what notices a dead connection."""
+"""How often an idle printer is asked for what it does not tell by itself; also what notices a dead connection."""
 
 BUSY_S = 6.0
 """How long an idle printer counts as busy after it has said so, where nobody knows how often it does."""
@@ -38,15 +38,18 @@ class Resting:
     async def keep_looking(self) -> None:
         """Ask for temperatures and for others' work, for ever. A silent printer fails the session.
 
-        The card is not asked for while a run goes on or is held, nor on a line that keeps erring: one flipped bit makes
-        M25 of M27, which pauses a print.
+        What is asked here goes out unchecked, and one flipped bit makes another command of it: M107 of M105, M25 of
+        M27. So nothing is asked while a run goes on or is held or left standing, nor for temperatures that the printer
+        reports by itself, nor for the card on a line that keeps erring.
         """
-        session = self._device.session
+        device, session = self._device, self._device.session
         while session.failure is None:
+            before = device.reports
             await asyncio.sleep(POLL_S)
-            if session.stream.idle:
+            if session.stream.idle and self._at_rest():
                 try:
-                    await self._device.look_at_heaters()
+                    if device.reports == before:
+                        await device.look_at_heaters()
                     if self._at_rest() and not session.stream.distrusted:
                         await self.look_for_others()
                 except MachineError:
@@ -59,8 +62,9 @@ class Resting:
         if not self._device.firmware.has("SDCARD"):
             return True
         for _ in range(CARD_QUESTIONS):
+            was_heard = self._at_rest()  # as it was said; once more now, it would be older than what was said since
             replies = await self._device.session.ask("M27")
-            for reply in replies:
+            for reply in () if was_heard else replies:
                 self._others.heard(reply, self._device.clock.mono_s(), 0.0)
             if any(map(tells_of_card, replies)):
                 return True

@@ -17,7 +17,7 @@ from tests.helpers.site import SHORT, SiteFolder, starts, until
 PATIENCE_S = 60.0
 PROGRAM = ["G28", "G1 X10 F6000", "G1 X20"]
 CARD = ("--sd-card", "--fault", "sd-print-after=4")
-"""Somebody starts a print right after the driver has connected: after M115, M155, M27 and the first poll."""
+"""Somebody starts a print right after the driver has connected: after M115, M155, M27 and the first poll (M27)."""
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +113,8 @@ def test_a_site_keeps_its_orders_back_until_a_person_has_cleared_what_others_mad
             told = site.wait_event("foreign_work")
             assert told["body"]["detail"] == "somebody printed CUP~1.GCO from the printer's SD card"
             job_id = str(site.submit(site.bundle(SHORT))["job_id"])
+            # It heats at once, and is known to print when the card is asked for the next time.
+            until(lambda: site.live()["machines"][0]["state"] == "EXECUTE")
             until(lambda: site.live()["machines"][0]["state"] == "IDLE")
             assert "CUP~1.GCO from the printer's SD card" in site.edge("status").stdout.replace("\n   ", "")
             assert starts(printer) == 0
