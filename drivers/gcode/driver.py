@@ -154,7 +154,7 @@ class GcodeDriver(Driver):
         """Have it report what it can by itself, and see whether it is at work for somebody else."""
         if self._device.firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
             await self._session.ask(profile.macro.report_temperatures)
-        await self._resting.look_for_others()
+        await self._resting.look_for_others(closely=True)
 
     async def _introduction(self) -> Firmware:
         """The answer to M115, past a board that is just booting and one that ends what it was told before."""

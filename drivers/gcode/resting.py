@@ -57,22 +57,30 @@ class Resting:
                 if self._at_rest():
                     self.tell()
 
-    async def look_for_others(self) -> bool:
-        """Ask a printer with a card whether it prints from that; whether it has said so. Raises `MachineError`."""
+    async def look_for_others(self, *, closely: bool = False) -> bool:
+        """Ask a printer with a card whether it prints from that; whether it has said so. Raises `MachineError`.
+
+        `closely`: also for a print that stands paused.
+        """
         if not self._device.firmware.has("SDCARD"):
             return True
         for _ in range(CARD_QUESTIONS):
-            was_heard = self._at_rest()  # as it was said; once more now, it would be older than what was said since
-            replies = await self._device.session.ask("M27")
-            for reply in () if was_heard else replies:
-                self._others.heard(reply, self._device.clock.mono_s(), 0.0)
-            if any(map(tells_of_card, replies)):
+            if any(map(tells_of_card, await self._asked("M27"))):
+                if (closely or self._others.is_open) and not self._others.prints:
+                    await self._asked("M27 C")  # older ones answer as to M27, and cannot be asked
                 return True
         return False
 
+    async def _asked(self, question: str) -> tuple[Reply, ...]:
+        was_heard = self._at_rest()  # as it was said; once more now, it would be older than what was said since
+        replies = await self._device.session.ask(question)
+        for reply in () if was_heard else replies:
+            self._others.heard(reply, self._device.clock.mono_s(), 0.0)
+        return replies
+
     async def must_be_free(self) -> None:
         """Never a line of ours into somebody else's work. Raises `MachineError`."""
-        told = await self.look_for_others()
+        told = await self.look_for_others(closely=True)
         if doing := self._others.doing(self._device.clock.mono_s()):
             raise MachineError(f"not begun, for the printer is at work: {doing}", Motion.NONE)
         if not told:

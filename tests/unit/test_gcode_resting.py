@@ -80,7 +80,7 @@ class Printer:
 async def test_a_printer_whose_card_stands_still_is_free() -> None:
     printer = Printer(FREE)
     await printer.resting(at_rest=False).must_be_free()
-    assert printer.asked == ["M27"]
+    assert printer.asked == ["M27", "M27 C"]
 
 
 async def test_one_without_a_card_is_not_asked() -> None:
