@@ -10,8 +10,8 @@ Rules
 3. ``busy`` while we have asked for nothing is somebody at the display. It leaves nothing behind, and nothing begins
    meanwhile.
 
-Texts: Marlin/src/core/language.h and Marlin/src/sd/cardreader.cpp (2.1, `report_status`, `printSelectedFilename`; a file
-that is opened is told to all serial ports). Prusa-Firmware 3.14, Firmware/cardreader.cpp (`getStatus`).
+Texts: Marlin/src/core/language.h and Marlin/src/sd/cardreader.cpp (2.1, `report_status`, `printSelectedFilename`; a
+file that is opened is told to all serial ports). Prusa-Firmware 3.14, Firmware/cardreader.cpp (`getStatus`).
 """
 
 from __future__ import annotations

@@ -70,7 +70,9 @@ async def test_a_print_that_stood_paused_before_anybody_connected_is_found(tmp_p
     context = RecordingContext(tmp_path)
     with sim_printer(tmp_path, "--sd-paused", speed=60.0) as printer:
         async with PLUGIN.open(bench_machine(printer), context) as driver:
-            with pytest.raises(MachineError, match="CUP~1.GCO of the SD card is open, so a print of it may") as caught:
+            with pytest.raises(
+                MachineError, match=r"CUP~1\.GCO of the SD card is open, so a print of it may"
+            ) as caught:
                 await driver.execute(RUN, program)
             assert caught.value.motion is Motion.NONE
             assert (printer.program(), printer.modes()) == ([], [])
