@@ -22,7 +22,7 @@ from drivers import link, ports
 from drivers.gcode import grbl_replies, recovery
 from drivers.gcode import identity as firmware_identity
 from drivers.gcode import profile as profiles
-from drivers.gcode.aborting import Aborting
+from drivers.gcode.aborting import Aborting, abort_marlin, marlin_proof
 from drivers.gcode.attended import attended
 from drivers.gcode.config import Printer
 from drivers.gcode.device import Device, program_commands, standing_in, wire_of
@@ -93,7 +93,7 @@ class GcodeDriver(Driver):
         self._session = self._device.session
         self._holding = Holding(self._device)
         self._stopping = self._holding.stopping
-        self._aborting = Aborting(self._device)
+        self._aborting = Aborting(machine.id, self._session, self._see, marlin_proof)
         self._resting = Resting(self._device, self._at_rest, lambda: self._aborting.begun)
         self._running = False
         self._detached = False
@@ -403,7 +403,7 @@ class GcodeDriver(Driver):
             )
 
     async def abort(self) -> None:
-        self._aborting.abort()
+        abort_marlin(self._aborting, self._device)
 
     # What is seen
 
