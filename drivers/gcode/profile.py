@@ -92,7 +92,9 @@ class FirmwareTable(_Table):
     it came. `unknown_command`: ``said`` (it says so, and acknowledges), ``silent`` (it only acknowledges), ``refused``
     (an error in the acknowledgement's place). `emergency_parser`: acts on the abort as it arrives, past its queue;
     where the firmware itself reports ``Cap:EMERGENCY_PARSER``, that counts. `thermal_protection`: ``reported`` by the
-    capability `thermal_protection_cap`, ``built-in`` where no build is without, or ``unknown``.
+    capability `thermal_protection_cap`, ``built-in`` where no build is without, or ``unknown``. `sd_card`: M27 tells of
+    a print from it, where the capability ``SDCARD`` says so or in every build. `names_open_file`: M27 C tells the file
+    that is open, and none when its print is over.
     `stepper_timeout_s`: motors are released after so long without a move, 0 if nobody knows; `resume_gap_max_s`: the
     longest gap after which a held program may still go on, 0 for none.
     """
@@ -102,6 +104,8 @@ class FirmwareTable(_Table):
     emergency_parser: bool = False
     thermal_protection: Literal["reported", "built-in", "unknown"] = "unknown"
     thermal_protection_cap: str = "THERMAL_PROTECTION"
+    sd_card: Literal["reported", "built-in"] = "reported"
+    names_open_file: bool = False
     stepper_timeout_s: float = Field(default=0.0, ge=0)
     resume_gap_max_s: float = Field(default=0.0, ge=0)
 

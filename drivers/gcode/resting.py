@@ -62,12 +62,14 @@ class Resting:
 
         `closely`: also for a print that stands paused.
         """
-        if not self._device.firmware.has("SDCARD"):
+        firmware = self._device.known_profile.firmware
+        if firmware.sd_card != "built-in" and not self._device.firmware.has("SDCARD"):
             return True
         for _ in range(CARD_QUESTIONS):
             if any(map(tells_of_card, await self._asked("M27"))):
-                if (closely or self._others.is_open) and not self._others.prints:
-                    await self._asked("M27 C")  # older ones answer as to M27, and cannot be asked
+                asks = firmware.names_open_file and (closely or self._others.is_open)
+                if asks and not self._others.prints:
+                    await self._asked("M27 C")
                 return True
         return False
 

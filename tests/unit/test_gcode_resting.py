@@ -11,6 +11,7 @@ import pytest
 from drivers.gcode import resting
 from drivers.gcode.device import Device
 from drivers.gcode.identity import Firmware
+from drivers.gcode.profile import FirmwareTable
 from drivers.gcode.replies import Reply, parse
 from drivers.gcode.resting import CARD_QUESTIONS, Resting
 from edge.driver import ForeignWork, MachineError, Motion, Observation
@@ -55,7 +56,14 @@ class Printer:
         return True
 
     def resting(
-        self, *, card: bool = True, at_rest: bool = True, distrusted: bool = False, reports: bool = False
+        self,
+        *,
+        card: bool = True,
+        built_in: bool = False,
+        names_file: bool = False,
+        at_rest: bool = True,
+        distrusted: bool = False,
+        reports: bool = False,
     ) -> Resting:
         self._reports = reports
         self.stream = self
@@ -69,7 +77,10 @@ class Printer:
             see=lambda state, detail="": None,
             unprotected=lambda: "",
             reports=0,
-            known_profile=SimpleNamespace(wire=SimpleNamespace(busy_interval_s=2.0)),
+            known_profile=SimpleNamespace(
+                wire=SimpleNamespace(busy_interval_s=2.0),
+                firmware=FirmwareTable(names_open_file=names_file, sd_card="built-in" if built_in else "reported"),
+            ),
             heaters={},
         )
         self._resting = Resting(cast(Device, device), lambda: at_rest, lambda: False)
@@ -80,7 +91,24 @@ class Printer:
 async def test_a_printer_whose_card_stands_still_is_free() -> None:
     printer = Printer(FREE)
     await printer.resting(at_rest=False).must_be_free()
-    assert printer.asked == ["M27", "M27 C"]
+    assert printer.asked == ["M27"]
+
+
+async def test_one_of_which_the_profile_knows_that_it_has_a_card_is_asked() -> None:
+    printer = Printer("SD print paused")
+    with pytest.raises(MachineError, match="somebody's print from the SD card is paused"):
+        await printer.resting(card=False, built_in=True, at_rest=False).must_be_free()
+    assert printer.asked == ["M27"]
+
+
+async def test_a_file_that_is_open_is_asked_for_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resting, "POLL_S", 0.0)
+    printer = Printer(FREE, "Current file: CUP~1.GCO", FREE, "Current file: (no file)", FREE)
+    looking = printer.resting(names_file=True, reports=True)
+    await looking.look_for_others(closely=True)
+    await looking.keep_looking()
+    assert printer.asked == ["M27", "M27 C", "M27", "M27 C", "M27"]
+    assert len([seen for seen in printer.told if isinstance(seen, ForeignWork)]) == 1
 
 
 async def test_one_without_a_card_is_not_asked() -> None:

@@ -218,7 +218,11 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
 def test_a_profile_of_the_other_dialect_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DriverError, match="the profile 'grbl' is for the dialect 'grbl', not 'marlin'"):
         named("grbl", None)
-    text = GOOD.replace('"M112"', '"\\u0018"').replace('"marlin"', '"grbl"').replace("macro", "firmware = {keeps_line_numbers = true}\nmacro")
+    text = (
+        GOOD.replace('"M112"', '"\\u0018"')
+        .replace('"marlin"', '"grbl"')
+        .replace("macro", "firmware = {keeps_line_numbers = true}\nmacro")
+    )
     with pytest.raises(DriverError, match="keeps_line_numbers is false in the grbl dialect"):
         named("ours", written(tmp_path, text), "grbl")
 
