@@ -126,6 +126,8 @@ class GcodeDriver(Driver):
         if wanted.port is not None:
             adapter = ports.find_adapter(wanted.port)
             usb_id = adapter.usb_id
+            if wanted.uuid is None and (words := ports.unsure(wanted.port, adapter, ports.present_ports())):
+                log.warning("%s: %s", self._machine.id, words)
             self._session.attach(link.open_serial(adapter.device, wanted.baud, received, lost))
         else:
             deadline_s = asyncio.get_running_loop().time() + HANDSHAKE_S

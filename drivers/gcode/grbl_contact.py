@@ -58,7 +58,10 @@ class Contact:
         wanted = self._machine.connection
         received, lost = self._session.received, self._session.link_lost
         if wanted.port is not None:
-            self._session.attach(link.open_serial(ports.find(wanted.port), wanted.baud, received, lost))
+            adapter = ports.find_adapter(wanted.port)
+            if wanted.uuid is None and (words := ports.unsure(wanted.port, adapter, ports.present_ports())):
+                log.warning("%s: %s", self._machine.id, words)
+            self._session.attach(link.open_serial(adapter.device, wanted.baud, received, lost))
         else:
             deadline_s = asyncio.get_running_loop().time() + HANDSHAKE_S
             self._session.attach(await link.open_tcp(str(wanted.url), deadline_s, received, lost))
