@@ -21,6 +21,7 @@ from edge.demo.meaning import as_meant
 from edge.driver import (
     Capability,
     Driver,
+    LinkLostError,
     Lost,
     MachineState,
     Motion,
@@ -34,7 +35,7 @@ from edge.driver import (
     Temperature,
 )
 from edge.testing.context import RecordingContext
-from tests.helpers.printing import RUN, bench_machine, program_of, write_program
+from tests.helpers.printing import RUN, bench_machine, impatient_profile, program_of, write_program
 from tests.helpers.sim import SimPrinter, sim_printer
 
 PATIENCE_S = 60.0
@@ -332,6 +333,28 @@ async def test_a_link_that_breaks_while_held_ends_the_run(tmp_path: Path) -> Non
         run.printer.process.send_signal(signal.SIGKILL)
         with pytest.raises(NotConfirmedError, match="link to the machine broke"):
             await run.outcome()
+
+
+async def test_a_printer_that_falls_silent_while_held_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "LOOK_S", 0.1)
+    (tmp_path / "profiles").mkdir()
+    profiles = impatient_profile(tmp_path / "profiles", busy_interval_s=0.1, silence_s=0.5)
+    program = write_program(tmp_path / "program.gcode", ABSOLUTE)
+    with sim_printer(tmp_path, speed=SPEED) as printer:
+        context = RecordingContext(tmp_path)
+        async with PLUGIN.open(bench_machine(printer, profiles), context) as driver:
+            running = asyncio.create_task(driver.execute(RUN, program), name="run")
+            run = Print(driver, context, running, printer)
+            await run.reached(30)
+            await driver.pause(run.deadline_s())
+            printer.process.send_signal(signal.SIGSTOP)
+            try:
+                with pytest.raises(LinkLostError, match="has said nothing for"):
+                    await run.outcome()
+            finally:
+                printer.process.send_signal(signal.SIGCONT)
 
 
 async def test_a_held_print_is_not_left_standing(tmp_path: Path) -> None:
