@@ -29,6 +29,9 @@ from edge.driver import ConnectError
 Address: TypeAlias = tuple[Any, ...]
 """What `socket` takes; its shape depends on the family."""
 
+LOCK_FILES = Path("/var/lock")
+"""Where programs such as minicom say which ports they use."""
+
 READ_BYTES = 4096
 WRITE_BUFFER_MAX_BYTES = 64 * 1024
 """More waiting to be written than this means that the other side has stopped reading: the link is given up."""
@@ -198,18 +201,45 @@ def look_at_port(port: str) -> None:
 def holder_of(port: Path) -> str | None:
     """``name (process id)`` of another process that has `port` open, as far as /proc lets us see.
 
-    The process that made a pseudo-terminal is its other side, not its holder.
+    Of other users' processes only those that have locked it, or left a lock file; what merely has it open, nobody else
+    is told. The process that made a pseudo-terminal is its other side, not its holder.
     """
     port = port.resolve()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            opened = {fd.name: str(fd.readlink()) for fd in (entry / "fd").iterdir()}
+            opened = _opened_by(entry)
             if str(port) in opened.values() and not _made_pty(entry, port, opened):
-                return f"{(entry / 'comm').read_text().strip()} (process {entry.name})"
+                return _process(entry.name)
         except OSError:
             continue  # gone meanwhile, or another user's
+    return _locker_of(port)
+
+
+def _opened_by(process: Path) -> dict[str, str]:
+    return {fd.name: str(fd.readlink()) for fd in (process / "fd").iterdir()}
+
+
+def _process(pid: str) -> str:
+    return f"{(Path('/proc') / pid / 'comm').read_text().strip()} (process {pid})"
+
+
+def _locker_of(port: Path) -> str | None:
+    """By the kernel's list of locks (proc_locks(5)), and by lock files (FHS 3.0, 5.9)."""
+    pids: list[str] = []
+    with contextlib.suppress(OSError):
+        node = port.stat()
+        place = f"{os.major(node.st_dev):02x}:{os.minor(node.st_dev):02x}:{node.st_ino}"
+        # `1: FLOCK  ADVISORY  WRITE 4242 00:05:613 0 EOF`; one that waits has `->` behind the number.
+        rows = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+        pids += [row[4] for row in rows if len(row) > 5 and row[5] == place]
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        pids.append((LOCK_FILES / f"LCK..{port.name}").read_text("ascii").strip())
+    for pid in pids:
+        if pid.isdigit() and int(pid) != os.getpid():
+            with contextlib.suppress(OSError):  # it is gone
+                return _process(pid)
     return None
 
 

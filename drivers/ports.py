@@ -13,6 +13,7 @@ them at random. What fits two devices is refused; nothing is ever opened to find
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from edge.driver import ConnectError
 
 SERIAL, USB = "serial:", "usb:"
 LINKS = Path("/dev/serial/by-id")
+_COUNTED = re.compile(r"/dev/tty(?:USB|ACM)\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,24 @@ def name_of(adapter: Adapter, present: Iterable[Adapter]) -> str:
     if adapter.serial and not any(other.serial == adapter.serial for other in present if other != adapter):
         return SERIAL + adapter.serial
     return USB + adapter.location if adapter.location else adapter.device
+
+
+def unsure(wanted: str, adapter: Adapter, present: Iterable[Adapter]) -> str:
+    """Why `wanted`, which is this `adapter` now, may be another tomorrow, in words; empty if it will not.
+
+    A link of the site's own (a rule for udev) is believed to know.
+    """
+    if not adapter.usb_id or not wanted.startswith("/"):
+        return ""
+    if wanted.startswith(f"{LINKS}/"):
+        if adapter.serial and adapter.serial in wanted:
+            return ""
+        what = "any adapter of its kind"
+    elif _COUNTED.fullmatch(wanted):
+        what = "whatever comes first"
+    else:
+        return ""
+    return f'{wanted} is {what}: write "{name_of(adapter, present)}", or the printer\'s uuid'
 
 
 def present_ports(links: Path = LINKS) -> list[Adapter]:

@@ -94,6 +94,7 @@ def _printer_arguments(machine: argparse.ArgumentParser) -> None:
     )
     machine.add_argument("--no-prompts", action="store_true", help="built without host prompts")
     machine.add_argument("--sd-card", action="store_true", help="with an SD card, which it can print from")
+    machine.add_argument("--sd-paused", action="store_true", help="a print from the card stands paused, ten minutes")
     machine.add_argument("--asks-for-more", action="store_true", help="M600 asks whether enough has come out")
     machine.add_argument("--no-thermal-protection", action="store_true", help="built without, and M115 says so")
     machine.add_argument(
@@ -186,7 +187,8 @@ def _machine(arguments: argparse.Namespace, record: Callable[[float, str, str], 
         rx_bytes=arguments.rx_bytes,
         prompts=not arguments.no_prompts,
         asks_for_more=arguments.asks_for_more,
-        sd_card=arguments.sd_card,
+        sd_card=arguments.sd_card or arguments.sd_paused,
+        sd_paused=arguments.sd_paused,
         thermal_protection=not arguments.no_thermal_protection,
     )
     return printer.Firmware(options, Faults.parse(arguments.fault), record, arguments.seed)

@@ -55,10 +55,11 @@ class Contact:
         """Open the link and learn who is there. Raises `ConnectError` or `IdentityError`."""
         wanted = self._machine.connection
         received, lost = self._session.received, self._session.link_lost
-        usb_id = ""
+        usb_id = unsure = ""
         if wanted.port is not None:
             adapter = ports.find_adapter(wanted.port)
             usb_id = adapter.usb_id
+            unsure = "" if wanted.uuid else ports.unsure(wanted.port, adapter, ports.present_ports())
             self._session.attach(link.open_serial(adapter.device, wanted.baud, received, lost))
         else:
             deadline_s = asyncio.get_running_loop().time() + HANDSHAKE_S
@@ -70,6 +71,8 @@ class Contact:
         name, profile = profiles.fitting(firmware.name, self._machine.profile, self._machine.profiles_dir)
         self._device.profile_name, self._device.profile = name, profile
         log.warning("%s: profile %s was tried on: %s", self._machine.id, name, profile.tried_on)
+        if unsure:
+            log.warning("%s: %s", self._machine.id, unsure)
         window = window_for(wanted, profile.wire, usb_id)
         log.info("%s: %s", self._machine.id, window)
         self._session.renew(wire_of(profile, window.window_bytes))
@@ -86,7 +89,7 @@ class Contact:
         """Have it report what it can by itself, and see whether it is at work for somebody else."""
         if self._device.firmware.has("AUTOREPORT_TEMP") and profile.macro.report_temperatures:
             await self._session.ask(profile.macro.report_temperatures)
-        await self._resting.look_for_others()
+        await self._resting.look_for_others(closely=True)
 
     async def _introduction(self) -> Firmware:
         """The answer to M115, past a board that is just booting and one that ends what it was told before."""

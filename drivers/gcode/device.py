@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Device:
         self.profile_name = ""
         self.firmware = Firmware("")
         self.heaters: dict[str, tuple[float, float]] = {}  # name -> (actual, target) in degC
+        self.reports = 0  # how often it has told them
         self.busy_s = 0.0  # when the firmware last said that it was busy with what it had been told
         self.booted = False  # the firmware's boot banner came on this connection
         self.in_part = False  # the program has homed all axes, and its end is not confirmed: a stop lifts the nozzle
@@ -115,6 +116,11 @@ class Device:
     async def look_at_heaters(self) -> None:
         """Ask for the temperatures; they are in `heaters` then. Raises `MachineError`."""
         await self.session.ask("M105", _is_temperatures)
+
+    def told_heaters(self, heaters: Mapping[str, tuple[float, float]]) -> None:
+        """It has told its temperatures, asked or not."""
+        self.heaters.update(heaters)
+        self.reports += 1
 
 
 def program_commands(path: Path, after: int = 0, *, compacted: bool = False) -> Generator[str, None, None]:

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from drivers.gcode import recovery
-from drivers.gcode.aborting import Aborting
+from drivers.gcode.aborting import Aborting, abort_marlin, marlin_proof
 from drivers.gcode.attended import attended
 from drivers.gcode.config import Printer
 from drivers.gcode.contact import Contact
@@ -28,7 +28,7 @@ from drivers.gcode.failing import answers_still, made_safe
 from drivers.gcode.holding import Holding
 from drivers.gcode.macros import FINAL
 from drivers.gcode.recovery import Keeper
-from drivers.gcode.replies import Action, Busy, Reply, Temperatures, Text
+from drivers.gcode.replies import Action, Busy, Position, Reply, Temperatures, Text
 from drivers.gcode.resting import Resting
 from drivers.gcode.resume import AXES, homed_by, misplaced
 from edge.driver import (
@@ -80,7 +80,7 @@ class GcodeDriver(Driver):
         self._session = self._device.session
         self._holding = Holding(self._device)
         self._stopping = self._holding.stopping
-        self._aborting = Aborting(self._device)
+        self._aborting = Aborting(machine.id, self._session, self._see, marlin_proof)
         self._resting = Resting(self._device, self._at_rest, lambda: self._aborting.begun)
         self._contact = Contact(machine, self._device, self._resting)
         self._running = False
@@ -329,7 +329,7 @@ class GcodeDriver(Driver):
             )
 
     async def abort(self) -> None:
-        self._aborting.abort()
+        abort_marlin(self._aborting, self._device)
 
     # What is seen
 
@@ -342,10 +342,11 @@ class GcodeDriver(Driver):
         self._contact.heard(reply)
         match reply:
             case Temperatures(heaters=heaters):
-                self._device.heaters.update(heaters)
+                self._device.told_heaters(heaters)
                 for name, (actual_degc, target_degc) in heaters.items():
                     self._context.emit(Temperature(name, actual_degc, target_degc))
-                return
+            case Position():
+                pass
             case Busy():
                 self._device.busy_s = self._device.clock.mono_s()
                 self._stopping.break_wait()

@@ -57,8 +57,11 @@ class Contact:
         """
         wanted = self._machine.connection
         received, lost = self._session.received, self._session.link_lost
+        unsure = ""
         if wanted.port is not None:
-            self._session.attach(link.open_serial(ports.find(wanted.port), wanted.baud, received, lost))
+            adapter = ports.find_adapter(wanted.port)
+            unsure = "" if wanted.uuid else ports.unsure(wanted.port, adapter, ports.present_ports())
+            self._session.attach(link.open_serial(adapter.device, wanted.baud, received, lost))
         else:
             deadline_s = asyncio.get_running_loop().time() + HANDSHAKE_S
             self._session.attach(await link.open_tcp(str(wanted.url), deadline_s, received, lost))
@@ -75,6 +78,8 @@ class Contact:
             raise IdentityError(f"{wanted.place}: the text that $I tells is {found}, must be {wanted.uuid}")
         profiles.fitting(self.firmware.name, self._machine.profile, self._machine.profiles_dir, GRBL)
         log.warning("%s: profile %s was tried on: %s", self._machine.id, self._machine.profile, self._profile.tried_on)
+        if unsure:
+            log.warning("%s: %s", self._machine.id, unsure)
         self._session.renew(_wire(self._profile, wanted, grbl_replies.rx_bytes(introduction)))
         try:
             await self._learn(introduction)

@@ -22,8 +22,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
-from drivers.gcode import grbl_codes, grbl_replies
+from drivers.gcode import aborting, grbl_codes, grbl_replies
 from drivers.gcode import profile as profiles
+from drivers.gcode.aborting import Aborting
 from drivers.gcode.attended import attended
 from drivers.gcode.config import Printer
 from drivers.gcode.grbl import FINAL, HOLD, RESUME, SETTLE_POLL_S
@@ -97,6 +98,7 @@ class GrblDriver(Driver):
         self._over.set()
         self._prompts: Mapping[int, str] = {}  # what lines at which the program waits say to people
         self._stopping: asyncio.Task[None] | None = None
+        self._aborting = Aborting(machine.id, self._session, self._tell, aborting.grbl_proof)
 
     @property
     def identity(self) -> Identity:
@@ -124,6 +126,7 @@ class GrblDriver(Driver):
 
     async def close(self) -> None:
         """Let go of the link; commands nothing."""
+        await self._aborting.close()
         self._session.close()
         if self._stopping is not None:
             await asyncio.wait([self._stopping])
@@ -161,7 +164,9 @@ class GrblDriver(Driver):
             self._programming.clear()
             self._over.set()
             self._prompts = {}
-            if self._session.failure is not None:
+            if self._aborting.begun:
+                pass  # which tells what became of it
+            elif self._session.failure is not None:
                 self._context.emit(StateSeen(MachineState.ABORTED, str(self._session.failure)))
             elif self._watch.status is not None:
                 self._see(self._watch.status)
@@ -359,9 +364,8 @@ class GrblDriver(Driver):
         return Outcome(OutcomeKind.STOPPED, motion, "stopped on request", evidence)
 
     async def abort(self) -> None:
-        self._session.write_now(self._profile.macro.abort.encode("ascii"))
-        self._session.fail(MachineError("aborted by a reset in motion: the position is lost until it is homed"))
-        self._context.emit(StateSeen(MachineState.ABORTED))
+        lost = MachineError("aborted by a reset in motion: the position is lost until it is homed")
+        self._aborting.abort(self._profile.macro.abort.encode("ascii"), lost)
 
     # What is seen
 
@@ -378,6 +382,9 @@ class GrblDriver(Driver):
                 self._context.emit(Message(text))
             case _:
                 pass
+
+    def _tell(self, state: MachineState, detail: str) -> None:
+        self._context.emit(StateSeen(state, detail))
 
     def _see(self, status: Status) -> None:
         stopping = self._stopping is not None and not self._stopping.done()

@@ -1,13 +1,13 @@
 """A run that is held: on request by the driver, or by the printer itself, which waits for a person.
 
 On request, the program is cut between two commands and its iterator kept. When all that was sent is acknowledged and
-done, the printer must stand where the program has brought it; then the profile's macro takes it aside, numbered from
-`MACRO_BASE`, with the counter as the proof. On resume the way back is proven in the same way, and the program goes on
-with its next command and number.
+done, the printer must stand where the program has brought it; then the profile's macro takes it aside, with the counter
+as the proof (`proven`). On resume the way back is proven in the same way, and the program goes on with its next command
+and number.
 
-By itself the printer holds in M0, M1, M600 and at a run-out. There it blocks in one command, takes no other, and has
-time-outs of its own for its heaters (PAUSE_PARK_NOZZLE_TIMEOUT, Marlin/Configuration_adv.h): standby is left to it. The
-run goes on by itself when a person has answered at the machine.
+By itself the printer holds in M0, M1, M600 and at a run-out. There it blocks in one command and takes no other: standby
+is left to it. In M600 it has time-outs of its own for its heaters (PAUSE_PARK_NOZZLE_TIMEOUT,
+Marlin/Configuration_adv.h), in M0 and M1 none. The run goes on by itself when a person has answered at the machine.
 
 An answer from here goes past the queue, unchecked, so it can get lost. It is sent again only when the printer says,
 well after the last one, that it waits for the same thing: a second answer to a first question would answer the next.
@@ -18,16 +18,18 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 from drivers.gcode import macros
 from drivers.gcode.device import Device, standing_in
 from drivers.gcode.macros import FINAL, Place
 from drivers.gcode.prompts import Prompts, Wish
+from drivers.gcode.proven import Proven
 from drivers.gcode.recovery import Keeper
-from drivers.gcode.replies import Busy, Reply
-from drivers.gcode.resume import MACRO_BASE, Standing, misplaced
+from drivers.gcode.replies import Busy, Position, Reply, Temperatures
+from drivers.gcode.resume import Standing, misplaced
 from drivers.gcode.stopping import Stopping
 from edge.driver import MachineError, MachineState, Message, NotAcceptableError, NotConfirmedError
 
@@ -39,6 +41,9 @@ ANSWERS_MAX = 3
 ANSWER_AGAIN_S = 1.5
 """What the printer says so soon after an answer may be of before it: longer than any link takes to and fro, and less
 than the 2 s between Marlin's busy messages (DEFAULT_KEEPALIVE_INTERVAL)."""
+
+LOOK_S = 5.0
+"""How often a held printer that does not report its temperatures is asked for them; also what notices a dead one."""
 
 
 class _Phase(enum.Enum):
@@ -73,7 +78,7 @@ class Holding:
         self._shown = False  # as held by the printer
         self._over: Exception | None = None  # why nothing can be confirmed any more
         self._news = asyncio.Event()
-        self._number = MACRO_BASE  # of the last of the driver's own commands
+        self._own = Proven(device, self._must_go_on)
 
     # The run
 
@@ -197,7 +202,8 @@ class Holding:
         The program's last command sent is acknowledged. Raises `MachineError`; the printer is made safe then.
         """
         try:
-            self._phase, self._number = _Phase.PARKING, MACRO_BASE
+            self._phase = _Phase.PARKING
+            self._own.begin()
             self._prompts.acknowledged()
             keeper.suspend()
             where, before = await self._stand_aside(path, number)
@@ -223,14 +229,14 @@ class Holding:
         device = self._device
         expected = await asyncio.to_thread(standing_in, path, number)
         assert expected.at is not None
-        await self._carry_out((FINAL,))
-        seen = (await device.position()).axes_mm
+        await self._own.carry_out((FINAL,))
+        seen = (await self._own.position()).axes_mm
         if wrong := misplaced(expected, seen):
             raise MachineError(f"the run was to be held after command {number}, but {wrong}")
-        await device.look_at_heaters()
+        await self._own.look_at_heaters()
         nozzle_degc = device.heaters["T"][0] if "T" in device.heaters else None
         where = macros.place(expected.at, seen, expected.targets_degc, nozzle_degc, homed=expected.homed)
-        await self._carry_out(macros.pausing(device.known_profile.macro.pause, where))
+        await self._own.carry_out(macros.pausing(device.known_profile.macro.pause, where))
         return where, Standing(seen, expected.targets_degc, absolute=True)
 
     async def _stay(self, where: Place) -> None:
@@ -246,12 +252,25 @@ class Holding:
         self.wake()
         standby = macros.standby(device.known_profile.macro.standby, where)
         if standby and not await self._asked_to_end(device.machine.connection.standby_after_s):
-            await self._carry_out(standby)
+            await self._own.carry_out(standby)
             device.see(MachineState.HELD, f"{reason}; the nozzle cools to {macros.STANDBY_DEGC:g} degC")
         await self._asked_to_end(None)
 
     async def _asked_to_end(self, within_s: float | None) -> bool:
-        """Wait until the hold is to end, or that time is over."""
+        """Wait until the hold is to end, or that time is over; meanwhile look after the printer."""
+        device = self._device
+        until_s = math.inf if within_s is None else device.clock.mono_s() + within_s
+        while True:
+            before = device.reports
+            if await self._ends(min(LOOK_S, max(0.0, until_s - device.clock.mono_s()))):
+                return True
+            if device.clock.mono_s() >= until_s:
+                return False
+            if device.reports == before:
+                await self._own.look_at_heaters()
+
+    async def _ends(self, within_s: float) -> bool:
+        """Whether the hold is to end before that time is over."""
         lost = asyncio.create_task(self._device.session.lost(), name=f"hold {self._device.machine.id}")
         lost.add_done_callback(lambda task: self.wake())
         try:
@@ -272,24 +291,13 @@ class Holding:
     async def _come_back(self, where: Place, before: Standing) -> None:
         """Warm, to where it was, and with the program's modes; the printer itself must say so."""
         device = self._device
-        await device.look_at_heaters()
+        await self._own.look_at_heaters()
         targets = {name: target for name, (_, target) in device.heaters.items()}
         # Not only after standby: firmware switches heaters off by itself when nobody moves for long.
         reheat = any(targets.get(name, 0.0) != target for name, target in where.targets_degc.items())
-        await self._carry_out(macros.resuming(device.known_profile.macro.resume, where, reheat=reheat))
-        if wrong := misplaced(before, (await device.position()).axes_mm):
+        await self._own.carry_out(macros.resuming(device.known_profile.macro.resume, where, reheat=reheat))
+        if wrong := misplaced(before, (await self._own.position()).axes_mm):
             raise MachineError(f"the printer did not come back to where it was held: {wrong}")
-
-    async def _carry_out(self, commands: Iterable[str]) -> None:
-        """Commands of the driver's own, with the firmware's counter as the proof of each."""
-        commands = tuple(commands)
-        device = self._device
-        self._must_go_on()
-        await device.run(commands, self._number, counted=self._number > MACRO_BASE)
-        self._must_go_on()
-        self._number += len(commands)
-        await device.counted(self._number)
-        self._must_go_on()
 
     def _must_go_on(self) -> None:
         if self.stopping.is_asked or self._leaving:
@@ -298,7 +306,10 @@ class Holding:
     # Held by the printer
 
     def heard(self, reply: Reply) -> None:
-        """Something that the printer said beside answers."""
+        """Something that the printer said beside answers to requests."""
+        if isinstance(reply, Position | Temperatures):
+            self._own.heard(reply)
+            return
         wish = self._prompts.hear(reply)
         self._show()
         if isinstance(reply, Busy):

@@ -55,6 +55,7 @@ class Line(Generic[StreamT]):
         self.stream = stream
         self.failure: MachineError | None = None
         self.cause: Cause | None = None  # of a failure that the stream has found
+        self.gone = False  # nothing can be heard over this link any more
 
     # Connection
 
@@ -74,9 +75,29 @@ class Line(Generic[StreamT]):
 
     def close(self) -> None:
         """Let go of the link. Idempotent; sends nothing."""
+        self.gone = True
         self.fail(NotConfirmedError("the connection was closed"))
         if self._link is not None:
             self._link.close()
+
+    def overheard_by(self, overhear: Callable[[bytes], None]) -> None:
+        """Have `overhear` called with what comes, whatever has latched; with nothing at all when no more will come.
+
+        Whoever it was before hears nothing more.
+        """
+        if self._overhear is not None:
+            self._overhear(b"")
+        self._overhear = overhear
+
+    async def pulse_dtr(self, down_s: float) -> bool:
+        """Drop DTR for so long; False where the link has none. Resets most boards with a USB bridge."""
+        if self._link is None or not self._link.set_dtr(False):
+            return False
+        try:
+            await asyncio.sleep(down_s)
+        finally:
+            self._link.set_dtr(True)
+        return True
 
     async def lost(self) -> MachineError:
         """Wait until this session has failed; why."""
@@ -151,6 +172,9 @@ class Line(Generic[StreamT]):
 
     def link_lost(self, reason: str) -> None:
         """The link broke: what the machine does now, nobody knows."""
+        self.gone = True
+        if self._overhear is not None:
+            self._overhear(b"")
         self.fail(LinkLostError(f"the link to the machine broke: {reason}"))
 
     def _tick(self) -> None:

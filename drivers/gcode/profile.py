@@ -23,6 +23,9 @@ DIALECTS = (MARLIN, GRBL)
 PLACES = frozenset({"x", "y", "z", "e", "feed", "nozzle_degc", "bed_degc", "standby_degc"})
 """What a macro may take from the driver, as ``{x}``: where the run was held (mm, mm/min) and how hot it was (degC)."""
 
+_FILLED = ("pause", "resume", "standby")
+_PLACE = re.compile(r"\{\w+\}")
+
 
 def _command(value: str) -> str:
     try:
@@ -89,7 +92,9 @@ class FirmwareTable(_Table):
     it came. `unknown_command`: ``said`` (it says so, and acknowledges), ``silent`` (it only acknowledges), ``refused``
     (an error in the acknowledgement's place). `emergency_parser`: acts on the abort as it arrives, past its queue;
     where the firmware itself reports ``Cap:EMERGENCY_PARSER``, that counts. `thermal_protection`: ``reported`` by the
-    capability `thermal_protection_cap`, ``built-in`` where no build is without, or ``unknown``.
+    capability `thermal_protection_cap`, ``built-in`` where no build is without, or ``unknown``. `sd_card`: M27 tells of
+    a print from it, where the capability ``SDCARD`` says so or in every build. `names_open_file`: M27 C tells the file
+    that is open, and none when its print is over.
     `stepper_timeout_s`: motors are released after so long without a move, 0 if nobody knows; `resume_gap_max_s`: the
     longest gap after which a held program may still go on, 0 for none.
     """
@@ -99,6 +104,8 @@ class FirmwareTable(_Table):
     emergency_parser: bool = False
     thermal_protection: Literal["reported", "built-in", "unknown"] = "unknown"
     thermal_protection_cap: str = "THERMAL_PROTECTION"
+    sd_card: Literal["reported", "built-in"] = "reported"
+    names_open_file: bool = False
     stepper_timeout_s: float = Field(default=0.0, ge=0)
     resume_gap_max_s: float = Field(default=0.0, ge=0)
 
@@ -141,9 +148,9 @@ class Macro(_Table):
     pause: tuple[Command, ...] = ()
     resume: tuple[Command, ...] = ()
     standby: tuple[Command, ...] = ()
-    make_safe: tuple[Command, ...]
+    make_safe: tuple[Command, ...] = Field(min_length=1)
     park: tuple[Command, ...] = ()
-    abort: Command
+    abort: Command = Field(min_length=1)
 
     @field_validator("resume")
     @classmethod
@@ -151,6 +158,13 @@ class Macro(_Table):
         if value and not all(f"{{{place}}}" in " ".join(value) for place in "xyz"):
             raise ValueError("resume comes back to {x}, {y} and {z}")
         return value
+
+    @model_validator(mode="after")
+    def _places_are_filled(self) -> Macro:
+        for name, value in self:
+            if name not in _FILLED and (found := _PLACE.search(value if isinstance(value, str) else " ".join(value))):
+                raise ValueError(f"{found[0]} has no meaning in {name}; places are for pause, resume and standby")
+        return self
 
 
 class Profile(_Table):
@@ -172,6 +186,8 @@ class Profile(_Table):
             raise ValueError("firmware.keeps_line_numbers is false in the grbl dialect")
         if self.dialect == GRBL and self.wire.takes_compact:
             raise ValueError("wire.takes_compact is false in the grbl dialect, which sends no blanks anyway")
+        if self.dialect == GRBL and self.macro.abort != "\x18":
+            raise ValueError('macro.abort is "\\u0018" in the grbl dialect: only that acts at once')
         if "\x18" in self.macro.abort and self.dialect != GRBL:
             raise ValueError("macro.abort is a command, not a byte, in the marlin dialect")
         return self

@@ -11,7 +11,7 @@ from drivers.gcode.replies import Reply, Temperatures
 from edge.driver import MachineError, MachineState, Motion
 
 POLL_S = 5.0
-"""How often an idle printer is asked for its temperatures; also what notices a dead connection."""
+"""How often an idle printer is asked for what it does not tell by itself; also what notices a dead connection."""
 
 BUSY_S = 6.0
 """How long an idle printer counts as busy after it has said so, where nobody knows how often it does."""
@@ -38,15 +38,18 @@ class Resting:
     async def keep_looking(self) -> None:
         """Ask for temperatures and for others' work, for ever. A silent printer fails the session.
 
-        The card is not asked for while a run goes on or is held, nor on a line that keeps erring: one flipped bit makes
-        M25 of M27, which pauses a print.
+        What is asked here goes out unchecked, and one flipped bit makes another command of it: M107 of M105, M25 of
+        M27. So nothing is asked while a run goes on or is held or left standing, nor for temperatures that the printer
+        reports by itself, nor for the card on a line that keeps erring.
         """
-        session = self._device.session
+        device, session = self._device, self._device.session
         while session.failure is None:
+            before = device.reports
             await asyncio.sleep(POLL_S)
-            if session.stream.idle:
+            if session.stream.idle and self._at_rest():
                 try:
-                    await self._device.look_at_heaters()
+                    if device.reports == before:
+                        await device.look_at_heaters()
                     if self._at_rest() and not session.stream.distrusted:
                         await self.look_for_others()
                 except MachineError:
@@ -54,21 +57,32 @@ class Resting:
                 if self._at_rest():
                     self.tell()
 
-    async def look_for_others(self) -> bool:
-        """Ask a printer with a card whether it prints from that; whether it has said so. Raises `MachineError`."""
-        if not self._device.firmware.has("SDCARD"):
+    async def look_for_others(self, *, closely: bool = False) -> bool:
+        """Ask a printer with a card whether it prints from that; whether it has said so. Raises `MachineError`.
+
+        `closely`: also for a print that stands paused.
+        """
+        firmware = self._device.known_profile.firmware
+        if firmware.sd_card != "built-in" and not self._device.firmware.has("SDCARD"):
             return True
         for _ in range(CARD_QUESTIONS):
-            replies = await self._device.session.ask("M27")
-            for reply in replies:
-                self._others.heard(reply, self._device.clock.mono_s(), 0.0)
-            if any(map(tells_of_card, replies)):
+            if any(map(tells_of_card, await self._asked("M27"))):
+                asks = firmware.names_open_file and (closely or self._others.is_open)
+                if asks and not self._others.prints:
+                    await self._asked("M27 C")
                 return True
         return False
 
+    async def _asked(self, question: str) -> tuple[Reply, ...]:
+        was_heard = self._at_rest()  # as it was said; once more now, it would be older than what was said since
+        replies = await self._device.session.ask(question)
+        for reply in () if was_heard else replies:
+            self._others.heard(reply, self._device.clock.mono_s(), 0.0)
+        return replies
+
     async def must_be_free(self) -> None:
         """Never a line of ours into somebody else's work. Raises `MachineError`."""
-        told = await self.look_for_others()
+        told = await self.look_for_others(closely=True)
         if doing := self._others.doing(self._device.clock.mono_s()):
             raise MachineError(f"not begun, for the printer is at work: {doing}", Motion.NONE)
         if not told:

@@ -20,7 +20,6 @@ class Session(Line[GcodeStream]):
     def __init__(self, context: DriverContext, on_heard: Callable[[Reply], None]) -> None:
         super().__init__(context, on_heard, GcodeStream(Wire(), context.clock.mono_s()))
         self._probed: asyncio.Future[int] | None = None
-        self.gone = False  # nothing can be heard over this link any more
         self.on_silence: Callable[[Silent | Speaks], None] = lambda event: None
 
     @property
@@ -32,25 +31,11 @@ class Session(Line[GcodeStream]):
         """As `begin_anew`."""
         self.begin_anew(GcodeStream(wire, self._clock.mono_s()))
 
-    def close(self) -> None:
-        """Let go of the link. Idempotent; sends nothing."""
-        self.gone = True
-        super().close()
-
     def follow(self, latched: Session) -> None:
         """Talk over the link of a session that has latched, which takes no part any more."""
         assert latched._link is not None
         self.attach(latched._link)
         latched.overheard_by(self._overheard)
-
-    def overheard_by(self, overhear: Callable[[bytes], None]) -> None:
-        """Have `overhear` called with what comes, whatever has latched; with nothing at all when no more will come.
-
-        Whoever it was before hears nothing more.
-        """
-        if self._overhear is not None:
-            self._overhear(b"")
-        self._overhear = overhear
 
     def _overheard(self, data: bytes) -> None:
         """As `received`, of bytes that are recorded already."""
@@ -102,27 +87,10 @@ class Session(Line[GcodeStream]):
             self.stream.excuse(self._clock.mono_s())
         self._patient = patient
 
-    async def pulse_dtr(self, down_s: float) -> bool:
-        """Drop DTR for so long; False where the link has none. Resets most boards with a USB bridge."""
-        if self._link is None or not self._link.set_dtr(False):
-            return False
-        try:
-            await asyncio.sleep(down_s)
-        finally:
-            self._link.set_dtr(True)
-        return True
-
     def _waiting(self) -> Sequence[asyncio.Future[Any]]:
         return [*super()._waiting(), *([self._probed] if self._probed is not None else [])]
 
     # Between link and stream
-
-    def link_lost(self, reason: str) -> None:
-        """The link broke: what the machine does now, nobody knows."""
-        self.gone = True
-        if self._overhear is not None:
-            self._overhear(b"")
-        super().link_lost(reason)
 
     def _handle(self, event: Event) -> None:
         match event:

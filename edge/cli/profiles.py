@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tomllib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def profiles(args: argparse.Namespace) -> int:
     for driver, plugin in plugins.installed().items():
         for profile in plugin.profiles(own):
             drivers.setdefault(profile, []).append(driver)
+    _none_left_out(own, {profile.name for profile in drivers})
     if args.json:
         text.print_json([{**asdict(profile), "drivers": taken_by} for profile, taken_by in drivers.items()])
         return FINE
@@ -30,6 +32,15 @@ def profiles(args: argparse.Namespace) -> int:
         for hazard in profile.hazards:
             print("\n".join(text.wrap(f"! {hazard}", "    ", "      ")))
     return FINE
+
+
+def _none_left_out(own: Path | None, names: set[str]) -> None:
+    """Raises `ConfigError` for a file that no driver takes for one of its profiles."""
+    for path in sorted(own.glob("*.toml")) if own is not None else ():
+        if path.stem not in names:
+            dialect = tomllib.loads(path.read_text(encoding="utf-8")).get("dialect")
+            problem = "is missing" if dialect is None else f"{dialect!r} is of no driver that is installed"
+            raise ConfigError(path, "dialect", problem, "copy it from a profile that is like yours")
 
 
 def _own(config: Path | None) -> Path | None:

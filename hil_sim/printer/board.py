@@ -35,6 +35,8 @@ class Options:
     thermal_protection: bool = True
     rx_bytes: int = 128
     sd_card: bool = False
+    sd_paused: bool = False
+    """Somebody has paused a print from its card, and ends it at the display ten minutes after the start."""
     size_mm: tuple[float, float, float] = (200.0, 200.0, 200.0)
 
 

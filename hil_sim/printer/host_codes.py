@@ -147,9 +147,13 @@ def _prompt_response(board: Board, arguments: str) -> None:
         respond(board)
 
 
-def _sd_status(board: Board, _arguments: str) -> None:
+def _sd_status(board: Board, arguments: str) -> None:
     done_s = board.now_s - board.sd_print_began_s
     printing = done_s >= 0.0
+    if "C" in arguments:
+        paused = board.options.sd_paused and board.now_s < SD_PRINT_S
+        board.say(texts.sd_file(is_open=printing or paused))
+        return
     board.say(texts.sd_printing(int(texts.SD_FILE_BYTES * done_s / SD_PRINT_S)) if printing else texts.SD_NOT_PRINTING)
 
 

@@ -119,8 +119,13 @@ def refusal(reason: str, last_number: int) -> str:
 
 
 def sd_printing(done_bytes: int) -> str:
-    """The answer to M27 during a print from the SD card (sd/cardreader.cpp, `report_status`)."""
+    """The answer to M27 during a print from the SD card that is not paused (sd/cardreader.cpp, `report_status`)."""
     return f"SD printing byte {done_bytes}/{SD_FILE_BYTES}\n"
+
+
+def sd_file(*, is_open: bool) -> str:
+    """The answer to M27 C (gcode/sd/M27.cpp; sd/cardreader.cpp, `printSelectedFilename`)."""
+    return f"Current file: {SD_FILE if is_open else '(no file)'}\n"
 
 
 def unknown(command: str) -> str:

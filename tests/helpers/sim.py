@@ -19,6 +19,8 @@ MACRO_BASE = 900_000_000
 """What the driver sends by itself, to stop, is numbered from here."""
 MODES_BASE = 890_000_000
 """And what it sends before a program, to set the modes, from here."""
+QUESTIONS = ("M105", "M114")
+"""What changes nothing; numbered while a print is held."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ class SimPrinter:
         return found
 
     def macros(self) -> list[str]:
-        """The driver's own numbered commands, in order, without the one that sets the counter."""
-        return [text for number, text in self.commands() if number != "-" and int(number) > MACRO_BASE]
+        """The driver's own numbered commands, in order, without questions and without what sets the counter."""
+        numbered = [text for number, text in self.commands() if number != "-" and int(number) > MACRO_BASE]
+        return [text for text in numbered if text not in QUESTIONS]
 
     def modes(self) -> list[str]:
         """What the driver has sent before its programs, without what sets the counter."""

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.gcode.compact import compact
+from drivers.gcode.events import Cause
 from drivers.gcode.framing import Wire
 from edge.demo.meaning import as_meant
 from hil_sim.faults import Faults
@@ -78,6 +79,25 @@ def test_any_garbled_answers(
     if bench.failure is None:
         bench.settle()
     assert bench.program == program[: len(bench.program) if bench.failure else None]
+
+
+@settings(max_examples=60, deadline=None)
+@given(programs, seeds, st.floats(0, 0.2), st.floats(0, 0.1), st.booleans())
+def test_any_corruption_of_line_ends(
+    program: list[str], seed: int, ends: float, lines: float, silent_resend: bool
+) -> None:
+    """Which the simulated firmware's own noise spares: two lines become one, and a line never ends."""
+    bench = Bench(PATIENT, None, Faults(corrupt=lines, no_ok_after_resend=silent_resend), seed)
+    noise, arrive = random.Random(seed), bench.firmware.feed
+
+    def feed(data: bytes, now_s: float) -> bytes:
+        noisy = (byte ^ 1 << noise.randrange(8) if byte == 10 and noise.random() < ends else byte for byte in data)
+        return arrive(bytes(noisy), now_s)
+
+    bench.firmware.feed = feed  # type: ignore[method-assign]
+    bench.print(program)
+    assert bench.program == program[: len(bench.program) if bench.failure else None]
+    assert bench.failure is None or killed_by_noise(bench) or bench.failure.cause is Cause.SILENT
 
 
 @settings(max_examples=60, deadline=None)

@@ -17,7 +17,7 @@ from tests.helpers.site import SHORT, SiteFolder, starts, until
 PATIENCE_S = 60.0
 PROGRAM = ["G28", "G1 X10 F6000", "G1 X20"]
 CARD = ("--sd-card", "--fault", "sd-print-after=4")
-"""Somebody starts a print right after the driver has connected: after M115, M155, M27 and the first poll."""
+"""Somebody starts a print right after the driver has connected: after M115, M155, M27 and M27 C."""
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +56,34 @@ async def test_nothing_is_begun_while_somebody_prints_from_the_card(tmp_path: Pa
 async def test_a_start_asks_the_card_even_if_nothing_was_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resting, "POLL_S", PATIENCE_S)
     program = write_program(tmp_path / "program.gcode", PROGRAM)
-    with sim_printer(tmp_path, "--sd-card", "--fault", "sd-print-after=3", speed=60.0) as printer:
+    with sim_printer(tmp_path, "--sd-card", "--fault", "sd-print-after=4", speed=60.0) as printer:
         context = RecordingContext(tmp_path)
         async with PLUGIN.open(bench_machine(printer), context) as driver:
             with pytest.raises(MachineError, match="from the SD card"):
                 await driver.execute(RUN, program)
             assert len(context.of_kind(ForeignWork)) == 1
             assert printer.program() == []
+
+
+async def test_a_print_that_stood_paused_before_anybody_connected_is_found(tmp_path: Path) -> None:
+    program = write_program(tmp_path / "program.gcode", PROGRAM)
+    context = RecordingContext(tmp_path)
+    with sim_printer(tmp_path, "--sd-paused", speed=60.0) as printer:
+        async with PLUGIN.open(bench_machine(printer), context) as driver:
+            with pytest.raises(
+                MachineError, match=r"CUP~1\.GCO of the SD card is open, so a print of it may"
+            ) as caught:
+                await driver.execute(RUN, program)
+            assert caught.value.motion is Motion.NONE
+            assert (printer.program(), printer.modes()) == ([], [])
+            assert context.of_kind(StateSeen)[-1].state is MachineState.EXECUTE
+            async with asyncio.timeout(PATIENCE_S):
+                while context.of_kind(StateSeen)[-1].state is not MachineState.IDLE:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            (work,) = context.of_kind(ForeignWork)
+            assert work.detail == "somebody has begun CUP~1.GCO from the printer's SD card"
+            assert (await driver.execute(RUN, program)).kind is OutcomeKind.SUCCEEDED
+            assert program_of(printer) == PROGRAM
 
 
 async def test_a_nozzle_that_is_heated_at_the_display_is_told_and_what_a_program_leaves_hot_is_not(
@@ -113,6 +134,8 @@ def test_a_site_keeps_its_orders_back_until_a_person_has_cleared_what_others_mad
             told = site.wait_event("foreign_work")
             assert told["body"]["detail"] == "somebody printed CUP~1.GCO from the printer's SD card"
             job_id = str(site.submit(site.bundle(SHORT))["job_id"])
+            # It heats at once, and is known to print when the card is asked for the next time.
+            until(lambda: site.live()["machines"][0]["state"] == "EXECUTE")
             until(lambda: site.live()["machines"][0]["state"] == "IDLE")
             assert "CUP~1.GCO from the printer's SD card" in site.edge("status").stdout.replace("\n   ", "")
             assert starts(printer) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from drivers import link
 from drivers.gcode import PLUGIN
 from drivers.gcode.grbl_driver import make_safe
 from drivers.gcode.grbl_replies import Status
@@ -301,9 +303,46 @@ async def test_an_abort_in_motion_is_a_reset_and_the_machine_is_locked_after_it(
             await driver.abort()
             with pytest.raises(MachineError, match="reset in motion"):
                 await task
+        assert context.of_kind(StateSeen)[-1] == StateSeen(MachineState.ABORTED, "reset, it confirmed")
         async with opened(router, tmp_path) as (_, context):
             assert "locked by an alarm" in await state(context, MachineState.STOPPED)
         assert "alarm 3" in router.happened()
+
+
+async def test_an_abort_that_nothing_confirms_is_left_to_the_emergency_stop(tmp_path: Path) -> None:
+    with sim_router(tmp_path, "--fault", "silent-after=40") as router:
+        async with opened(router, tmp_path) as (driver, context):
+            task = await begun(driver, context, tmp_path, LONG)
+            async with asyncio.timeout(DEADLINE_S):
+                while len(router.blocks()) < 40:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            await driver.abort()
+            await driver.abort()
+            assert context.of_kind(StateSeen)[-1] == StateSeen(MachineState.ABORTED, "not confirmed yet")
+            with pytest.raises(MachineError, match="reset in motion"):
+                await task
+    words = "NOT confirmed: use the emergency stop of the machine"
+    assert context.of_kind(StateSeen)[-1] == StateSeen(MachineState.ABORTED, words)
+
+
+async def test_the_last_resort_of_an_abort_is_a_reset_by_dtr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sim_router(tmp_path, "--fault", "silent-after=40") as router:
+
+        def set_dtr(self: link.Link, raised: bool) -> bool:
+            """What a pseudo-terminal has no line for."""
+            if raised:
+                router.process.send_signal(signal.SIGUSR1)
+            return True
+
+        monkeypatch.setattr(link.Link, "set_dtr", set_dtr)
+        async with opened(router, tmp_path) as (driver, context):
+            task = await begun(driver, context, tmp_path, LONG)
+            async with asyncio.timeout(DEADLINE_S):
+                while len(router.blocks()) < 40:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            await driver.abort()
+            await asyncio.wait([task])
+    assert context.of_kind(StateSeen)[-1] == StateSeen(MachineState.ABORTED, "reset by its DTR line")
 
 
 async def test_a_program_that_cannot_be_read_or_resumed_moves_nothing(tmp_path: Path) -> None:

@@ -10,16 +10,18 @@ import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from drivers.gcode import PLUGIN
+from drivers.gcode import PLUGIN, holding, resting
 from drivers.gcode.driver import MODES_BASE
 from edge.demo.meaning import as_meant
 from edge.driver import (
     Capability,
     Driver,
+    LinkLostError,
     Lost,
     MachineState,
     Motion,
@@ -30,9 +32,10 @@ from edge.driver import (
     Program,
     Progress,
     StateSeen,
+    Temperature,
 )
 from edge.testing.context import RecordingContext
-from tests.helpers.printing import RUN, bench_machine, program_of, write_program
+from tests.helpers.printing import RUN, bench_machine, impatient_profile, program_of, write_program
 from tests.helpers.sim import SimPrinter, sim_printer
 
 PATIENCE_S = 60.0
@@ -181,6 +184,39 @@ async def test_a_noisy_line_changes_nothing(tmp_path: Path) -> None:
         assert program_of(run.printer) == [as_meant(command) for command in ABSOLUTE]
 
 
+@pytest.mark.parametrize("reports", [True, False], ids=["it reports by itself", "it is asked"])
+async def test_what_a_held_print_is_asked_cannot_arrive_as_another_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reports: bool
+) -> None:
+    """One flipped bit makes M107 of M105: the fan would be off for the rest of the part, and nobody would know."""
+    monkeypatch.setattr(resting, "POLL_S", 0.05)
+    monkeypatch.setattr(holding, "LOOK_S", 0.05)
+    profiles = tmp_path / "profiles"
+    profiles.mkdir()
+    shipped = resources.files("firmware_profiles").joinpath("marlin-2.1.toml").read_text()
+    silent = shipped.replace('report_temperatures = "M155 S2"', 'report_temperatures = ""')
+    (profiles / "marlin-2.1.toml").write_text(shipped if reports else silent)
+    program = write_program(tmp_path / "program.gcode", ABSOLUTE)
+    with sim_printer(tmp_path, speed=SPEED) as printer:
+        context = RecordingContext(tmp_path)
+        async with PLUGIN.open(bench_machine(printer, profiles), context) as driver:
+            running = asyncio.create_task(driver.execute(RUN, program), name="run")
+            run = Print(driver, context, running, printer)
+            await run.reached(30)
+            await driver.pause(run.deadline_s())
+            held = len(context.of_kind(Temperature))
+            await context.seen(Temperature, lambda seen: len(context.of_kind(Temperature)) > held + 12, PATIENCE_S)
+            await driver.resume(run.deadline_s())
+            assert (await run.outcome()).kind is OutcomeKind.SUCCEEDED
+    rows = printer.commands()
+    numbers = [number for number, _ in rows]
+    begun, ended = numbers.index("1"), numbers.index(str(len(ABSOLUTE) + 1))
+    assert [text for number, text in rows[begun:ended] if number == "-"] == []
+    asked = [text for number, text in rows[begun:ended] if text == "M105"]
+    assert len(asked) >= 2 + 3 * (not reports)
+    assert program_of(printer) == [as_meant(command) for command in ABSOLUTE]
+
+
 async def test_held_for_long_the_nozzle_cools_and_is_warm_again_before_it_goes_on(tmp_path: Path) -> None:
     async with printing(tmp_path, ABSOLUTE, standby_after_s=0.1) as run:
         await run.reached(30)
@@ -297,6 +333,28 @@ async def test_a_link_that_breaks_while_held_ends_the_run(tmp_path: Path) -> Non
         run.printer.process.send_signal(signal.SIGKILL)
         with pytest.raises(NotConfirmedError, match="link to the machine broke"):
             await run.outcome()
+
+
+async def test_a_printer_that_falls_silent_while_held_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "LOOK_S", 0.1)
+    (tmp_path / "profiles").mkdir()
+    profiles = impatient_profile(tmp_path / "profiles", busy_interval_s=0.1, silence_s=0.5)
+    program = write_program(tmp_path / "program.gcode", ABSOLUTE)
+    with sim_printer(tmp_path, speed=SPEED) as printer:
+        context = RecordingContext(tmp_path)
+        async with PLUGIN.open(bench_machine(printer, profiles), context) as driver:
+            running = asyncio.create_task(driver.execute(RUN, program), name="run")
+            run = Print(driver, context, running, printer)
+            await run.reached(30)
+            await driver.pause(run.deadline_s())
+            printer.process.send_signal(signal.SIGSTOP)
+            try:
+                with pytest.raises(LinkLostError, match="has said nothing for"):
+                    await run.outcome()
+            finally:
+                printer.process.send_signal(signal.SIGCONT)
 
 
 async def test_a_held_print_is_not_left_standing(tmp_path: Path) -> None:

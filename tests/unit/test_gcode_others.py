@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drivers.gcode.others import Others
+from drivers.gcode.others import Others, tells_of_card
 from drivers.gcode.replies import parse
 from edge.driver import ForeignWork
 
@@ -58,6 +58,41 @@ def test_the_next_print_is_another_piece_of_work_and_may_have_no_name(others: Ot
 def test_a_card_without_a_file_prints_nothing(others: Others, told: list[ForeignWork]) -> None:
     hear(others, "SD printing byte 0/0")
     assert (told, others.prints) == ([], "")
+
+
+def test_a_file_that_is_open_may_be_a_print_that_stands_paused(others: Others, told: list[ForeignWork]) -> None:
+    hear(others, "Not SD printing", "Current file: CUP~1.GCO cup.gcode")
+    words = (
+        "the file CUP~1.GCO cup.gcode of the SD card is open, so a print of it may stand paused; end it at the printer"
+    )
+    assert (others.doing(10.0), others.prints, others.is_open) == (words, "", True)
+    assert [work.detail for work in told] == ["somebody has begun CUP~1.GCO cup.gcode from the printer's SD card"]
+    hear(others, "Not SD printing", "Current file: CUP~1.GCO cup.gcode")
+    assert len(told) == 1
+    hear(others, "SD printing byte 7/60000")
+    assert others.prints == "somebody prints something from the SD card"
+    hear(others, "Not SD printing", "Current file: (no file)")
+    assert (others.doing(10.0), others.is_open, len(told)) == ("", False, 1)
+    hear(others, "SD printing byte 7/60000")
+    assert len(told) == 2, "that is another print"
+
+
+def test_prusa_tells_of_a_paused_print_itself(others: Others, told: list[ForeignWork]) -> None:
+    hear(others, "SD print paused")
+    assert others.prints == others.doing(10.0) == "somebody's print from the SD card is paused"
+    assert [work.detail for work in told] == ["somebody printed something from the printer's SD card"]
+    hear(others, "SD printing byte 7/60000", "SD print paused", "Not SD printing")
+    assert (others.doing(10.0), len(told)) == ("", 1)
+    hear(others, "Print saved")
+    assert (others.doing(10.0), others.prints) == ("a print of a host stands paused in it; end it at the printer", "")
+    hear(others, "Not SD printing")
+    assert (others.doing(10.0), len(told)) == ("", 1)
+
+
+@pytest.mark.parametrize("answer", ["Not SD printing", "SD printing byte 1/2", "SD print paused", "Print saved"])
+def test_what_answers_a_question_for_the_card(answer: str) -> None:
+    assert tells_of_card(*parse(answer))
+    assert not tells_of_card(*parse("Current file: (no file)"))
 
 
 def test_busy_is_somebody_for_a_while_and_leaves_nothing_behind(others: Others, told: list[ForeignWork]) -> None:

@@ -129,6 +129,41 @@ async def test_a_port_that_another_process_holds_names_it() -> None:
         assert link.holder_of(Path(path)) is None
 
 
+@pytest.mark.parametrize("way", ["a lock", "a lock file"])
+async def test_a_process_of_another_user_that_holds_a_port_is_named_by_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """What a process has open, only its own user sees (proc(5)); the service has a user of its own."""
+
+    def nothing(process: Path) -> dict[str, str]:
+        raise PermissionError
+
+    monkeypatch.setattr(link, "_opened_by", nothing)
+    monkeypatch.setattr(link, "LOCK_FILES", tmp_path)
+    ear = Ear()
+    with terminal() as (_, path):
+        locks = "fcntl.flock(port, fcntl.LOCK_EX); " if way == "a lock" else ""
+        code = f"import fcntl, os, sys; port = os.open({path!r}, os.O_RDWR | os.O_NOCTTY); {locks}print(flush=True)"
+        with python(f"{code}; sys.stdin.read()") as holder:
+            said_by(holder)
+            if way == "a lock file":
+                (tmp_path / f"LCK..{Path(path).name}").write_text(f"{holder.pid:10d}\n")
+            name = Path(f"/proc/{holder.pid}/comm").read_text().strip()
+            with pytest.raises(ConnectError, match=rf"is held by {name} \(process {holder.pid}\)"):
+                link.open_serial(path, 115200, ear.heard, ear.lost)
+        assert link.holder_of(Path(path)) is None, "a lock file that somebody has left behind holds nothing"
+
+
+@pytest.mark.parametrize("content", ["", "nobody\n", "0\n"])
+def test_a_lock_file_that_names_no_process_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setattr(link, "LOCK_FILES", tmp_path)
+    with terminal() as (_, path):
+        (tmp_path / f"LCK..{Path(path).name}").write_text(content)
+        assert link.holder_of(Path(path)) is None
+
+
 async def test_a_port_that_this_process_holds_is_not_opened_twice() -> None:
     ear = Ear()
     with (

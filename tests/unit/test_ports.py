@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from drivers import ports
-from drivers.ports import Adapter, choose, find, name_of, present_ports, well_formed
+from drivers.ports import Adapter, choose, find, name_of, present_ports, unsure, well_formed
 from edge.driver import ConnectError
 
 BY_ID = "/dev/serial/by-id/usb-1a86_USB_Serial-if00-port0"
@@ -123,3 +123,25 @@ def test_the_list_of_the_kernel_is_read_and_its_links_with_it(tmp_path: Path, mo
     assert find("usb:1-1.2") == str(device)
     with pytest.raises(ConnectError, match=r"/dev/none does not exist; there are: /dev/ttyS9 \(not on USB\)"):
         find("/dev/none")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "adapter", "words"),
+    [
+        (BY_ID, CH340_B, f'{BY_ID} is any adapter of its kind: write "usb:1-1.3", or the printer\'s uuid'),
+        ("/dev/ttyUSB4", CLONE_A, '/dev/ttyUSB4 is whatever comes first: write "usb:1-1.6", or the printer\'s uuid'),
+        (
+            "/dev/ttyACM0",
+            PRUSA,
+            '/dev/ttyACM0 is whatever comes first: write "serial:CZPX1018X004XK12345", or the printer\'s uuid',
+        ),
+        ("/dev/serial/by-id/usb-Prusa_CZPX1018X004XK12345-if00", PRUSA, ""),
+        ("serial:CZPX1018X004XK12345", PRUSA, ""),
+        ("usb:1-1.3", CH340_B, ""),
+        ("/dev/ttyAMA0", BUILT_IN, ""),
+        ("/dev/pts/7", Adapter("/dev/pts/7"), ""),
+        ("/dev/printer-7", CH340_B, ""),
+    ],
+)
+def test_a_name_that_may_mean_another_printer_tomorrow_is_told(wanted: str, adapter: Adapter, words: str) -> None:
+    assert unsure(wanted, adapter, ALL) == words

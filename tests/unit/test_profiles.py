@@ -170,6 +170,19 @@ def test_two_that_fit_are_named(tmp_path: Path) -> None:
             'abort = "M112", resume = ["G1 X{x}"]',
             "macro.resume: resume comes back to {x}, {y} and {z}",
         ),
+        ('["M104 S0"]', '"M104 S0"', "macro.make_safe: Input should be a list (is 'M104 S0')"),
+        ('["M104 S0"]', "[]", "macro.make_safe: List should have at least 1 item"),
+        ('abort = "M112"', 'abort = ""', "macro.abort: String should have at least 1 character (is '')"),
+        (
+            '"M104 S0"',
+            '"M104 S{standby_degc}"',
+            "macro: {standby_degc} has no meaning in make_safe; places are for pause, resume and standby",
+        ),
+        (
+            'abort = "M112"',
+            'abort = "M112", park = ["G1 X{x}"]',
+            "macro: {x} has no meaning in park; places are for pause, resume and standby",
+        ),
         (
             "macro =",
             "firmware = {resume_gap_max_s = 9}\nmacro =",
@@ -205,9 +218,19 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
 def test_a_profile_of_the_other_dialect_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DriverError, match="the profile 'grbl' is for the dialect 'grbl', not 'marlin'"):
         named("grbl", None)
-    text = GOOD.replace('"marlin"', '"grbl"').replace("macro", "firmware = {keeps_line_numbers = true}\nmacro")
+    text = (
+        GOOD.replace('"M112"', '"\\u0018"')
+        .replace('"marlin"', '"grbl"')
+        .replace("macro", "firmware = {keeps_line_numbers = true}\nmacro")
+    )
     with pytest.raises(DriverError, match="keeps_line_numbers is false in the grbl dialect"):
         named("ours", written(tmp_path, text), "grbl")
+
+
+def test_the_abort_of_a_controller_with_grbl_is_the_byte_that_acts_at_once(tmp_path: Path) -> None:
+    words = 'the whole: macro.abort is "\\u0018" in the grbl dialect: only that acts at once'
+    with pytest.raises(DriverError, match=re.escape(words)):
+        named("ours", written(tmp_path, GOOD.replace('"marlin"', '"grbl"')), "grbl")
 
 
 def test_a_profile_that_is_not_there_says_what_is() -> None:
