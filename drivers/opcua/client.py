@@ -58,8 +58,10 @@ class Child:
 class Link:
     """A session on a server. Made by `connected`."""
 
-    def __init__(self, client: Client, namespaces: list[str]) -> None:
+    def __init__(self, client: Client, namespaces: list[str], opened_s: float) -> None:
+        """`opened_s`: when the secure channel was opened, by the event loop's clock."""
         self._client = client
+        self._opened_s = opened_s
         self.namespaces = namespaces
         self._index = indices(namespaces)
         self.types = Types()
@@ -346,8 +348,10 @@ class Link:
 
     async def renew(self) -> None:
         """Renew the secure channel again and again, before the server lets it expire."""
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._client.secure_channel_timeout / 1000 * 0.75)
+            await asyncio.sleep(self._opened_s + self._client.secure_channel_timeout / 1000 * 0.75 - loop.time())
+            self._opened_s = loop.time()
             await self._ask("renewing the secure channel", self._client.open_secure_channel(renew=True))
             self._client.uaclient.revolve_security_token()
 

@@ -34,7 +34,7 @@ from edge.driver import (
     StillRunning,
 )
 from edge.testing import RecordingContext
-from tests.helpers.opcua import Served, machine_of, plugin_of, program_of, until
+from tests.helpers.opcua import Served, machine_of, plugin_of, program_of, trust_each_other, until
 from tests.helpers.proxy import Network, network
 
 RIGHT_S = 10.0
@@ -78,6 +78,7 @@ async def under_way(
     context = RecordingContext(folder)
     program = program_of(folder / "program.nc", lines[server.kind])
     machine = machine_of(server, **{"patience_s": 120.0, **more})
+    await asyncio.to_thread(trust_each_other, server, machine, folder)
     async with plugin_of(server.kind).open(machine, context) as driver:
         running = asyncio.create_task(driver.execute(run_of(), program), name="run")
         at = At(driver, context, server, running, program)
@@ -253,7 +254,9 @@ class LinkFaults(_WithAMachine):
                 server.endpoint = f"opc.tcp://127.0.0.1:{between.port}/"
                 context = _Deafening(tmp_path, between)
                 program = program_of(tmp_path / "program.nc", SHORT[self.kind])
-                async with plugin_of(self.kind).open(machine_of(server, patience_s=60.0), context) as driver:
+                machine = machine_of(server, patience_s=60.0)
+                await asyncio.to_thread(trust_each_other, server, machine, tmp_path)
+                async with plugin_of(self.kind).open(machine, context) as driver:
                     running = asyncio.create_task(driver.execute(run_of(), program), name="run")
                     await until(lambda: server.starts() == 1, WAIT_S)
                     between.drop()
@@ -279,7 +282,9 @@ class TransferFaults(_WithAMachine):
                 data = big.read_bytes()
                 program = Program("big.nc", big, hashlib.sha256(data).hexdigest(), len(data))
                 context = RecordingContext(tmp_path)
-                async with plugin_of(self.kind).open(machine_of(server, patience_s=60.0), context) as driver:
+                machine = machine_of(server, patience_s=60.0)
+                await asyncio.to_thread(trust_each_other, server, machine, tmp_path)
+                async with plugin_of(self.kind).open(machine, context) as driver:
                     cut = asyncio.create_task(driver.execute(run_of("run-1"), program), name="run")
                     await until(lambda: any(path.stat().st_size > 100_000 for path in folder.glob("*")), WAIT_S)
                     between.drop()
