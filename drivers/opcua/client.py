@@ -7,7 +7,6 @@ ever comes again. Its supervisor tasks are not started either; `drivers.opcua.se
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -306,12 +305,15 @@ class Link:
         pairs = zip(handles.values(), results, strict=True)
         return [node for node, result in pairs if not result.StatusCode.is_good()]
 
-    async def subscribe_events(self, source: NodeId, tell: Callable[[Mapping[str, Any]], None]) -> None:
-        """Hear of every event of `source` (an object, or the server): its standard fields, as far as it has them."""
+    async def subscribe_events(self, source: NodeId, tell: Callable[[Mapping[str, Any]], None]) -> int:
+        """Hear of every event of `source` (an object, or the server): its standard fields, as far as it has them.
+
+        What names the subscription to the server. Raises `RefusedError` or `LinkError`.
+        """
         parameters = ua.CreateSubscriptionParameters()
-        parameters.RequestedPublishingInterval = 500
-        parameters.RequestedMaxKeepAliveCount = KEEPALIVES
-        parameters.RequestedLifetimeCount = int(SESSION_S * 2)
+        parameters.RequestedPublishingInterval = EVENTS_S * 1000
+        parameters.RequestedMaxKeepAliveCount = int(5 / EVENTS_S)
+        parameters.RequestedLifetimeCount = int(SESSION_S / EVENTS_S)
         parameters.PublishingEnabled = True
         session = self._client.uaclient.session
 
@@ -327,18 +329,22 @@ class Link:
         item = _monitored(1, source, 0)
         item.ItemToMonitor.AttributeId = ua.AttributeIds.EventNotifier
         item.RequestedParameters.Filter = _event_filter()
-        item.RequestedParameters.QueueSize = 100
+        item.RequestedParameters.QueueSize = EVENTS_KEPT
         wanted.ItemsToCreate = [item]
         wanted.TimestampsToReturn = ua.TimestampsToReturn.Both
         (result,) = await self._ask("subscribing", session.create_monitored_items(wanted))
         if not result.StatusCode.is_good():
             raise RefusedError(f"events cannot be watched: {result.StatusCode.name}", result.StatusCode.name)
-        refresh = ua.CallMethodRequest()
-        refresh.ObjectId = ua.NodeId(ua.ObjectIds.ConditionType)
-        refresh.MethodId = ua.NodeId(ua.ObjectIds.ConditionType_ConditionRefresh)
-        refresh.InputArguments = [ua.Variant(made.SubscriptionId, VariantType.UInt32)]
-        with contextlib.suppress(RefusedError):  # a server without alarms has nothing to refresh
-            await self._ask("asking for alarms", session.call([refresh]))
+        subscription: int = made.SubscriptionId
+        return subscription
+
+    async def refresh(self, subscription: int) -> None:
+        """Have every condition told to a subscription of events, the last one followed by a RefreshEndEvent.
+
+        OPC 10000-9, 5.5.7. Raises `RefusedError`, as a server without conditions does, or `LinkError`.
+        """
+        owner, node = ua.NodeId(ua.ObjectIds.ConditionType), ua.NodeId(ua.ObjectIds.ConditionType_ConditionRefresh)
+        await self.call(Method(owner, node, ((UINT32, False),), "ConditionRefresh"), subscription)
 
     async def broken(self) -> str:
         """Wait until the transport is gone; why."""
@@ -362,6 +368,13 @@ class Link:
             raise on_asking(error, what) from error
 
 
+EVENTS_S = 0.1
+"""How often events are sent: an alarm decides like a state."""
+
+EVENTS_KEPT = 1000
+"""By the server for us: all conditions of a machine are told at once."""
+
+UINT32 = ua.NodeId(ua.ObjectIds.UInt32)
 EVENT_FIELDS = ("EventId", "EventType", "SourceName", "Message", "Severity", "ActiveState", "AckedState", "ConditionId")
 OBJECT = ua.NodeClass.Object
 _Unpackable = (StructureError, UaError, ValueError, TypeError, AttributeError, OverflowError, KeyError)

@@ -20,7 +20,6 @@ from drivers.opcua.files import Folder
 from drivers.opcua.library import DataValue, LocalizedText, NodeId, ua
 from drivers.opcua.nodemap import Place
 from drivers.opcua.profile import AnyProfile, Condition, Profile
-from drivers.opcua.words import RefusedError
 from edge.driver import (
     Capability,
     DriverContext,
@@ -40,7 +39,6 @@ from edge.driver import (
 )
 
 OBJECTS = ua.NodeId(ua.ObjectIds.ObjectsFolder)
-SERVER = ua.NodeId(ua.ObjectIds.Server)
 
 STATE_S, VALUE_S = 0.1, 0.5
 """How often the server looks at what decides, and at what people look at."""
@@ -139,10 +137,8 @@ class Equipment(ABC):
         conditions = [node for name, node in self._nodes.items() if name.startswith("condition ")]
         watched |= dict.fromkeys([*conditions, *self.watched()], STATE_S)
         await self._look_at(link, list(watched))
-        try:
-            await link.subscribe_events(SERVER, self._event)
-        except RefusedError as error:
-            self._context.emit(Message(f"alarms are not seen: {error}"))
+        if words := await self.alarms.hear(link, self._event):
+            self._context.emit(Message(words))
         return watched
 
     def _places(self, texts: Mapping[str, str]) -> dict[str, Place]:

@@ -265,6 +265,29 @@ class LinkFaults(_WithAMachine):
                     assert server.starts() == 1
 
 
+class AlarmFaults(_WithAMachine):
+    """Of a machine whose alarms let nothing start."""
+
+    async def test_an_alarm_that_was_there_before_we_came_lets_nothing_start_from_the_first_moment(
+        self, tmp_path: Path
+    ) -> None:
+        with self.served(tmp_path, 2.0) as server:
+            server.alarm("coolant is low")
+            machine = machine_of(server)
+            await asyncio.to_thread(trust_each_other, server, machine, tmp_path)
+            for _ in range(2):
+                context = RecordingContext(tmp_path)
+                async with plugin_of(self.kind).open(machine, context) as driver:
+                    await context.seen(StateSeen, lambda seen: seen.state is not MachineState.OFFLINE, WAIT_S)
+                    with pytest.raises(MachineError, match="alarm: coolant is low") as caught:
+                        await driver.execute(run_of(), program_of(tmp_path / "program.nc", SHORT[self.kind]))
+                    assert caught.value.motion is Motion.NONE
+                first = next(seen for seen in context.of_kind(StateSeen) if seen.state is not MachineState.OFFLINE)
+                assert first.state is MachineState.STOPPED
+                assert "alarm: coolant is low" in first.detail
+            assert server.starts() == 0
+
+
 class TransferFaults(_WithAMachine):
     """Of a machine whose programs are files."""
 

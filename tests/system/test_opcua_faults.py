@@ -9,7 +9,7 @@ import pytest
 
 from edge.driver import MachineState, StateSeen
 from tests.helpers.opcua import SimServer, sim_server, until
-from tests.helpers.opcua_faults import RIGHT_S, LinkFaults, TransferFaults, stopped, under_way
+from tests.helpers.opcua_faults import RIGHT_S, AlarmFaults, LinkFaults, TransferFaults, stopped, under_way
 from tests.helpers.opcua_secure_faults import SpentKeys
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ class _Simulated:
         return sim_server(self.kind, "--dir", str(folder / "programs"), speed=speed, pki=pki)
 
 
-class TestSimulatedMill(_Simulated, LinkFaults, TransferFaults):
+class TestSimulatedMill(_Simulated, LinkFaults, AlarmFaults, TransferFaults):
     kind = "cnc"
 
 
@@ -32,7 +32,7 @@ class TestSimulatedRobot(_Simulated, LinkFaults):
     kind = "robot"
 
 
-class TestSecureSimulatedMill(_Simulated, SpentKeys, TransferFaults):
+class TestSecureSimulatedMill(_Simulated, SpentKeys, AlarmFaults, TransferFaults):
     kind = "cnc"
     secure = True
 
