@@ -80,29 +80,34 @@ class Link:
         if place.kind:
             node = self.node_of(place)
             return [node] if node is not None else []
-        return await self._find(start, place.names)
+        return [way[-1] for way in await self.ways(start, place.names)]
 
-    async def _find(self, start: NodeId, names: tuple[Name, ...]) -> list[NodeId]:
+    async def ways(self, start: NodeId, names: tuple[Name, ...]) -> list[tuple[NodeId, ...]]:
+        """Every way down from `start`: what stands at each star, and last the node that is reached."""
         star = next((index for index, name in enumerate(names) if name.any), len(names))
         reached = await self._down([(start, names[:star])]) if star else [start]
         if star == len(names) or reached[0] is None:
-            return [node for node in reached if node is not None]
-        children = [child.node for child in await self.children(reached[0]) if child.is_object]
-        found: list[NodeId] = []
-        for child in children:
-            found += [child] if star + 1 == len(names) else await self._find(child, names[star + 1 :])
+            return [(node,) for node in reached if node is not None]
+        found: list[tuple[NodeId, ...]] = []
+        # A child is listed by each reference to it.
+        for child in dict.fromkeys(child.node for child in await self.children(reached[0]) if child.is_object):
+            found += [(child, *way) for way in await self.ways(child, names[star + 1 :])]
+        return found
+
+    async def find_each(self, places: Mapping[str, tuple[NodeId, Place]]) -> dict[str, list[NodeId]]:
+        """By name, every node that each place names, seen from a start of its own. Few requests for many."""
+        plain = [name for name, (_, place) in places.items() if not place.kind and not any(n.any for n in place.names)]
+        reached = await self._down([(places[name][0], places[name][1].names) for name in plain])
+        found = {name: [node] for name, node in zip(plain, reached, strict=True) if node is not None}
+        for name, (start, place) in places.items():
+            if name not in plain and (nodes := await self.find(start, place)):
+                found[name] = nodes
         return found
 
     async def find_all(self, start: NodeId, places: Mapping[str, Place]) -> dict[str, NodeId]:
-        """By name, the first node that each place names; those without one are left out. Few requests for many."""
-        plain = [name for name, place in places.items() if not place.kind and not any(n.any for n in place.names)]
-        found: dict[str, NodeId] = {}
-        reached = await self._down([(start, places[name].names) for name in plain])
-        found.update((name, node) for name, node in zip(plain, reached, strict=True) if node is not None)
-        for name, place in places.items():
-            if name not in plain and (nodes := await self.find(start, place)):
-                found[name] = nodes[0]
-        return found
+        """By name, the first node that each place names; those without one are left out."""
+        found = await self.find_each({name: (start, place) for name, place in places.items()})
+        return {name: nodes[0] for name, nodes in found.items()}
 
     async def _down(self, paths: Sequence[tuple[NodeId, tuple[Name, ...]]]) -> list[NodeId | None]:
         asked: list[ua.BrowsePath] = []

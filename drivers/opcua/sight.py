@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from drivers.opcua.client import Link
 from drivers.opcua.config import OpcUaMachine
-from drivers.opcua.equipment import Equipment, Phase, Seen, Work, locate
+from drivers.opcua.equipment import Equipment, Phase, Seen, Work
 from drivers.opcua.jobcontrol import JobMachine
 from drivers.opcua.library import DataValue, NodeId
 from drivers.opcua.mapped import MappedMachine
 from drivers.opcua.pki import Pki
+from drivers.opcua.places import locate
 from drivers.opcua.profile import AnyProfile, JobsProfile, MappedProfile, RoboticsProfile
 from drivers.opcua.robotics import RobotMachine
 from drivers.opcua.session import Session
