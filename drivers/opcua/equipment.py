@@ -240,13 +240,17 @@ class Equipment(ABC):
 
     def _latch(self) -> None:
         """A safety stop counts from when it is seen until a person has acknowledged it."""
-        broken: dict[str, bool] = {}
+        seen: dict[str, list[bool]] = {}
+        unknown: set[str] = set()
         for condition, node in self._each_condition():
             if condition.safety and (value := self._plain(node)) is not None:
-                # What is not known is no stop, and lets nothing start either. Several may have the same words.
-                broken[condition.words] = broken.get(condition.words, False) or not condition.holds(value)
-        for words, is_broken in broken.items():
-            self.alarms.safety(words, broken=is_broken)
+                seen.setdefault(condition.words, []).append(not condition.holds(value))
+            elif condition.safety:
+                unknown.add(condition.words)
+        for words, broken in seen.items():  # several may have the same words
+            # What is not known is no stop, and no end of one; it lets nothing start either.
+            if any(broken) or words not in unknown:
+                self.alarms.safety(words, broken=any(broken))
 
     def confirm(self) -> None:
         """Values that do not change are not sent again; while the link lives, they are what they were."""

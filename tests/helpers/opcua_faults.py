@@ -275,12 +275,12 @@ class AlarmFaults(_WithAMachine):
             server.alarm("coolant is low")
             machine = machine_of(server)
             await asyncio.to_thread(trust_each_other, server, machine, tmp_path)
-            for _ in range(2):
+            for run_id in ("run-1", "run-2"):
                 context = RecordingContext(tmp_path)
                 async with plugin_of(self.kind).open(machine, context) as driver:
                     await context.seen(StateSeen, lambda seen: seen.state is not MachineState.OFFLINE, WAIT_S)
                     with pytest.raises(MachineError, match="alarm: coolant is low") as caught:
-                        await driver.execute(run_of(), program_of(tmp_path / "program.nc", SHORT[self.kind]))
+                        await driver.execute(run_of(run_id), program_of(tmp_path / "program.nc", SHORT[self.kind]))
                     assert caught.value.motion is Motion.NONE
                 first = next(seen for seen in context.of_kind(StateSeen) if seen.state is not MachineState.OFFLINE)
                 assert first.state is MachineState.STOPPED

@@ -148,13 +148,15 @@ async def test_a_robot_is_not_safe_because_the_first_of_its_safety_states_is(tmp
             with pytest.raises(MachineError, match="emergency stop") as caught:
                 await driver.execute(RUN, program)
             assert caught.value.motion is Motion.NONE
+            await stop.write_value(ua.DataValue(StatusCode=ua.StatusCode(ua.StatusCodes.BadSensorFailure)))
+            await mode.write_value(1)
+            await context.seen(StateSeen, lambda seen: "not in automatic mode" in seen.detail, WAIT_S)
+            with pytest.raises(MachineError, match="still there"):
+                await driver.acknowledge("s1", "ada", context.clock.mono_s() + WAIT_S)
+            await mode.write_value(3)
             await stop.write_value(False)
             await context.seen(StateSeen, lambda seen: "emergency stop is over, and nobody has" in seen.detail, WAIT_S)
             await driver.acknowledge("s1", "ada", context.clock.mono_s() + WAIT_S)
-            await until(lambda: context.of_kind(StateSeen)[-1].state is MachineState.IDLE, WAIT_S)
-            await mode.write_value(1)
-            await context.seen(StateSeen, lambda seen: "not in automatic mode" in seen.detail, WAIT_S)
-            await mode.write_value(3)
             await until(lambda: context.of_kind(StateSeen)[-1].state is MachineState.IDLE, WAIT_S)
             running = asyncio.create_task(driver.execute(RUN, program), name="run")
             await until(lambda: cell.tasks["T1"].starts == 1, WAIT_S)
