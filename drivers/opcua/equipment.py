@@ -73,8 +73,9 @@ class Work:
     """One run of ours and what is known of it beside what the machine says.
 
     `begun`: a request that starts it may have been sent. `ran`: it was seen running. `unbroken`: the same link all the
-    time since it began. `name`: of its program on the machine. `stopped`: set with `stop_asked`. `memory`: the
-    checkpoint, durable before the run begins.
+    time since it began. `name`: of its program on the machine. `over`: what a stop has heard of the run's end, for it
+    has the program unloaded next. `stopped`: set with `stop_asked`. `memory`: the checkpoint, durable before the run
+    begins.
     """
 
     run: Run
@@ -84,6 +85,7 @@ class Work:
     unbroken: bool = True
     stop_asked: bool = False
     pause_asked: bool = False
+    over: Seen | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     memory: dict[str, Json] = field(default_factory=dict)
 

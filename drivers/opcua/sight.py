@@ -117,7 +117,7 @@ class Sight:
     async def ask(self, work: Work) -> Seen | None:
         """What the machine says of the run; None if it cannot be asked now."""
         try:
-            seen = await self.equipment.look(self.session.link, work)
+            seen = work.over or await self.equipment.look(self.session.link, work)
             await self.equipment.catch_up(self.session.link)
         except RefusedError as error:
             self._context.emit(Message(str(error)))
