@@ -6,7 +6,8 @@ Rules
    token of its own: what a person acknowledges is exactly what they have seen.
 2. A safety stop is latched here when it is seen, whatever the server has to say of it later: after the reset at the
    machine nothing starts before a person has acknowledged it. That outlives the daemon.
-3. Acknowledging starts nothing. Releasing a run that is held acknowledges what is open: that person has looked.
+3. Conditions count once the server has told all of them; before that nothing starts, where alarms let nothing start.
+4. Acknowledging starts nothing. Releasing a run that is held acknowledges what is open: that person has looked.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,29 @@ from drivers.opcua.library import LocalizedText, NodeId, ua
 from drivers.opcua.nodemap import place
 from drivers.opcua.words import RefusedError
 from edge.driver import Condition, MachineError, Motion, shielded
+
+NOT_TOLD = "the machine has not told its alarms yet"
+
+REFRESH_S = 2.0
+"""How long connecting waits for a server to tell all its alarms."""
+
+_NOTHING_TO_REFRESH = frozenset(
+    {
+        "BadInternalError",
+        "BadMethodInvalid",
+        "BadNodeIdInvalid",
+        "BadNodeIdUnknown",
+        "BadNothingToDo",
+        "BadNotImplemented",
+        "BadNotSupported",
+        "BadServiceUnsupported",
+    }
+)
+"""Servers without the method say so in many ways; the first is node-opcua's and open62541's."""
+
+SERVER = ua.NodeId(ua.ObjectIds.Server)
+
+REFRESH_END = ua.NodeId(ua.ObjectIds.RefreshEndEventType)
 
 SAFETY_SEVERITY = 1000
 """The highest that there is (OPC 10000-5, 6.4.2). A safety stop has no event, and so no severity of its own."""
@@ -64,15 +88,48 @@ class Alarms:
         self._count, self._stops = _read(self._file)
         self._written = True
         self._writing = asyncio.Lock()
+        self._all_told = asyncio.Event()
+        self._why_not = NOT_TOLD
+        self._blind = False  # and has said so
 
     def forget_events(self) -> None:
         """On a new link the server tells all of them again."""
         self._alarms.clear()
+        self._all_told.clear()
+        self._why_not = NOT_TOLD
+
+    async def hear(self, link: Link, tell: Callable[[Mapping[str, Any]], None]) -> str:
+        """Hear of all events from here on, and of the conditions that are there. Raises `LinkError`.
+
+        Waits until all are told. Words for people, once, if they cannot be.
+        """
+        try:
+            subscription = await link.subscribe_events(SERVER, tell)
+        except RefusedError as error:
+            self._all_told.set()
+            return f"alarms are not seen: {error}"
+        try:
+            await link.refresh(subscription)
+        except RefusedError as error:
+            if error.status not in _NOTHING_TO_REFRESH:
+                self._why_not = f"the machine does not tell its alarms: {error}"
+                return ""
+            self._all_told.set()
+            said, self._blind = self._blind, True
+            return "" if said else f"alarms that are older than the connection are not seen: {error}"
+        try:
+            async with asyncio.timeout(REFRESH_S):
+                await self._all_told.wait()
+        except TimeoutError:
+            pass  # it is in sight, and nothing starts before they are
+        return ""
 
     # What is seen
 
     def event(self, event: Mapping[str, Any]) -> str | None:
         """One event of a condition; its text if the condition is active and was not, None if it is no condition's."""
+        if event.get("EventType") == REFRESH_END:
+            self._all_told.set()
         condition, message = event.get("ConditionId"), event.get("Message")
         if not isinstance(condition, NodeId) or not isinstance(event.get("ActiveState"), bool):
             return None
@@ -141,11 +198,14 @@ class Alarms:
         return "; ".join(alarm.text for alarm in self._alarms.values() if alarm.active)
 
     def blocking(self, machine: str, from_severity: int) -> list[str]:
-        """Why nothing may start: active alarms of that severity (0: none), and stops not acknowledged."""
-        alarms = [a.text for a in self._alarms.values() if from_severity and a.active and a.severity >= from_severity]
+        """Why nothing may start: active alarms of that severity (0: none) or not told, and stops not acknowledged."""
+        serious = [a for a in self._alarms.values() if from_severity and a.active and a.severity >= from_severity]
+        alarms = [f"alarm: {a.text}" for a in serious]
+        if from_severity and not self._all_told.is_set():
+            alarms.append(self._why_not)
         over = [(words, stop.token) for words, stop in self._stops.items() if not stop.active]
         return [
-            *(f"alarm: {text}" for text in alarms),
+            *alarms,
             *(
                 f"{words} is over, and nobody has acknowledged it: `edge machine acknowledge {machine} {token}`"
                 for words, token in over

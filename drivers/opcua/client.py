@@ -7,7 +7,6 @@ ever comes again. Its supervisor tasks are not started either; `drivers.opcua.se
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -58,8 +57,10 @@ class Child:
 class Link:
     """A session on a server. Made by `connected`."""
 
-    def __init__(self, client: Client, namespaces: list[str]) -> None:
+    def __init__(self, client: Client, namespaces: list[str], opened_s: float) -> None:
+        """`opened_s`: when the secure channel was opened, by the event loop's clock."""
         self._client = client
+        self._opened_s = opened_s
         self.namespaces = namespaces
         self._index = indices(namespaces)
         self.types = Types()
@@ -79,29 +80,34 @@ class Link:
         if place.kind:
             node = self.node_of(place)
             return [node] if node is not None else []
-        return await self._find(start, place.names)
+        return [way[-1] for way in await self.ways(start, place.names)]
 
-    async def _find(self, start: NodeId, names: tuple[Name, ...]) -> list[NodeId]:
+    async def ways(self, start: NodeId, names: tuple[Name, ...]) -> list[tuple[NodeId, ...]]:
+        """Every way down from `start`: what stands at each star, and last the node that is reached."""
         star = next((index for index, name in enumerate(names) if name.any), len(names))
         reached = await self._down([(start, names[:star])]) if star else [start]
         if star == len(names) or reached[0] is None:
-            return [node for node in reached if node is not None]
-        children = [child.node for child in await self.children(reached[0]) if child.is_object]
-        found: list[NodeId] = []
-        for child in children:
-            found += [child] if star + 1 == len(names) else await self._find(child, names[star + 1 :])
+            return [(node,) for node in reached if node is not None]
+        found: list[tuple[NodeId, ...]] = []
+        # A child is listed by each reference to it.
+        for child in dict.fromkeys(child.node for child in await self.children(reached[0]) if child.is_object):
+            found += [(child, *way) for way in await self.ways(child, names[star + 1 :])]
+        return found
+
+    async def find_each(self, places: Mapping[str, tuple[NodeId, Place]]) -> dict[str, list[NodeId]]:
+        """By name, every node that each place names, seen from a start of its own. Few requests for many."""
+        plain = [name for name, (_, place) in places.items() if not place.kind and not any(n.any for n in place.names)]
+        reached = await self._down([(places[name][0], places[name][1].names) for name in plain])
+        found = {name: [node] for name, node in zip(plain, reached, strict=True) if node is not None}
+        for name, (start, place) in places.items():
+            if name not in plain and (nodes := await self.find(start, place)):
+                found[name] = nodes
         return found
 
     async def find_all(self, start: NodeId, places: Mapping[str, Place]) -> dict[str, NodeId]:
-        """By name, the first node that each place names; those without one are left out. Few requests for many."""
-        plain = [name for name, place in places.items() if not place.kind and not any(n.any for n in place.names)]
-        found: dict[str, NodeId] = {}
-        reached = await self._down([(start, places[name].names) for name in plain])
-        found.update((name, node) for name, node in zip(plain, reached, strict=True) if node is not None)
-        for name, place in places.items():
-            if name not in plain and (nodes := await self.find(start, place)):
-                found[name] = nodes[0]
-        return found
+        """By name, the first node that each place names; those without one are left out."""
+        found = await self.find_each({name: (start, place) for name, place in places.items()})
+        return {name: nodes[0] for name, nodes in found.items()}
 
     async def _down(self, paths: Sequence[tuple[NodeId, tuple[Name, ...]]]) -> list[NodeId | None]:
         asked: list[ua.BrowsePath] = []
@@ -304,12 +310,15 @@ class Link:
         pairs = zip(handles.values(), results, strict=True)
         return [node for node, result in pairs if not result.StatusCode.is_good()]
 
-    async def subscribe_events(self, source: NodeId, tell: Callable[[Mapping[str, Any]], None]) -> None:
-        """Hear of every event of `source` (an object, or the server): its standard fields, as far as it has them."""
+    async def subscribe_events(self, source: NodeId, tell: Callable[[Mapping[str, Any]], None]) -> int:
+        """Hear of every event of `source` (an object, or the server): its standard fields, as far as it has them.
+
+        What names the subscription to the server. Raises `RefusedError` or `LinkError`.
+        """
         parameters = ua.CreateSubscriptionParameters()
-        parameters.RequestedPublishingInterval = 500
-        parameters.RequestedMaxKeepAliveCount = KEEPALIVES
-        parameters.RequestedLifetimeCount = int(SESSION_S * 2)
+        parameters.RequestedPublishingInterval = EVENTS_S * 1000
+        parameters.RequestedMaxKeepAliveCount = int(5 / EVENTS_S)
+        parameters.RequestedLifetimeCount = int(SESSION_S / EVENTS_S)
         parameters.PublishingEnabled = True
         session = self._client.uaclient.session
 
@@ -325,18 +334,22 @@ class Link:
         item = _monitored(1, source, 0)
         item.ItemToMonitor.AttributeId = ua.AttributeIds.EventNotifier
         item.RequestedParameters.Filter = _event_filter()
-        item.RequestedParameters.QueueSize = 100
+        item.RequestedParameters.QueueSize = EVENTS_KEPT
         wanted.ItemsToCreate = [item]
         wanted.TimestampsToReturn = ua.TimestampsToReturn.Both
         (result,) = await self._ask("subscribing", session.create_monitored_items(wanted))
         if not result.StatusCode.is_good():
             raise RefusedError(f"events cannot be watched: {result.StatusCode.name}", result.StatusCode.name)
-        refresh = ua.CallMethodRequest()
-        refresh.ObjectId = ua.NodeId(ua.ObjectIds.ConditionType)
-        refresh.MethodId = ua.NodeId(ua.ObjectIds.ConditionType_ConditionRefresh)
-        refresh.InputArguments = [ua.Variant(made.SubscriptionId, VariantType.UInt32)]
-        with contextlib.suppress(RefusedError):  # a server without alarms has nothing to refresh
-            await self._ask("asking for alarms", session.call([refresh]))
+        subscription: int = made.SubscriptionId
+        return subscription
+
+    async def refresh(self, subscription: int) -> None:
+        """Have every condition told to a subscription of events, the last one followed by a RefreshEndEvent.
+
+        OPC 10000-9, 5.5.7. Raises `RefusedError`, as a server without conditions does, or `LinkError`.
+        """
+        owner, node = ua.NodeId(ua.ObjectIds.ConditionType), ua.NodeId(ua.ObjectIds.ConditionType_ConditionRefresh)
+        await self.call(Method(owner, node, ((UINT32, False),), "ConditionRefresh"), subscription)
 
     async def broken(self) -> str:
         """Wait until the transport is gone; why."""
@@ -346,8 +359,10 @@ class Link:
 
     async def renew(self) -> None:
         """Renew the secure channel again and again, before the server lets it expire."""
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._client.secure_channel_timeout / 1000 * 0.75)
+            await asyncio.sleep(self._opened_s + self._client.secure_channel_timeout / 1000 * 0.75 - loop.time())
+            self._opened_s = loop.time()
             await self._ask("renewing the secure channel", self._client.open_secure_channel(renew=True))
             self._client.uaclient.revolve_security_token()
 
@@ -358,6 +373,13 @@ class Link:
             raise on_asking(error, what) from error
 
 
+EVENTS_S = 0.1
+"""How often events are sent: an alarm decides like a state."""
+
+EVENTS_KEPT = 1000
+"""By the server for us: all conditions of a machine are told at once."""
+
+UINT32 = ua.NodeId(ua.ObjectIds.UInt32)
 EVENT_FIELDS = ("EventId", "EventType", "SourceName", "Message", "Severity", "ActiveState", "AckedState", "ConditionId")
 OBJECT = ua.NodeClass.Object
 _Unpackable = (StructureError, UaError, ValueError, TypeError, AttributeError, OverflowError, KeyError)

@@ -57,29 +57,30 @@ async def connected(
     try:
         try:
             async with asyncio.timeout(CONNECT_S):
-                namespaces = await plainly(_enter(client, connection, machine, uri, pki, wall))
+                namespaces, opened_s = await plainly(_enter(client, connection, machine, uri, pki, wall))
         except ConnectError:
             raise
         except FAILURES as error:
             raise on_connecting(error, connection.endpoint, machine, uri, secure=connection.secure) from error
         entered = True
-        yield Link(client, namespaces)
+        yield Link(client, namespaces, opened_s)
     finally:
         await _close(client, politely=entered)
 
 
 async def _enter(
     client: Client, connection: Connection, machine: str, uri: str, pki: Pki, wall: Callable[[], datetime]
-) -> list[str]:
-    """The steps of connecting; the server's namespaces."""
+) -> tuple[list[str], float]:
+    """The steps of connecting; the server's namespaces, and when the channel was asked for, by the loop's clock."""
     if connection.secure:
         own = await asyncio.to_thread(pki.own, uri)
         await _trusting(client, connection, machine, own, pki, wall)
     user = await _user(client, connection)
+    opened_s = asyncio.get_running_loop().time()
     await client.connect_sessionless()
     await client.create_session()
     await client.activate_session(*user, certificate=client.user_certificate)
-    return list(await client.get_namespace_array() or ())
+    return list(await client.get_namespace_array() or ()), opened_s
 
 
 async def _trusting(

@@ -284,6 +284,7 @@ class OpcUaDriver(Driver):
                     await equipment.stop(link, work, seen)
                     await self.session.news(count, LOOK_SOON_S)
                     return False
+                work.over = work.over or (seen if seen.outcome is not None else None)
             await equipment.catch_up(link)
             if other := equipment.busy_with(None):
                 raise NotConfirmedError(f"{other}, and is left alone")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,8 @@ from drivers.opcua.config import OpcUaMachine
 from drivers.opcua.files import Folder
 from drivers.opcua.library import DataValue, LocalizedText, NodeId, ua
 from drivers.opcua.nodemap import Place
-from drivers.opcua.profile import AnyProfile, Condition, Profile
-from drivers.opcua.words import RefusedError
+from drivers.opcua.places import nodes_of
+from drivers.opcua.profile import AnyProfile, Condition
 from edge.driver import (
     Capability,
     DriverContext,
@@ -39,12 +39,10 @@ from edge.driver import (
     Run,
 )
 
-OBJECTS = ua.NodeId(ua.ObjectIds.ObjectsFolder)
-SERVER = ua.NodeId(ua.ObjectIds.Server)
-
 STATE_S, VALUE_S = 0.1, 0.5
 """How often the server looks at what decides, and at what people look at."""
 
+FOLDER = "folder"
 _PROGRESS = ("progress", "progress of")
 
 PROGRAM_PARAMETER = "controller_program"
@@ -75,8 +73,9 @@ class Work:
     """One run of ours and what is known of it beside what the machine says.
 
     `begun`: a request that starts it may have been sent. `ran`: it was seen running. `unbroken`: the same link all the
-    time since it began. `name`: of its program on the machine. `stopped`: set with `stop_asked`. `memory`: the
-    checkpoint, durable before the run begins.
+    time since it began. `name`: of its program on the machine. `over`: what a stop has heard of the run's end, for it
+    has the program unloaded next. `stopped`: set with `stop_asked`. `memory`: the checkpoint, durable before the run
+    begins.
     """
 
     run: Run
@@ -86,6 +85,7 @@ class Work:
     unbroken: bool = True
     stop_asked: bool = False
     pause_asked: bool = False
+    over: Seen | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     memory: dict[str, Json] = field(default_factory=dict)
 
@@ -95,7 +95,9 @@ class Work:
 
 
 class Equipment(ABC):
-    """Made for one profile."""
+    """Made for one profile. `started_by`: which of `wanted` is what starts a run."""
+
+    started_by = ""
 
     def __init__(self, machine: OpcUaMachine, name: str, profile: AnyProfile, context: DriverContext) -> None:
         self._machine = machine
@@ -105,6 +107,7 @@ class Equipment(ABC):
         self.identity = Identity("", "")
         self.root = ua.NodeId()
         self._nodes: dict[str, NodeId] = {}
+        self._conditions: list[list[NodeId]] = [[] for _ in profile.conditions]
         self._values: dict[NodeId, Any] = {}
         self._shown: dict[NodeId, tuple[str, str]] = {}
         self._state_names: dict[NodeId, str] = {}
@@ -121,39 +124,48 @@ class Equipment(ABC):
         self._values.clear()
         self.alarms.forget_events()
         profile = self.profile
-        wanted = {f"condition {i}": condition.node for i, condition in enumerate(profile.conditions)}
-        wanted |= {f"value {name}": value.node for name, value in profile.values.items()}
-        who = profile.identity
-        wanted |= {"firmware": who.firmware, "version": who.version, "name": who.name, "serial": who.serial}
-        wanted |= {"progress": profile.progress, "progress of": profile.progress_of, **self.wanted()}
-        self._nodes = await link.find_all(root, self._places(wanted))
-        self._check_conditions_exist()
+        await self._find_conditions(link)
+        await self._find_nodes(link)
         await self._identify(link)
-        self.folder = await Folder.open(link, root, profile) if profile.files is not None else None
+        folder = self._nodes.get(FOLDER)
+        self.folder = await Folder.open(link, folder, profile) if folder is not None else None
         if profile.programs == "files" and self.folder is None and profile.files is not None:
             raise IdentityError(f"the server has no {profile.files.directory} to put programs into")
         await self._units(link)
         await self.found(link)
         watched = dict.fromkeys(self._shown, VALUE_S)
         watched |= {self._nodes[name]: VALUE_S for name in _PROGRESS if name in self._nodes}
-        conditions = [node for name, node in self._nodes.items() if name.startswith("condition ")]
+        conditions = [node for nodes in self._conditions for node in nodes]
         watched |= dict.fromkeys([*conditions, *self.watched()], STATE_S)
         await self._look_at(link, list(watched))
-        try:
-            await link.subscribe_events(SERVER, self._event)
-        except RefusedError as error:
-            self._context.emit(Message(f"alarms are not seen: {error}"))
+        if words := await self.alarms.hear(link, self._event):
+            self._context.emit(Message(words))
         return watched
 
     def _places(self, texts: Mapping[str, str]) -> dict[str, Place]:
         return {name: self.profile.place(text) for name, text in texts.items() if text}
 
-    def _check_conditions_exist(self) -> None:
-        for index, condition in enumerate(self.profile.conditions):
-            if condition.required and f"condition {index}" not in self._nodes:
+    async def _find_conditions(self, link: Link) -> None:
+        """Behind a star every node counts: a cell is not safe because the first of its safety states is."""
+        conditions = self.profile.conditions
+        places = {str(index): (self.root, self.profile.place(each.node)) for index, each in enumerate(conditions)}
+        found = await link.find_each(places)
+        self._conditions = [found.get(name, []) for name in places]
+        for condition, nodes in zip(conditions, self._conditions, strict=True):
+            if condition.required and not nodes:
                 raise IdentityError(
                     f"the server has no {condition.node}, which profile {self._profile_name!r} requires"
                 )
+
+    async def _find_nodes(self, link: Link) -> None:
+        """All but the conditions."""
+        profile, who = self.profile, self.profile.identity
+        ours = {**self.wanted(), FOLDER: profile.files.directory if profile.files is not None else ""}
+        shown = {f"value {name}": value.node for name, value in profile.values.items()}
+        shown |= {"firmware": who.firmware, "version": who.version, "name": who.name, "serial": who.serial}
+        shown |= {"progress": profile.progress, "progress of": profile.progress_of}
+        places = self._places({**shown, **ours})
+        self._nodes = await nodes_of(link, self.root, places, ours, self.started_by)
 
     async def _identify(self, link: Link) -> None:
         names = ("firmware", "version", "name", "serial")
@@ -230,14 +242,17 @@ class Equipment(ABC):
 
     def _latch(self) -> None:
         """A safety stop counts from when it is seen until a person has acknowledged it."""
-        broken: dict[str, bool] = {}
-        for index, condition in enumerate(self.profile.conditions):
-            node = self._nodes.get(f"condition {index}")
-            if condition.safety and node is not None and (value := self._plain(node)) is not None:
-                # What is not known is no stop, and lets nothing start either. Several may have the same words.
-                broken[condition.words] = broken.get(condition.words, False) or not condition.holds(value)
-        for words, is_broken in broken.items():
-            self.alarms.safety(words, broken=is_broken)
+        seen: dict[str, list[bool]] = {}
+        unknown: set[str] = set()
+        for condition, node in self._each_condition():
+            if condition.safety and (value := self._plain(node)) is not None:
+                seen.setdefault(condition.words, []).append(not condition.holds(value))
+            elif condition.safety:
+                unknown.add(condition.words)
+        for words, broken in seen.items():  # several may have the same words
+            # What is not known is no stop, and no end of one; it lets nothing start either.
+            if any(broken) or words not in unknown:
+                self.alarms.safety(words, broken=any(broken))
 
     def confirm(self) -> None:
         """Values that do not change are not sent again; while the link lives, they are what they were."""
@@ -256,13 +271,18 @@ class Equipment(ABC):
 
     def broken(self, *, safety: bool = False) -> list[Condition]:
         """Conditions that do not hold now; with `safety` only those that hold a run."""
-        return [
+        found = [
             condition
-            for index, condition in enumerate(self.profile.conditions)
-            if (node := self._nodes.get(f"condition {index}")) is not None
-            and (condition.safety or not safety)
-            and not condition.holds(self._plain(node))
+            for condition, node in self._each_condition()
+            if (condition.safety or not safety) and not condition.holds(self._plain(node))
         ]
+        return list(dict.fromkeys(found))
+
+    def _each_condition(self) -> Iterator[tuple[Condition, NodeId]]:
+        """With every node that it is about: the worst of them counts."""
+        for condition, nodes in zip(self.profile.conditions, self._conditions, strict=True):
+            for node in nodes:
+                yield condition, node
 
     def refusal(self) -> str:
         """Why nothing can be started now, in words; empty if it can."""
@@ -408,19 +428,6 @@ class Equipment(ABC):
         if work is None:
             return MachineState.IDLE, ""
         return MachineState.EXECUTE, (seen.detail if seen else "") or "the machine has not begun yet"
-
-
-async def locate(link: Link, profile: Profile, wanted: str | None) -> list[tuple[str, NodeId]]:
-    """The objects of this server that fit the profile: browse name and node. Raises `MachineError`."""
-    found = []
-    for node in await link.find(OBJECTS, profile.place(profile.machine.root)):
-        requires = {text: profile.place(text) for text in profile.machine.requires}
-        if len(await link.find_all(node, requires)) == len(requires):
-            said = _good((await link.read([node], ua.AttributeIds.BrowseName))[0])
-            name = said.Name or "" if isinstance(said, ua.QualifiedName) else ""
-            if wanted is None or wanted == name:
-                found.append((name, node))
-    return found
 
 
 def ended(kind: OutcomeKind, reason: str, evidence: Mapping[str, Json]) -> Seen:

@@ -36,24 +36,21 @@ class Folder:
         self._in_place = in_place
 
     @classmethod
-    async def open(cls, link: Link, root: NodeId, profile: Profile) -> Folder | None:
-        """The directory that the profile names; None if the machine has none. Raises `MachineError`."""
+    async def open(cls, link: Link, node: NodeId, profile: Profile) -> Folder:
+        """The directory that `node` is. Raises `MachineError`."""
         assert profile.files is not None
-        nodes = await link.find(root, profile.place(profile.files.directory))
-        if not nodes:
-            return None
         wanted = {name: Place(name, (Name(BASE_URI, name),)) for name in ("CreateFile", "Delete", "MoveOrCopy")}
         # Part 20 calls the method Delete; its declaration in the node set has this other name as well.
         wanted["DeleteFileSystemObject"] = Place("", (Name(BASE_URI, "DeleteFileSystemObject"),))
-        found = await link.find_all(nodes[0], wanted)
-        methods = {name: await link.method(nodes[0], node, name) for name, node in found.items()}
+        found = await link.find_all(node, wanted)
+        methods = {name: await link.method(node, method, name) for name, method in found.items()}
         if "DeleteFileSystemObject" in methods:
             methods.setdefault("Delete", methods["DeleteFileSystemObject"])
         for name in ("CreateFile", "Delete") if profile.files.in_place else ("CreateFile", "Delete", "MoveOrCopy"):
             if name not in methods:
                 hint = "; the profile may say files.in_place = true" if name == "MoveOrCopy" else ""
                 raise IdentityError(f"the server's directory for programs has no method {name}{hint}")
-        return cls(nodes[0], methods, profile.files.chunk_bytes, in_place=profile.files.in_place)
+        return cls(node, methods, profile.files.chunk_bytes, in_place=profile.files.in_place)
 
     async def put(self, link: Link, name: str, program: Program) -> None:
         """Raises `MachineError`; then nothing is there under `name`."""

@@ -30,6 +30,7 @@ class JobMachine(Equipment):
     """ISA95JobOrderReceiverObjectType, all of whose methods are optional, and its response provider."""
 
     profile: JobsProfile
+    started_by = "control"
     _methods: dict[str, Method]
     _running: list[str]  # IDs of orders that the machine carries out, as its list had them last
     _known: list[str]

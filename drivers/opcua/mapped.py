@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from drivers.opcua.client import Link, Method
@@ -27,6 +28,7 @@ class MappedMachine(Equipment):
     """Variables and triggers."""
 
     profile: MappedProfile
+    started_by = "trigger start"
     _methods: dict[str, Method]
     _program: Any = None
     _tag: Any = None
@@ -64,7 +66,7 @@ class MappedMachine(Equipment):
         for name, trigger in self._triggers().items():
             if trigger.method:
                 node = self._nodes[f"trigger {name}"]
-                owner = await self._owner(link, trigger.method)
+                owner = await self._owner(link, trigger.method, node)
                 self._methods[name] = await link.method(owner, node, name)
         await self._let_go(link)
         there = [self._nodes[name] for name in ("state", "program", "tag", "cycles") if name in self._nodes]
@@ -82,15 +84,15 @@ class MappedMachine(Equipment):
                 if await link.value(node, name) == trigger.value:
                     await link.write(node, trigger.reset, name)
 
-    async def _owner(self, link: Link, text: str) -> NodeId:
+    async def _owner(self, link: Link, text: str, method: NodeId) -> NodeId:
         place = self.profile.place(text)
         if place.kind:
             raise IdentityError(f"{text}: a method is named by its path, so that its object is known")
-        above = text.rpartition("/")[0]
-        found = await link.find(self.root, self.profile.place(above)) if above else [self.root]
-        if not found:
-            raise IdentityError(f"the server has no {above}")
-        return found[0]
+        *above, last = place.names
+        for way in await link.ways(self.root, tuple(above)):
+            if method in await link.find(way[-1], replace(place, names=(last,))):
+                return way[-1]
+        raise IdentityError(f"the server has no {text}, which profile {self._profile_name!r} names")
 
     def watched(self) -> Sequence[NodeId]:
         return [self._nodes[name] for name in ("state", "cycles") if name in self._nodes]

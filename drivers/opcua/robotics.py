@@ -45,6 +45,7 @@ class RobotMachine(Equipment):
     """One task control, and the controller's system operation if it has one."""
 
     profile: RoboticsProfile
+    started_by = "operation"
     _methods: dict[str, Method]
     _dirty = False  # something has changed that was not read yet
     _program = ""

@@ -163,28 +163,39 @@ class Session:
     async def _live(self) -> None:
         """One link from its beginning to its end, which is always an error."""
         async with connected(self._connection, self._machine, self._pki, self._clock.wall) as link:
-            watched = dict(await self._attach(link))
-            watched[CURRENT_TIME] = CLOCK_S
-            self._heard_s = self._clock.mono_s()
-            refused = await link.subscribe(watched, self._changed, min(watched.values()))
-            if CURRENT_TIME in refused:
-                raise LinkError("the server does not let its clock be watched")
-            self._link, self._gone_since_s = link, None
-            if not self._first.done():
-                self._first.set_result(None)
-            if self._rebuilt:
-                log.info("%s: the connection is back", self._machine)
-            self.tell()
+            # From the first moment: looking around may take longer than the keys of some servers last.
+            renewing = asyncio.create_task(link.renew(), name=f"channel of {self._machine}")
             try:
-                await self._until_it_ends(link)
+                await self._use(link, renewing)
             finally:
-                self._link = None
+                renewing.cancel()
+                await asyncio.wait([renewing])
+                if not renewing.cancelled():
+                    renewing.exception()
 
-    async def _until_it_ends(self, link: Link) -> None:
+    async def _use(self, link: Link, renewing: asyncio.Task[None]) -> None:
+        watched = dict(await self._attach(link))
+        watched[CURRENT_TIME] = CLOCK_S
+        self._heard_s = self._clock.mono_s()
+        refused = await link.subscribe(watched, self._changed, min(watched.values()))
+        if CURRENT_TIME in refused:
+            raise LinkError("the server does not let its clock be watched")
+        self._link, self._gone_since_s = link, None
+        if not self._first.done():
+            self._first.set_result(None)
+        if self._rebuilt:
+            log.info("%s: the connection is back", self._machine)
+        self.tell()
+        try:
+            await self._until_it_ends(link, renewing)
+        finally:
+            self._link = None
+
+    async def _until_it_ends(self, link: Link, renewing: asyncio.Task[None]) -> None:
         work: list[asyncio.Task[Any]] = [
             asyncio.create_task(link.broken(), name=f"transport of {self._machine}"),
             asyncio.create_task(self._silent(), name=f"clock of {self._machine}"),
-            asyncio.create_task(link.renew(), name=f"channel of {self._machine}"),
+            renewing,
             asyncio.create_task(self.lost(), name=f"end of {self._machine}"),
         ]
         try:

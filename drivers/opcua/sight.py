@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from drivers.opcua.client import Link
 from drivers.opcua.config import OpcUaMachine
-from drivers.opcua.equipment import Equipment, Phase, Seen, Work, locate
+from drivers.opcua.equipment import Equipment, Phase, Seen, Work
 from drivers.opcua.jobcontrol import JobMachine
 from drivers.opcua.library import DataValue, NodeId
 from drivers.opcua.mapped import MappedMachine
 from drivers.opcua.pki import Pki
+from drivers.opcua.places import locate
 from drivers.opcua.profile import AnyProfile, JobsProfile, MappedProfile, RoboticsProfile
 from drivers.opcua.robotics import RobotMachine
 from drivers.opcua.session import Session
@@ -116,7 +117,7 @@ class Sight:
     async def ask(self, work: Work) -> Seen | None:
         """What the machine says of the run; None if it cannot be asked now."""
         try:
-            seen = await self.equipment.look(self.session.link, work)
+            seen = work.over or await self.equipment.look(self.session.link, work)
             await self.equipment.catch_up(self.session.link)
         except RefusedError as error:
             self._context.emit(Message(str(error)))

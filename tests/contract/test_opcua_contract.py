@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from edge.driver import Machine
 from edge.testing import Bench, DriverContract
-from tests.helpers.opcua import SimServer, machine_of, plugin_of, program_of, sim_server
+from tests.helpers.opcua import SimServer, machine_of, plugin_of, program_of, sim_server, trust_each_other
 
 MILL_GOOD = ["G21 G90", *(f"G1 X{10 + i % 7} Y{10 + i % 5} F3000" for i in range(40)), "M30"]
 MILL_LONG = ["G21 G90", *(f"G1 X{10 + 100 * (i % 2)} F3000" for i in range(2000)), "M30"]
@@ -29,34 +26,14 @@ SPEED = 5.0
 """So that the good programs take one or two seconds, in which a pause finds them."""
 
 
-def trusting(folder: Path, server: SimServer, machine: Machine[object, object], theirs: Path) -> None:
-    """The ceremony that a person goes through, on both sides."""
-    plugin = plugin_of(server.kind)
-    seen = plugin.trust(machine, folder, None)
-    assert not seen.settled
-    plugin.trust(machine, folder, seen.server_fingerprint)
-    (theirs / "trusted").mkdir(parents=True, exist_ok=True)
-    shutil.copy(folder / "pki" / "own" / "certificate.der", theirs / "trusted" / "edge.der")
-    assert plugin.trust(machine, folder, None).settled
-
-
-@dataclass(frozen=True)
-class _Server:
-    """A simulated machine, and the folder of its certificates."""
-
-    sim: SimServer
-    theirs: Path
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A server takes seconds to start, so one of each kind and security serves all tests that leave it alive."""
     with contextlib.ExitStack() as stack:
 
-        def start(kind: str, secure: bool) -> _Server:
-            theirs = tmp_path_factory.mktemp("theirs")
-            options = ["--user", "edge=geheim", "--security", "encrypt", "--pki", str(theirs)] if secure else []
-            return _Server(stack.enter_context(sim_server(kind, *options, speed=SPEED)), theirs)
+        def start(kind: str, secure: bool) -> SimServer:
+            pki = tmp_path_factory.mktemp("theirs") if secure else None
+            return stack.enter_context(sim_server(kind, speed=SPEED, pki=pki))
 
         _Behind.start = start
         yield
@@ -64,8 +41,8 @@ def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 class _Behind(DriverContract):
-    start: ClassVar[Callable[[str, bool], _Server]]
-    servers: ClassVar[dict[tuple[str, bool], _Server]] = {}
+    start: ClassVar[Callable[[str, bool], SimServer]]
+    servers: ClassVar[dict[tuple[str, bool], SimServer]] = {}
     kind: str
     secure = False
     stillness_s = 0.3
@@ -74,28 +51,20 @@ class _Behind(DriverContract):
     def bench(self, folder: Path) -> AbstractAsyncContextManager[Bench]:
         return self._bench(folder)
 
-    def _fresh(self) -> _Server:
+    def _fresh(self) -> SimServer:
         which = (self.kind, self.secure)
         server = self.servers.get(which)
-        if server is None or server.sim.process.poll() is not None:
+        if server is None or server.process.poll() is not None:
             server = self.servers[which] = type(self).start(*which)
         else:
-            server.sim.say("wipe")
+            server.say("wipe")
         return server
 
     @asynccontextmanager
     async def _bench(self, folder: Path) -> AsyncIterator[Bench]:
-        served = self._fresh()
-        server, mill = served.sim, self.kind == "cnc"
-        more: dict[str, object] = {"limits": MILL_LIMITS if mill else ROBOT_LIMITS}
-        if self.secure:
-            password = folder / "password"
-            password.write_text("geheim\n")
-            password.chmod(0o600)
-            more |= {"security": "Basic256Sha256", "user": "edge", "password_file": password}
-        machine = machine_of(server, **more)
-        if self.secure:
-            await asyncio.to_thread(trusting, folder, server, machine, served.theirs)
+        server, mill = self._fresh(), self.kind == "cnc"
+        machine = machine_of(server, limits=MILL_LIMITS if mill else ROBOT_LIMITS)
+        await asyncio.to_thread(trust_each_other, server, machine, folder)
         good = MILL_GOOD if mill else ROBOT_GOOD
 
         def acts() -> int:

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.opcua_trust import way_in
+
 SERVER = Path(__file__).parent.parent / "peers" / "opcua" / "server.js"
 START_S = 60.0
 ANSWER_S = 20.0
@@ -101,14 +103,17 @@ def node_opcua(folder: Path, *options: str) -> Iterator[Peer]:
 class NodeMachine:
     """The machine tool (`kind` is ``cnc``) or the robot of a server of its own, and what can happen to it."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, *, secure: bool = False) -> None:
+        """`secure`: nobody is taken in the open, nor without user and password."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.kind = kind
         self._name = "mill" if kind == "cnc" else "robot"
         self._folder = folder
-        self._options = ("--port", str(port), "--security", "none")
+        security = ("--security", "encrypt", "--no-anonymous") if secure else ("--security", "none")
+        self._options = ("--port", str(port), *security)
+        self.way = way_in(folder, USER, PASSWORD) if secure else {}
         self._running = contextlib.ExitStack()
         self.restart()
 
@@ -145,8 +150,17 @@ class NodeMachine:
         self.peer = self._running.enter_context(node_opcua(self._folder, *self._options))
         self.endpoint = self.peer.endpoint
 
+    def trust(self, state_dir: Path) -> None:
+        assert self.peer.tell("trust")["trusted"]
+
+    def replace_certificate(self) -> None:
+        self.peer.certificate.unlink()
+
     def power_cycle(self) -> None:
         self.peer.tell("lose_state")
+
+    def alarm(self, text: str) -> None:
+        self.peer.tell("alarm", text=text, effect="none")
 
     def refuse_sessions(self) -> None:
         self.peer.tell("sessions", limit=0)

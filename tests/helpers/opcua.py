@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from edge.driver import Machine, Program
+from tests.helpers.opcua_trust import trusting, way_in
 from tests.helpers.sim import START_S, ready_line
 
+USER, PASSWORD = "edge", "geheim"
 PROFILES = Path(__file__).parent.parent.parent / "firmware_profiles"
 
 
@@ -26,10 +29,18 @@ class Served(Protocol):
 
     kind: str
     endpoint: str
+    way: dict[str, Any]
+    """How to get in, as ``connection`` has it; empty where everybody may."""
 
     @property
     def programs(self) -> Path:
         """The folder in which the machine keeps its programs."""
+
+    def trust(self, state_dir: Path) -> None:
+        """A person at the machine trusts the certificate that our side has in `state_dir`."""
+
+    def replace_certificate(self) -> None:
+        """Started anew it has another one. It does not run meanwhile."""
 
     def instructions(self) -> list[str]:
         """What was carried out of the last program."""
@@ -50,6 +61,9 @@ class Served(Protocol):
     def power_cycle(self) -> None:
         """The controller forgets what it forgets without power."""
 
+    def alarm(self, text: str) -> None:
+        """One that is severe, and stays."""
+
     def refuse_sessions(self) -> None:
         """Every connection is cut, and there is no session to be had."""
 
@@ -65,10 +79,27 @@ class SimServer:
     endpoint: str
     control: tuple[str, int]
     options: tuple[str, ...]
+    way: dict[str, Any] = field(default_factory=dict)
 
     @property
     def programs(self) -> Path:
-        return Path(self.options[self.options.index("--dir") + 1])
+        return self._folder("--dir")
+
+    @property
+    def trusted(self) -> Path:
+        """The certificate of ours that the machine trusts."""
+        return self._folder("--pki") / "trusted" / "edge.der"
+
+    def _folder(self, option: str) -> Path:
+        return Path(self.options[self.options.index(option) + 1])
+
+    def trust(self, state_dir: Path) -> None:
+        self.trusted.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(state_dir / "pki" / "own" / "certificate.der", self.trusted)
+
+    def replace_certificate(self) -> None:
+        for name in ("own.der", "own.pem"):
+            (self._folder("--pki") / name).unlink()
 
     def say(self, line: str) -> Any:
         """One line on the control channel, and its answer."""
@@ -119,6 +150,9 @@ class SimServer:
     def power_cycle(self) -> None:
         self.say("power-cycle")
 
+    def alarm(self, text: str) -> None:
+        self.say(f"alarm={text}")
+
     def refuse_sessions(self) -> None:
         self.say("sessions=0")
         self.say("drop")
@@ -136,11 +170,18 @@ def _started(kind: str, port: str, options: tuple[str, ...]) -> tuple[subprocess
 
 
 @contextlib.contextmanager
-def sim_server(kind: str, *options: str, speed: float = 1.0) -> Iterator[SimServer]:
-    """Start one, wait until it is ready, and stop it at the end."""
+def sim_server(kind: str, *options: str, speed: float = 1.0, pki: Path | None = None) -> Iterator[SimServer]:
+    """Start one, wait until it is ready, and stop it at the end.
+
+    `pki`: where a server that takes nobody in the open has its certificates; otherwise `options` say how it is secured.
+    """
     everything = ("--speed", str(speed), *options)
+    way: dict[str, Any] = {}
+    if pki is not None:
+        everything += ("--security", "encrypt", "--user", f"{USER}={PASSWORD}", "--pki", str(pki))
+        way = way_in(pki, USER, PASSWORD)
     process, endpoint, control = _started(kind, "0", everything)
-    server = SimServer(process, kind, endpoint, control, everything)
+    server = SimServer(process, kind, endpoint, control, everything, way)
     try:
         yield server
     finally:
@@ -162,7 +203,8 @@ def machine_of(server: Served, **more: Any) -> Machine[Any, Any]:
     plugin = plugin_of(server.kind)
     limits = more.pop("limits", {"checked_by": "controller", "program_max_bytes": 64_000_000})
     profile, profiles_dir = more.pop("profile", "auto"), more.pop("profiles_dir", None)
-    connection = {"endpoint": server.endpoint, "security": "None", "patience_s": 3.0, "silence_s": 5.0, **more}
+    known = {"endpoint": server.endpoint, "security": "None", "patience_s": 3.0, "silence_s": 5.0}
+    connection = {**known, **server.way, **more}
     return Machine(
         "mill-1" if server.kind == "cnc" else "robot-1",
         "opcua-jobcontrol" if server.kind == "cnc" else "opcua-robotics",
@@ -172,6 +214,12 @@ def machine_of(server: Served, **more: Any) -> Machine[Any, Any]:
         plugin.limits.model_validate(limits),
         profiles_dir=profiles_dir,
     )
+
+
+def trust_each_other(server: Served, machine: Machine[Any, Any], state_dir: Path) -> None:
+    """Both sides' certificates, if they are used."""
+    if machine.connection.secure:
+        trusting(plugin_of(server.kind), machine, state_dir, lambda: server.trust(state_dir))
 
 
 def program_of(path: Path, lines: list[str]) -> Program:

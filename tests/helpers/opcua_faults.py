@@ -34,7 +34,7 @@ from edge.driver import (
     StillRunning,
 )
 from edge.testing import RecordingContext
-from tests.helpers.opcua import Served, machine_of, plugin_of, program_of, until
+from tests.helpers.opcua import Served, machine_of, plugin_of, program_of, trust_each_other, until
 from tests.helpers.proxy import Network, network
 
 RIGHT_S = 10.0
@@ -78,6 +78,7 @@ async def under_way(
     context = RecordingContext(folder)
     program = program_of(folder / "program.nc", lines[server.kind])
     machine = machine_of(server, **{"patience_s": 120.0, **more})
+    await asyncio.to_thread(trust_each_other, server, machine, folder)
     async with plugin_of(server.kind).open(machine, context) as driver:
         running = asyncio.create_task(driver.execute(run_of(), program), name="run")
         at = At(driver, context, server, running, program)
@@ -253,13 +254,38 @@ class LinkFaults(_WithAMachine):
                 server.endpoint = f"opc.tcp://127.0.0.1:{between.port}/"
                 context = _Deafening(tmp_path, between)
                 program = program_of(tmp_path / "program.nc", SHORT[self.kind])
-                async with plugin_of(self.kind).open(machine_of(server, patience_s=60.0), context) as driver:
+                machine = machine_of(server, patience_s=60.0)
+                await asyncio.to_thread(trust_each_other, server, machine, tmp_path)
+                async with plugin_of(self.kind).open(machine, context) as driver:
                     running = asyncio.create_task(driver.execute(run_of(), program), name="run")
                     await until(lambda: server.starts() == 1, WAIT_S)
                     between.drop()
                     outcome = await asyncio.wait_for(running, WAIT_S)
                     assert outcome.kind is OutcomeKind.SUCCEEDED
                     assert server.starts() == 1
+
+
+class AlarmFaults(_WithAMachine):
+    """Of a machine whose alarms let nothing start."""
+
+    async def test_an_alarm_that_was_there_before_we_came_lets_nothing_start_from_the_first_moment(
+        self, tmp_path: Path
+    ) -> None:
+        with self.served(tmp_path, 2.0) as server:
+            server.alarm("coolant is low")
+            machine = machine_of(server)
+            await asyncio.to_thread(trust_each_other, server, machine, tmp_path)
+            for run_id in ("run-1", "run-2"):
+                context = RecordingContext(tmp_path)
+                async with plugin_of(self.kind).open(machine, context) as driver:
+                    await context.seen(StateSeen, lambda seen: seen.state is not MachineState.OFFLINE, WAIT_S)
+                    with pytest.raises(MachineError, match="alarm: coolant is low") as caught:
+                        await driver.execute(run_of(run_id), program_of(tmp_path / "program.nc", SHORT[self.kind]))
+                    assert caught.value.motion is Motion.NONE
+                first = next(seen for seen in context.of_kind(StateSeen) if seen.state is not MachineState.OFFLINE)
+                assert first.state is MachineState.STOPPED
+                assert "alarm: coolant is low" in first.detail
+            assert server.starts() == 0
 
 
 class TransferFaults(_WithAMachine):
@@ -279,7 +305,9 @@ class TransferFaults(_WithAMachine):
                 data = big.read_bytes()
                 program = Program("big.nc", big, hashlib.sha256(data).hexdigest(), len(data))
                 context = RecordingContext(tmp_path)
-                async with plugin_of(self.kind).open(machine_of(server, patience_s=60.0), context) as driver:
+                machine = machine_of(server, patience_s=60.0)
+                await asyncio.to_thread(trust_each_other, server, machine, tmp_path)
+                async with plugin_of(self.kind).open(machine, context) as driver:
                     cut = asyncio.create_task(driver.execute(run_of("run-1"), program), name="run")
                     await until(lambda: any(path.stat().st_size > 100_000 for path in folder.glob("*")), WAIT_S)
                     between.drop()

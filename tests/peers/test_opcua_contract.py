@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from drivers import opcua as drivers_opcua
 from edge.driver import Machine, Program
 from edge.testing import Bench, DriverContract
 from tests.helpers.nodeopcua import PASSWORD, USER, Peer, node_opcua
+from tests.helpers.opcua_trust import trusting, way_in
 from tests.helpers.printing import program_at
 
 GOOD = ["G21", "G90", *(f"G1 X{10 + n % 50} Y{20 + n % 30} F6000" for n in range(150)), "M30"]
@@ -27,6 +27,10 @@ MACHINE_PATIENCE_S = 3.0
 """How long a machine that is unplugged is believed to come back."""
 
 PROGRAM_MAX_BYTES = 2_000_000
+
+
+def _trust(peer: Peer) -> None:
+    assert peer.tell("trust")["trusted"]
 
 
 def written(path: Path, blocks: list[str]) -> Program:
@@ -68,7 +72,7 @@ class _OnNodeOpcua(DriverContract):
         peer = self._fresh()
         machine = self._machine(peer, folder)
         if self.secure:
-            await asyncio.to_thread(self._trust_each_other, machine, peer, folder)
+            await asyncio.to_thread(trusting, self.plug_in, machine, folder, lambda: _trust(peer))
         yield Bench(
             plugin=self.plug_in,
             machine=machine,
@@ -98,10 +102,7 @@ class _OnNodeOpcua(DriverContract):
             "patience_s": MACHINE_PATIENCE_S,
         }
         if self.secure:
-            password = folder / "password"
-            password.write_text(PASSWORD)
-            password.chmod(0o600)
-            connection |= {"security": "Basic256Sha256", "user": USER, "password_file": password}
+            connection |= way_in(folder, USER, PASSWORD)
         return Machine(
             "peer-1",
             self.driver,
@@ -117,14 +118,6 @@ class _OnNodeOpcua(DriverContract):
     def _bad(self, folder: Path) -> Program:
         """Longer than the limit allows."""
         return written(folder / "bad.nc", ["G1 X1"] * (PROGRAM_MAX_BYTES // 6 + 1))
-
-    def _trust_each_other(self, machine: Machine[Any, Any], peer: Peer, folder: Path) -> None:
-        """What a technician does, once, at both ends."""
-        shown = self.plug_in.trust(machine, folder, None).server_fingerprint
-        assert re.sub("[^0-9a-f]", "", shown.lower())
-        assert not self.plug_in.trust(machine, folder, shown).settled, "nobody has trusted us over there"
-        assert peer.tell("trust")["trusted"]
-        assert self.plug_in.trust(machine, folder, None).settled
 
 
 class _Mill(_OnNodeOpcua):

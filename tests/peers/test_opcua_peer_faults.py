@@ -15,17 +15,19 @@ from edge.driver import MachineState, StateSeen
 from tests.helpers.nodeopcua import NodeMachine
 from tests.helpers.opcua import until
 from tests.helpers.opcua_faults import RIGHT_S, LinkFaults, TransferFaults, stopped, under_way
+from tests.helpers.opcua_secure_faults import SecureFaults
 
 
 class _OnNodeOpcua:
     kind: str
+    secure = False
     machine: ClassVar[NodeMachine]
 
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         """It takes seconds to start, so one serves all tests: each finds it as new."""
-        cls.machine = NodeMachine(cls.kind, tmp_path_factory.mktemp("server"))
+        cls.machine = NodeMachine(cls.kind, tmp_path_factory.mktemp("server"), secure=cls.secure)
         try:
             yield
         finally:
@@ -46,6 +48,18 @@ class TestMillOnNodeOpcua(_OnNodeOpcua, LinkFaults):
 
 class TestRobotOnNodeOpcua(_OnNodeOpcua, LinkFaults):
     kind = "robot"
+
+
+@pytest.mark.slow
+class TestSecureMillOnNodeOpcua(_OnNodeOpcua, SecureFaults):
+    kind = "cnc"
+    secure = True
+
+
+@pytest.mark.slow
+class TestSecureRobotOnNodeOpcua(_OnNodeOpcua, SecureFaults):
+    kind = "robot"
+    secure = True
 
 
 @pytest.mark.slow
@@ -71,3 +85,13 @@ class TestSessionsOfNodeOpcua(_OnNodeOpcua):
                 await at.becomes(MachineState.EXECUTE, SESSION_S + RIGHT_S)
                 assert time.monotonic() - full_s > SESSION_S / 2, "it was the time-out that made room"
                 await stopped(at)
+
+
+@pytest.mark.slow
+class TestSessionsOfSecureNodeOpcua(TestSessionsOfNodeOpcua):
+    secure = True
+
+
+@pytest.mark.slow
+class TestTransferToSecureNodeOpcua(TestTransferToNodeOpcua):
+    secure = True

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from asyncua import ua
 
-from drivers.opcua.alarms import Alarms
+from drivers.opcua.alarms import NOT_TOLD, Alarms
 from drivers.opcua.client import Link, Method
 from drivers.opcua.words import RefusedError
 from edge.driver import Condition, MachineError
@@ -61,8 +62,80 @@ def only(alarms: Alarms) -> Condition:
     return found
 
 
-def test_a_condition_is_open_until_it_is_over_and_acknowledged(tmp_path: Path) -> None:
+class Server(Machine):
+    """It has events, and tells its conditions as `refresh` says: all at once, never, or not at all for a reason."""
+
+    def __init__(self, says: str = "all") -> None:
+        super().__init__()
+        self.says = says
+        self.tell: Callable[[dict[str, Any]], None] = lambda _: None
+
+    async def subscribe_events(self, source: ua.NodeId, tell: Callable[[dict[str, Any]], None]) -> int:
+        assert source == ua.NodeId(ua.ObjectIds.Server)
+        if self.says == "no events":
+            raise RefusedError("events cannot be watched: BadNotSupported", "BadNotSupported")
+        self.tell = tell
+        return 7
+
+    async def refresh(self, subscription: int) -> None:
+        assert subscription == 7
+        if self.says.startswith("Bad"):
+            raise RefusedError(f"ConditionRefresh: the server says {self.says}", self.says)
+        self.tell(event(1, active=True))
+        if self.says == "all":
+            self.tell(END)
+
+
+END = {"EventType": ua.NodeId(ua.ObjectIds.RefreshEndEventType)}
+
+
+async def hears(alarms: Alarms, says: str) -> tuple[str, list[str]]:
+    """What people are told, and what blocks, of a server that `says` this."""
+    server = Server(says)
+    words = await alarms.hear(link(server), alarms.event)
+    return words, alarms.blocking("mill-1", 500)
+
+
+def told(folder: Path) -> Alarms:
+    """Those of a machine that has said all that there is."""
+    alarms = Alarms(folder)
+    alarms.event(END)
+    return alarms
+
+
+async def test_nothing_starts_before_the_machine_has_told_all_its_alarms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alarms = Alarms(tmp_path)
+    assert alarms.blocking("mill-1", 500) == [NOT_TOLD]
+    assert alarms.blocking("mill-1", 0) == [], "alarms block nothing there"
+    assert await hears(alarms, "all") == ("", ["alarm: lubrication"])
+    alarms.forget_events()
+    assert alarms.blocking("mill-1", 500) == [NOT_TOLD]
+    monkeypatch.setattr("drivers.opcua.alarms.REFRESH_S", 0.01)
+    assert await hears(alarms, "some") == ("", ["alarm: lubrication", NOT_TOLD])
+    alarms.event(END)
+    assert alarms.blocking("mill-1", 500) == ["alarm: lubrication"]
+
+
+async def test_a_machine_that_cannot_tell_its_alarms_says_so_and_one_that_will_not_is_not_started(
+    tmp_path: Path,
+) -> None:
+    alarms = Alarms(tmp_path)
+    words, blocking = await hears(alarms, "BadInternalError")
+    assert (words[:45], blocking) == ("alarms that are older than the connection are", [])
+    alarms.forget_events()
+    assert await hears(alarms, "BadMethodInvalid") == ("", []), "it is said once"
+    alarms.forget_events()
+    words, blocking = await hears(alarms, "no events")
+    assert (words[:22], blocking) == ("alarms are not seen: e", [])
+    alarms.forget_events()
+    why = "the machine does not tell its alarms: ConditionRefresh: the server says BadUserAccessDenied"
+    assert await hears(alarms, "BadUserAccessDenied") == ("", [why])
+
+
+def test_a_condition_is_open_until_it_is_over_and_acknowledged(tmp_path: Path) -> None:
+    alarms = told(tmp_path)
     assert alarms.event({"Message": ua.LocalizedText("no condition")}) is None
     assert alarms.event(event(1, active=True)) == "lubrication"
     assert alarms.event(event(2, active=True)) == "", "it is told once"

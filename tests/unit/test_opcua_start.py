@@ -114,9 +114,13 @@ async def test_a_lost_answer_is_looked_up_and_not_asked_for_again(tmp_path: Path
 async def test_a_first_link_on_which_the_driver_cannot_be_at_home_is_an_error_and_no_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Open:
+        async def renew(self) -> None:
+            await asyncio.Event().wait()
+
     @contextlib.asynccontextmanager
-    async def connected(*_: object) -> AsyncIterator[object]:
-        yield object()
+    async def connected(*_: object) -> AsyncIterator[Open]:
+        yield Open()
 
     async def attach(_link: object) -> Any:
         raise MachineError("the server is strange", Motion.NONE)
