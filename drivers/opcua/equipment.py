@@ -233,7 +233,8 @@ class Equipment(ABC):
         broken: dict[str, bool] = {}
         for index, condition in enumerate(self.profile.conditions):
             node = self._nodes.get(f"condition {index}")
-            if condition.safety and node is not None and (value := self._plain(node)) is not None:
+            value = self._plain(node) if condition.safety and node is not None else None
+            if value is not None and condition.understands(value):
                 # What is not known is no stop, and lets nothing start either. Several may have the same words.
                 broken[condition.words] = broken.get(condition.words, False) or not condition.holds(value)
         for words, is_broken in broken.items():
@@ -256,18 +257,20 @@ class Equipment(ABC):
 
     def broken(self, *, safety: bool = False) -> list[Condition]:
         """Conditions that do not hold now; with `safety` only those that hold a run."""
-        return [
-            condition
+        return [condition for condition, _ in self._broken() if condition.safety or not safety]
+
+    def _broken(self) -> list[tuple[Condition, Any]]:
+        found = [
+            (condition, self._plain(node))
             for index, condition in enumerate(self.profile.conditions)
             if (node := self._nodes.get(f"condition {index}")) is not None
-            and (condition.safety or not safety)
-            and not condition.holds(self._plain(node))
         ]
+        return [(condition, value) for condition, value in found if not condition.holds(value)]
 
     def refusal(self) -> str:
         """Why nothing can be started now, in words; empty if it can."""
         blocking = self.alarms.blocking(self._machine.id, self.profile.alarms.blocks_from)
-        return "; ".join([condition.words for condition in self.broken()] + blocking)
+        return "; ".join([_words(condition, value) for condition, value in self._broken()] + blocking)
 
     def begins(self) -> None:
         """A run begins: what the machine says of progress now belongs to what was before."""
@@ -426,6 +429,12 @@ async def locate(link: Link, profile: Profile, wanted: str | None) -> list[tuple
 def ended(kind: OutcomeKind, reason: str, evidence: Mapping[str, Json]) -> Seen:
     """The machine's word on a run that may have moved it."""
     return Seen(Phase.ENDED, outcome=Outcome(kind, Motion.POSSIBLE, reason, evidence))
+
+
+def _words(condition: Condition, value: Any) -> str:
+    if value is None or condition.understands(value):
+        return condition.words
+    return f"{condition.words}, as far as is known: it says {value!r}"
 
 
 def _number(value: Any) -> float | None:
