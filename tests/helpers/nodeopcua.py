@@ -55,6 +55,11 @@ class Peer:
         """The blocks of the last program that `mill` or `robot` has carried out, in order."""
         return list(self.tell("carried_out", machine=machine)["lines"])
 
+    def starts(self, machine: str) -> int:
+        """How many programs the machine has begun, resumed ones apart."""
+        said = self.tell("carried_out", machine=machine)["starts"]
+        return sum(said.values()) if isinstance(said, dict) else int(said)
+
     def acts(self, machine: str) -> int:
         """How often the machine has done anything that moves it."""
         return int(self.tell("carried_out", machine=machine)["acts"])
@@ -128,8 +133,7 @@ class NodeMachine:
         return self.peer.carried_out(self._name)
 
     def starts(self) -> int:
-        said = self.peer.tell("carried_out", machine=self._name)["starts"]
-        return sum(said.values()) if isinstance(said, dict) else int(said)
+        return self.peer.starts(self._name)
 
     def freeze(self) -> None:
         self.peer.process.send_signal(signal.SIGSTOP)
