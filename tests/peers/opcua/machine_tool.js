@@ -115,6 +115,7 @@ export class MachineTool {
         `${management}.JobOrderResults.JobOrderResponseList`,
         ...below(blocks, ["MachineryItemState", "MachineryOperationMode"]),
         "Notification.Messages",
+        "Monitoring.MachineTool.FeedOverride",
         "Production.ActiveProgram.JobIdentifier",
       ],
     });
@@ -133,6 +134,7 @@ export class MachineTool {
     this._orderList = at(...management, `${JOBS}:JobOrderControl`, `${JOB_CONTROL}:JobOrderList`);
     if (this._odd.has("list-as-text")) model.declareAs(this._orderList, "String");
     const blocks = `${MACHINERY}:MachineryBuildingBlocks`;
+    model.set(at(...monitoring, `${MACHINE_TOOL}:FeedOverride`), 100);
     this._itemState = new States(model, at(blocks, `${MACHINERY}:MachineryItemState`));
     this._machineryMode = new States(model, at(blocks, `${MACHINERY}:MachineryOperationMode`));
     // The state machine of JobOrderControl is meta data for the entries of its list: it has no state (10031-4, 6.2.1).
