@@ -11,6 +11,7 @@ from typing import Protocol
 
 import pytest
 
+from edge.cli.client import call
 from edge.folders import make_state_dir
 from tests.helpers.opcua_site import mill, password_in, trust_mill
 from tests.helpers.site import SiteFolder, until
@@ -81,7 +82,9 @@ class TenAtOnce(ABC):
                 for name in names:
                     daemon.wait_line(f"{name} is online")
                 for _ in names:
-                    site.submit(site.bundle(PROGRAM, steps=[step_document(process="mill", requires={})]))
+                    order = site.bundle(PROGRAM, steps=[step_document(process="mill", requires={})])
+                    with order.open("rb") as bundle:
+                        assert call(site.socket, "POST", "/v1/jobs", bundle)["accepted"]
                 until(lambda: states(site) == {"EXECUTE"} and mills.at_work())
                 yield site, mills
             finally:

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.nodeopcua import PASSWORD, node_opcua
 from tests.helpers.opcua_ten import COUNT, TenAtOnce
 
@@ -54,6 +56,7 @@ class OneServer:
         self._peer = self._running.enter_context(node_opcua(self._folder, *secure, *self._options))
 
 
+@pytest.mark.slow
 class TestTenMillsOnNodeOpcua(TenAtOnce):
     @classmethod
     @contextlib.contextmanager
