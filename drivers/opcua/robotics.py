@@ -120,6 +120,7 @@ class RobotMachine(Equipment):
             raise MachineError("the robot has no method LoadByName", Motion.NONE)
         await self._call(link, "LoadByName", work.name)
         await self._reached(link, lambda said: said.program == work.name and said.state == READY, "load the program")
+        work.memory["reason"] = (await self._said(link)).why
 
     async def _get_ready(self, link: Link) -> None:
         if "GetReady" not in self._methods or await self._system_state(link) in (READY, EXECUTING):
@@ -182,7 +183,7 @@ class RobotMachine(Equipment):
         safety = "; ".join(condition.words for condition in self.broken(safety=True))
         if said.state not in (READY, IDLE):
             return Seen(Phase.RUNNING if work.ran else Phase.WAITING, _strange(said.state))
-        if said.reason == Reason.APPLICATION and said.ready != SUSPENDED:
+        if said.reason == Reason.APPLICATION and said.ready != SUSPENDED and self._about(work, said):
             return ended(OutcomeKind.SUCCEEDED, "", said.evidence)
         if not work.ran and not own_name:
             return Seen(Phase.WAITING, "the robot has not begun yet")
@@ -192,12 +193,16 @@ class RobotMachine(Equipment):
             return Seen(Phase.HELD, "" if work.pause_asked else safety or f"suspended ({said.why})")
         return self._at_rest(work, said, safety)
 
+    def _about(self, work: Work, said: _Said) -> bool:
+        """Whether the reason can be that of this run's end: the one that was there before it proves nothing."""
+        return work.ran or work.memory.get("reason") != said.why
+
     def _at_rest(self, work: Work, said: _Said, safety: str) -> Seen:
         """Ready or Idle, our program, and no place in the middle of it."""
         if work.stop_asked:
             return ended(OutcomeKind.STOPPED, "stopped on request", said.evidence)
         match said.reason:
-            case Reason.ERROR:
+            case Reason.ERROR if self._about(work, said):
                 because = safety or self.alarms.text or "the robot gives an error as the reason"
                 return ended(OutcomeKind.FAILED, because, said.evidence)
             case Reason.SYSTEM if work.ran and not safety:

@@ -42,6 +42,8 @@ QUICK, SLOW = 100.0, 4.0
 NAME = {"cnc": "Mill", "robot": "Robot"}
 PROFILE = {"cnc": "machinery-jobs", "robot": "robotics-1.02"}
 NUMBERS = ('"bits"', '"number"')
+STALE = "starts-late reason-of-ends-only"
+"""A robot that says yes to Start before it moves, and whose last transition always is the end of a program."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ UNDERSTOOD = [
     Case("cnc", "without-Store without-RequestJobResponseByJobOrderID"),
     Case("cnc", "without-JobOrderList"),
     Case("cnc", "without-MoveOrCopy", profile=("in_place = false", "in_place = true")),
+    Case("robot", STALE),
     Case("robot", "without-UnloadProgram without-StandDown"),
     Case("robot", "without-UnloadProgram without-UnloadByName"),
 ]
@@ -217,6 +220,19 @@ async def test_a_run_that_the_machine_tells_of_in_a_way_that_nobody_understands_
             await driver.execute(run_of(case), program)
     assert caught.value.motion is Motion.POSSIBLE
     assert machine.starts() == 1
+
+
+async def test_what_a_robot_says_of_the_end_of_another_program_is_not_taken_for_this_one(
+    peer: Peer, tmp_path: Path
+) -> None:
+    machine = OddMachine(peer, "robot", STALE)
+    async with asyncio.timeout(WAIT_S), machine.opened(RecordingContext(tmp_path)) as driver:
+        for number in (1, 2):
+            blocks = [*BLOCKS, f"M{number}"]
+            program = program_of(tmp_path / f"{number}.txt", blocks)
+            outcome = await driver.execute(run_of(Case("robot"), f"run-{number}"), program)
+            assert (outcome.kind, machine.starts()) == (OutcomeKind.SUCCEEDED, number)
+            assert machine.instructions() == blocks
 
 
 @pytest.mark.parametrize("kind", list(NAME))

@@ -5,12 +5,21 @@ import path from "node:path";
 
 import { Files } from "./files.js";
 import { DataType, DI, MACHINERY, refuse, ROBOTICS, StatusCodes, States } from "./model.js";
-import { Operation, Robot as Program } from "./robot_program.js";
+import { Operation, Reason, Robot as Program, Status } from "./robot_program.js";
 
 const NAME = Object.fromEntries(Object.entries(Operation).map(([name, number]) => [number, name]));
 const STOP_MODES = ["OnPath", "EndOfCycle", "ProcessStop", "QuickStop", "EndOfInstruction"]; // values from 1
 const OFFERED = [1, 4];
-const ODD = ["status-as-text", "program-as-number", "mode-as-text", "stops-as-text", "unknown-states"];
+const ODD = [
+  "status-as-text",
+  "program-as-number",
+  "mode-as-text",
+  "stops-as-text",
+  "unknown-states",
+  "starts-late",
+  "reason-of-ends-only",
+];
+const LATE_MS = 500;
 const MODE = ["OTHER", "MANUAL_REDUCED_SPEED", "MANUAL_HIGH_SPEED", "AUTOMATIC", "AUTOMATIC_EXTERNAL"];
 const STATUS = [{ dataType: DataType.Int32 }];
 
@@ -171,7 +180,11 @@ export class Robot {
     bind(this._systemNode, "GetReady", () => program.getReady());
     bind(this._systemNode, "StandDown", () => program.standDown());
     for (const node of [this._systemNode, this._taskNode]) {
-      bind(node, "Start", () => program.start());
+      bind(node, "Start", () => {
+        if (!this._odd.has("starts-late")) return program.start();
+        setTimeout(() => program.start(), LATE_MS);
+        return Status.OK;
+      });
       bind(node, "Stop", (mode) => {
         this._checkStopMode(mode);
         return program.stop(); // the same ramp in every mode
@@ -228,7 +241,8 @@ export class Robot {
     this._model.set(parameter(this._safety, "ProtectiveStop"), stop(this.program.protectiveStop));
     this._model.set(parameter(this._safety, "OperationalMode"), mode);
     this._ready.set(task.state === Operation.Ready ? (task.suspended ? "Suspended" : "AtProgramStart") : null);
-    this._taskState.set(NAME[task.state], task.reason);
+    const told = !this._odd.has("reason-of-ends-only") || task.reason === Reason.Application;
+    this._taskState.set(NAME[task.state], told ? task.reason : null);
     this._idle.set(system.state === Operation.Idle ? system.substate : null);
     this._executing.set(system.state === Operation.Executing ? system.substate : null);
     this._systemState.set(NAME[system.state], system.reason);
