@@ -31,7 +31,7 @@ from edge.driver import (
 )
 from edge.testing import RecordingContext
 from tests.helpers.nodeopcua import Peer, node_opcua
-from tests.helpers.opcua import PROFILES, machine_of, plugin_of, program_of, until
+from tests.helpers.opcua import PROFILES, plugin_of, program_of, until
 
 WAIT_S = 40.0
 BLOCKS = ["G21 G90", *(f"G1 X{10 + n % 7} F3000" for n in range(15)), "M30"]
@@ -40,7 +40,7 @@ QUICK, SLOW = 100.0, 4.0
 """Blocks per second."""
 
 NAME = {"cnc": "Mill", "robot": "Robot"}
-PROFILE = {"cnc": "machinery-jobs", "robot": "robotics-1.02"}
+DRIVER = {"cnc": ("opcua-jobcontrol", "machinery-jobs"), "robot": ("opcua-robotics", "robotics-1.02")}
 NUMBERS = ('"bits"', '"number"')
 STALE = "starts-late reason-of-ends-only"
 """A robot that says yes to Start before it moves, and whose last transition always is the end of a program."""
@@ -126,19 +126,26 @@ class OddMachine:
 
     def opened(self, context: RecordingContext, case: Case | None = None) -> AbstractAsyncContextManager[Driver]:
         """A driver for it."""
-        more: dict[str, Any] = {"profile": PROFILE[self.kind], "machine": browse_name(self.kind, self.odd)}
+        plugin, (driver, profile), profiles_dir = plugin_of(self.kind), DRIVER[self.kind], None
         if case is not None and case.profile[0]:
-            text = (PROFILES / f"{PROFILE[self.kind]}.toml").read_text()
+            text = (PROFILES / f"{profile}.toml").read_text()
             assert case.profile[0] in text
             (context.state_dir / "other.toml").write_text(text.replace(*case.profile))
-            more |= {"profile": "other", "profiles_dir": context.state_dir}
-        machine: Machine[Any, Any] = machine_of(self, **more)
-        opened: AbstractAsyncContextManager[Driver] = plugin_of(self.kind).open(machine, context)
+            profile, profiles_dir = "other", context.state_dir
+        name = browse_name(self.kind, self.odd)
+        way = {"endpoint": self.peer.endpoint, "security": "None", "machine": name, "patience_s": 3.0}
+        limits = plugin.limits.model_validate({"checked_by": "controller"})
+        machine: Machine[Any, Any] = Machine(
+            "odd-1",
+            driver,
+            profile,
+            ("any",),
+            plugin.connection.model_validate(way),
+            limits,
+            profiles_dir=profiles_dir,
+        )
+        opened: AbstractAsyncContextManager[Driver] = plugin.open(machine, context)
         return opened
-
-    @property
-    def endpoint(self) -> str:
-        return self.peer.endpoint
 
     def instructions(self) -> list[str]:
         return self.peer.carried_out(browse_name(self.kind, self.odd).lower())
