@@ -19,6 +19,9 @@ from tests.helpers.trust import step_document
 
 COUNT = 10
 RIGHT_S = 60.0
+BEGUN_S = 120.0
+"""What comes before the fault is not what is tried: a busy host may take its time for it."""
+
 SILENT_S = 2.5
 """Nothing has come for 5 s when a machine is called out of sight; what was told last was 2 s old at most."""
 
@@ -78,14 +81,13 @@ class TenAtOnce(ABC):
             for number, (name, (endpoint, _)) in enumerate(names.items()):
                 trust_mill(folder, name, endpoint, lambda certificate, number=number: mills.trust(number, certificate))
             try:
-                daemon = site.start(ready="mill-0 is online")
-                for name in names:
-                    daemon.wait_line(f"{name} is online")
+                site.start(ready="it listens on")
+                within(BEGUN_S, lambda: states(site) == {"IDLE"})
                 for _ in names:
                     order = site.bundle(PROGRAM, steps=[step_document(process="mill", requires={})])
                     with order.open("rb") as bundle:
                         assert call(site.socket, "POST", "/v1/jobs", bundle)["accepted"]
-                until(lambda: states(site) == {"EXECUTE"} and mills.at_work())
+                within(BEGUN_S, lambda: states(site) == {"EXECUTE"} and mills.at_work())
                 yield site, mills
             finally:
                 if site.daemon is not None:
