@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 SERVER = Path(__file__).parent.parent / "peers" / "opcua" / "server.js"
-START_S = 60.0
+START_S = 120.0
 ANSWER_S = 20.0
 USER, PASSWORD = "edge", "secret"
 
