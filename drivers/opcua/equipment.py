@@ -245,9 +245,11 @@ class Equipment(ABC):
         seen: dict[str, list[bool]] = {}
         unknown: set[str] = set()
         for condition, node in self._each_condition():
-            if condition.safety and (value := self._plain(node)) is not None:
+            if not condition.safety:
+                continue
+            if (value := self._plain(node)) is not None and condition.understands(value):
                 seen.setdefault(condition.words, []).append(not condition.holds(value))
-            elif condition.safety:
+            else:
                 unknown.add(condition.words)
         for words, broken in seen.items():  # several may have the same words
             # What is not known is no stop, and no end of one; it lets nothing start either.
@@ -271,12 +273,12 @@ class Equipment(ABC):
 
     def broken(self, *, safety: bool = False) -> list[Condition]:
         """Conditions that do not hold now; with `safety` only those that hold a run."""
-        found = [
-            condition
-            for condition, node in self._each_condition()
-            if (condition.safety or not safety) and not condition.holds(self._plain(node))
-        ]
+        found = [condition for condition, _ in self._broken() if condition.safety or not safety]
         return list(dict.fromkeys(found))
+
+    def _broken(self) -> list[tuple[Condition, Any]]:
+        found = [(condition, self._plain(node)) for condition, node in self._each_condition()]
+        return [(condition, value) for condition, value in found if not condition.holds(value)]
 
     def _each_condition(self) -> Iterator[tuple[Condition, NodeId]]:
         """With every node that it is about: the worst of them counts."""
@@ -287,7 +289,8 @@ class Equipment(ABC):
     def refusal(self) -> str:
         """Why nothing can be started now, in words; empty if it can."""
         blocking = self.alarms.blocking(self._machine.id, self.profile.alarms.blocks_from)
-        return "; ".join([condition.words for condition in self.broken()] + blocking)
+        words = dict.fromkeys(_words(condition, value) for condition, value in self._broken())
+        return "; ".join([*words, *blocking])
 
     def begins(self) -> None:
         """A run begins: what the machine says of progress now belongs to what was before."""
@@ -433,6 +436,12 @@ class Equipment(ABC):
 def ended(kind: OutcomeKind, reason: str, evidence: Mapping[str, Json]) -> Seen:
     """The machine's word on a run that may have moved it."""
     return Seen(Phase.ENDED, outcome=Outcome(kind, Motion.POSSIBLE, reason, evidence))
+
+
+def _words(condition: Condition, value: Any) -> str:
+    if value is None or condition.understands(value):
+        return condition.words
+    return f"{condition.words}, as far as is known: it says {value!r}"
 
 
 def _number(value: Any) -> float | None:

@@ -111,23 +111,34 @@ def state_in_list(entries: Any, job_order_id: str) -> OrderState | None:
     return None
 
 
-def running(entries: Any) -> list[str]:
-    """IDs of orders that a JobOrderList shows as Running or Interrupted."""
-    return _in_state(entries, RUNNING, INTERRUPTED)
+def running(entries: Any) -> dict[str, str]:
+    """Orders that a JobOrderList shows as begun and not ended: ID to an empty text, or to what is not understood.
+
+    A state that is not in the specification may be one in which the machine moves.
+    """
+    found: dict[str, str] = {}
+    for name, state in _states(entries):
+        if state is None:
+            found[name] = "a state that is not understood"
+        elif state.number not in _AT_REST:
+            found[name] = "" if state.number in STATE_NAMES else state.words
+    return found
 
 
 def finished(entries: Any) -> list[str]:
     """IDs of orders that a JobOrderList shows as Ended or Aborted."""
-    return _in_state(entries, ENDED, ABORTED)
+    return [name for name, state in _states(entries) if state is not None and state.number in (ENDED, ABORTED)]
 
 
-def _in_state(entries: Any, *numbers: int) -> list[str]:
-    pairs = [
+_AT_REST = (NOT_ALLOWED_TO_START, ALLOWED_TO_START, ENDED, ABORTED)
+
+
+def _states(entries: Any) -> list[tuple[str, OrderState | None]]:
+    return [
         (_id_of(entry), read_state(entry.get("State")))
         for entry in (entries if isinstance(entries, Sequence) else ())
         if isinstance(entry, Mapping)
     ]
-    return [name for name, state in pairs if state is not None and state.number in numbers]
 
 
 def _id_of(entry: Mapping[str, Any]) -> str:

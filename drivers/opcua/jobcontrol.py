@@ -18,7 +18,16 @@ from drivers.opcua.library import DataValue, LocalizedText, NodeId, ua
 from drivers.opcua.profile import JobsProfile
 from drivers.opcua.structures import StructureError
 from drivers.opcua.words import LinkError, RefusedError
-from edge.driver import Capability, IdentityError, Json, MachineError, Motion, NotAcceptableError, OutcomeKind
+from edge.driver import (
+    Capability,
+    IdentityError,
+    Json,
+    MachineError,
+    Message,
+    Motion,
+    NotAcceptableError,
+    OutcomeKind,
+)
 
 _VERBS = ("Store", "StoreAndStart", "Start", "Stop", "Abort", "Cancel", "Clear", "Pause", "Resume", "RevokeStart")
 _RESPONSE = "RequestJobResponseByJobOrderID"
@@ -32,7 +41,7 @@ class JobMachine(Equipment):
     profile: JobsProfile
     started_by = "control"
     _methods: dict[str, Method]
-    _running: list[str]  # IDs of orders that the machine carries out, as its list had them last
+    _running: dict[str, str]  # orders that the machine carries out, as its list had them last: `isa95.running`
     _known: list[str]
     _over = ""  # ID of the order that its response has told the end of: the list may be late
     _changed = True
@@ -62,6 +71,8 @@ class JobMachine(Equipment):
             if node := self._nodes.get(f"method {name}"):
                 owner = self._nodes["results" if name == _RESPONSE else "control"]
                 self._methods[name] = await link.method(owner, node, name)
+        if "list" in self._nodes:
+            await self._learn_the_list(link)
         if _RESPONSE not in self._methods and "list" not in self._nodes:
             raise IdentityError(
                 "the machine has neither a list of its orders nor responses: nobody could ask for a run"
@@ -70,14 +81,18 @@ class JobMachine(Equipment):
             raise IdentityError("the machine has neither StoreAndStart nor Store and Start: it takes no orders")
         if not {"Stop", "Abort"} & self._methods.keys():
             raise IdentityError("the machine has neither Stop nor Abort: what it begins could not be ended")
-        if "list" in self._nodes:
-            await self._learn_the_list(link)
-        self._running = []
+        self._running = {}
 
     async def _learn_the_list(self, link: Link) -> None:
         (said,) = await link.read([self._nodes["list"]], ua.AttributeIds.DataType)
-        if said.Value is not None and isinstance(said.Value.Value, NodeId):
-            await link.learn([said.Value.Value])
+        data_type = said.Value.Value if said.Value is not None else None
+        if isinstance(data_type, NodeId):
+            await link.learn([data_type])
+            if data_type in link.types.definitions:
+                return
+        del self._nodes["list"]
+        lost = "what it carries out for others is not seen"
+        self._context.emit(Message(f"JobOrderList of the machine is no list of structures, and is not read: {lost}"))
 
     def watched(self) -> Sequence[NodeId]:
         return [self._nodes["list"]] if "list" in self._nodes else []
@@ -131,12 +146,12 @@ class JobMachine(Equipment):
     async def look(self, link: Link, work: Work) -> Seen:
         run_id = work.run.run_id
         listed, evidence = await self._listed(link, run_id), dict[str, Json]()
-        state = listed
+        state, strange = listed, ""
         if _RESPONSE in self._methods:
-            responded, evidence = await self._response(link, run_id)
+            responded, evidence, strange = await self._response(link, run_id)
             state = responded or listed
         if state is None:
-            return Seen(Phase.ABSENT)
+            return Seen(Phase.ABSENT, strange)
         evidence = {**evidence, "order": run_id, "state": state.words}
         self._over = run_id if state.number in (isa95.ENDED, isa95.ABORTED) else ""
         match state.number:
@@ -196,17 +211,20 @@ class JobMachine(Equipment):
         except StructureError as error:
             raise RefusedError(f"the list of orders: {error}", "BadDecodingError") from error
 
-    async def _response(self, link: Link, run_id: str) -> tuple[OrderState | None, dict[str, Json]]:
+    async def _response(self, link: Link, run_id: str) -> tuple[OrderState | None, dict[str, Json], str]:
+        """The order's state, evidence for its outcome, and what cannot be understood of it in words."""
         answer = await link.call(self._methods[_RESPONSE], run_id)
         status = isa95.read_status(answer[1] if len(answer) > 1 else None, self.profile.jobs.return_status)
         if status.done is False or not answer:
-            return None, {}
+            return None, {}, ""
         try:
             response = link.types.value(answer[0])
         except StructureError as error:
             raise RefusedError(f"the machine's job response: {error}", "BadDecodingError") from error
-        if not isinstance(response, Mapping) or response.get("JobOrderID") != run_id:
-            return None, {}
+        if response is not None and not isinstance(response, Mapping):
+            return None, {}, f"its job response is {response!r}, which is not understood"
+        if response is None or response.get("JobOrderID") != run_id:
+            return None, {}, ""
         if (share := isa95.response_number(response, self.profile.jobs.progress_id)) is not None:
             self._share = min(1.0, max(0.0, share / self.profile.progress_total))
         times = {
@@ -214,7 +232,9 @@ class JobMachine(Equipment):
             for key, name in (("began_at", "StartTime"), ("ended_at", "EndTime"))
             if (time := response.get(name)) is not None and hasattr(time, "isoformat")
         }
-        return isa95.read_state(response.get("JobState")), {"response": str(response.get("JobResponseID")), **times}
+        state = isa95.read_state(response.get("JobState"))
+        strange = "" if state is not None else "its job response has no state that is understood"
+        return state, {"response": str(response.get("JobResponseID")), **times}, strange
 
     # What is asked of it
 
@@ -265,6 +285,8 @@ class JobMachine(Equipment):
         if not others:
             return ""
         whose = "that it got from here earlier" if others[0] in self._ours() else "of somebody else"
+        if strange := self._running[others[0]]:
+            return f"the machine has the order {others[0]} {whose} in {strange}"
         return f"the machine carries out the order {others[0]} {whose}"
 
     async def catch_up(self, link: Link) -> None:

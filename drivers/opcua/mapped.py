@@ -44,7 +44,9 @@ class MappedMachine(Equipment):
     def refusal(self) -> str:
         if self.profile.mapped.start is None:
             return f"the profile {self._profile_name} only watches: it names nothing that starts this machine"
-        return super().refusal()
+        word = self._plain(self._nodes["state"]) if "state" in self._nodes else None
+        unready = word is not None and self._named(word) in ("failed", "")
+        return "; ".join(filter(None, [_unready(word) if unready else "", super().refusal()]))
 
     def _triggers(self) -> dict[str, Trigger]:
         mapped = self.profile.mapped
@@ -106,7 +108,7 @@ class MappedMachine(Equipment):
         if said in ("running", "held"):
             raise MachineError("the machine carries out a program of somebody else", Motion.NONE)
         if said not in ("idle", "ended"):
-            raise MachineError(f"the machine says {self._word!r}: it has to be made ready first", Motion.NONE)
+            raise MachineError(_unready(self._word), Motion.NONE)
         await link.write(self._nodes["program"], work.name, "the program's name")
         if "tag" in self._nodes:
             await link.write(self._nodes["tag"], await self._tag_of(link, work), "run_tag")
@@ -209,6 +211,10 @@ class MappedMachine(Equipment):
         self._word = word = await link.value(self._nodes["state"], "the state word")
         if isinstance(word, NodeId):
             self._word = word = await self.state_name(link, word)
+        return self._named(word)
+
+    def _named(self, word: Any) -> str:
+        """What the profile calls a value of the state word; empty if it does not name it."""
         states = self.profile.mapped.states
         for name in ("running", "held", "ended", "failed", "idle"):
             values = getattr(states, name)
@@ -240,3 +246,7 @@ class MappedMachine(Equipment):
         running = self.profile.mapped.states.running + self.profile.mapped.states.held
         busy = any(isinstance(value, bool) == isinstance(word, bool) and value == word for value in running)
         return "the machine carries out a program of somebody else" if busy and work is None else ""
+
+
+def _unready(word: Any) -> str:
+    return f"the machine says {word!r}: it has to be made ready first"

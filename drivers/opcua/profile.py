@@ -66,11 +66,15 @@ class Condition(_Table):
         return self
 
     def holds(self, value: Plain | None) -> bool:
-        """Whether this value lets a run start. Nothing known is not enough."""
-        if value is None:
+        """Whether this value lets a run start. Nothing known is not enough, nor is what is not understood."""
+        if value is None or not self.understands(value):
             return False
         found = any(_same(value, other) for other in self.any or self.never)
         return found if self.any else not found
+
+    def understands(self, value: Plain) -> bool:
+        """Whether the value is of a kind that the condition names: a text, a number, or yes and no."""
+        return any(_kind(value) is _kind(other) for other in self.any or self.never)
 
 
 class Value(_Table):
@@ -328,3 +332,7 @@ def candidates(name: str, dialects: tuple[str, ...], user_dir: Path | None) -> d
 def _same(value: Plain, other: Plain) -> bool:
     # In Python True == 1.
     return isinstance(value, bool) == isinstance(other, bool) and value == other
+
+
+def _kind(value: Plain) -> type:
+    return type(value) if isinstance(value, bool | str) else float

@@ -99,7 +99,9 @@ class RobotMachine(Equipment):
 
     def refusal(self) -> str:
         if not self._operates:
-            return "the robot has no operations (Robotics 1.01): it can be watched, and not started"
+            missing = [name for name in ("Start", "Stop") if name not in self._methods]
+            which = "no operations (Robotics 1.01)" if len(missing) > 1 else f"no method {missing[0]}"
+            return f"the robot has {which}: it can be watched, and not started"
         return super().refusal()
 
     # A run
@@ -109,16 +111,17 @@ class RobotMachine(Equipment):
             raise MachineError(self.refusal(), Motion.NONE)
         if words := self.refusal():
             raise MachineError(f"the robot cannot be started: {words}", Motion.NONE)
-        await self._get_ready(link)
         said = await self._said(link)
-        if said.state == EXECUTING:
-            raise MachineError(f"the robot carries out {said.program or 'a program'} of somebody else", Motion.NONE)
+        if words := self.busy_with(None):
+            raise MachineError(words, Motion.NONE)
+        await self._get_ready(link)
         if said.program:
             await self._unload(link, said.program)
         if "LoadByName" not in self._methods:
             raise MachineError("the robot has no method LoadByName", Motion.NONE)
         await self._call(link, "LoadByName", work.name)
         await self._reached(link, lambda said: said.program == work.name and said.state == READY, "load the program")
+        work.memory["reason"] = (await self._said(link)).why
 
     async def _get_ready(self, link: Link) -> None:
         if "GetReady" not in self._methods or await self._system_state(link) in (READY, EXECUTING):
@@ -179,24 +182,28 @@ class RobotMachine(Equipment):
         if not work.begun:
             return Seen(Phase.WAITING if said.state == READY else Phase.ABSENT)
         safety = "; ".join(condition.words for condition in self.broken(safety=True))
-        if said.reason == Reason.APPLICATION and said.ready != SUSPENDED:
+        if said.state not in (READY, IDLE):
+            return Seen(Phase.RUNNING if work.ran else Phase.WAITING, _strange(said.state))
+        if said.reason == Reason.APPLICATION and said.ready != SUSPENDED and self._about(work, said):
             return ended(OutcomeKind.SUCCEEDED, "", said.evidence)
         if not work.ran and not own_name:
             return Seen(Phase.WAITING, "the robot has not begun yet")
-        if said.state not in (READY, IDLE):
-            return Seen(Phase.RUNNING if work.ran else Phase.WAITING, f"a state {said.state} that is not understood")
         if said.ready == SUSPENDED or (said.ready == "" and (safety or work.pause_asked)):
             if work.stop_asked:
                 return ended(OutcomeKind.STOPPED, "stopped on request", said.evidence)
             return Seen(Phase.HELD, "" if work.pause_asked else safety or f"suspended ({said.why})")
         return self._at_rest(work, said, safety)
 
+    def _about(self, work: Work, said: _Said) -> bool:
+        """Whether the reason can be that of this run's end: the one that was there before it proves nothing."""
+        return work.ran or work.memory.get("reason") != said.why
+
     def _at_rest(self, work: Work, said: _Said, safety: str) -> Seen:
         """Ready or Idle, our program, and no place in the middle of it."""
         if work.stop_asked:
             return ended(OutcomeKind.STOPPED, "stopped on request", said.evidence)
         match said.reason:
-            case Reason.ERROR:
+            case Reason.ERROR if self._about(work, said):
                 because = safety or self.alarms.text or "the robot gives an error as the reason"
                 return ended(OutcomeKind.FAILED, because, said.evidence)
             case Reason.SYSTEM if work.ran and not safety:
@@ -254,7 +261,7 @@ class RobotMachine(Equipment):
         await self._call(link, "Start")
 
     async def stop(self, link: Link, work: Work, seen: Seen) -> None:
-        if (await self._said(link)).state == EXECUTING:
+        if (await self._said(link)).state not in (READY, IDLE):
             await self._call(link, "Stop", self.profile.robot.stop_mode)
 
     async def abort(self, link: Link, work: Work | None) -> None:
@@ -267,21 +274,28 @@ class RobotMachine(Equipment):
     async def rest(self, link: Link, work: Work | None) -> bool:
         """Nothing of ours is loaded any more."""
         said = await self._said(link)
-        if said.state == EXECUTING:
+        if said.state not in (READY, IDLE):
             return False
         if work is not None and said.program == work.name:
             await self._unload(link, work.name)
         return True
 
     def busy_with(self, work: Work | None) -> str:
-        if self._state != EXECUTING or (work is not None and self._program == work.name):
+        mine = work is not None and self._program == work.name
+        if mine or not self._operates or self._state in (READY, IDLE):
             return ""
+        if self._state != EXECUTING:
+            return f"the robot is in {_strange(self._state)}"
         return f"the robot carries out {self._program or 'a program'} of somebody else"
 
     async def catch_up(self, link: Link) -> None:
         await super().catch_up(link)
         if "state" in self._nodes or "state number" in self._nodes:
             await self._said(link)
+
+
+def _strange(state: str) -> str:
+    return f"a state {state} that is not understood" if state else "a state that it does not tell"
 
 
 class _Said:

@@ -20,7 +20,7 @@ import pytest
 from tests.helpers.opcua_trust import way_in
 
 SERVER = Path(__file__).parent.parent / "peers" / "opcua" / "server.js"
-START_S = 60.0
+START_S = 120.0
 ANSWER_S = 20.0
 USER, PASSWORD = "edge", "secret"
 
@@ -56,6 +56,11 @@ class Peer:
     def carried_out(self, machine: str) -> list[str]:
         """The blocks of the last program that `mill` or `robot` has carried out, in order."""
         return list(self.tell("carried_out", machine=machine)["lines"])
+
+    def starts(self, machine: str) -> int:
+        """How many programs the machine has begun, resumed ones apart."""
+        said = self.tell("carried_out", machine=machine)["starts"]
+        return sum(said.values()) if isinstance(said, dict) else int(said)
 
     def acts(self, machine: str) -> int:
         """How often the machine has done anything that moves it."""
@@ -133,8 +138,7 @@ class NodeMachine:
         return self.peer.carried_out(self._name)
 
     def starts(self) -> int:
-        said = self.peer.tell("carried_out", machine=self._name)["starts"]
-        return sum(said.values()) if isinstance(said, dict) else int(said)
+        return self.peer.starts(self._name)
 
     def freeze(self) -> None:
         self.peer.process.send_signal(signal.SIGSTOP)

@@ -164,7 +164,12 @@ class SimServer:
 def _started(kind: str, port: str, options: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], str, tuple[str, int]]:
     command = [sys.executable, "-m", "hil_sim.main", kind, "--port", port, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    _, _, endpoint, _, control = ready_line(process).split()
+    try:
+        _, _, endpoint, _, control = ready_line(process).split()
+    except BaseException:
+        process.kill()  # nobody else knows of it
+        process.communicate()
+        raise
     host, _, number = control.rpartition(":")
     return process, endpoint, (host, int(number))
 

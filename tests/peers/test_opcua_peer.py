@@ -568,7 +568,7 @@ async def test_after_a_reset_the_machines_are_as_new(tmp_path: Path) -> None:
 
 
 async def test_a_bare_number_can_be_the_return_status(tmp_path: Path) -> None:
-    with _with_programs(tmp_path, "--status-as-number") as peer:
+    with _with_programs(tmp_path, "--odd", "Mill=status-as-number") as peer:
         async with connected(peer) as ua_:
             assert await ua_.job("Start", "nobody") == 1
             assert await ua_.job("Store", order("n-1", "short.nc")) == 0

@@ -176,15 +176,23 @@ async def test_it_is_paused_resumed_and_stopped(controller: Controller, tmp_path
 async def test_a_fault_of_the_machine_is_a_failure_and_it_starts_nothing_until_it_is_ready(
     controller: Controller, tmp_path: Path
 ) -> None:
-    async with opened(controller, tmp_path) as (driver, _, program):
+    async with opened(controller, tmp_path) as (driver, context, program):
         outcome = await asyncio.wait_for(driver.execute(run_of("fail-5"), program), WAIT_S)
         assert outcome.kind is OutcomeKind.FAILED
         with pytest.raises(MachineError, match="made ready first") as caught:
             await asyncio.wait_for(driver.execute(run_of("run-5", "r2"), program), WAIT_S)
         assert caught.value.motion is Motion.NONE
+        assert context.of_kind(StateSeen)[-1].state is MachineState.STOPPED
 
 
-@pytest.mark.parametrize(("command", "words"), [("mode 0", "not in Automatic"), ("estop 1", "emergency stop")])
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("mode 0", "not in Automatic"),
+        ("estop 1", "emergency stop"),
+        ("strange", "the machine says 77: it has to be made ready first"),
+    ],
+)
 async def test_what_must_hold_holds_or_nothing_starts(
     controller: Controller, tmp_path: Path, command: str, words: str
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from edge.folders import make_state_dir
 from tests.helpers.opcua import SimServer, sim_server
+from tests.helpers.opcua_site import ceremony, password_in
 from tests.helpers.site import SiteFolder, until
 
 pytestmark = pytest.mark.slow
@@ -30,9 +31,7 @@ PROGRAM = ("G21 G90\n" + "G1 X110 F3000\nG1 X10 F3000\n" * 30 + "M30\n").encode(
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[tuple[SiteFolder, SimServer]]:
-    password = tmp_path / "password"
-    password.write_text("geheim\n")
-    password.chmod(0o600)
+    password_in(tmp_path, "geheim")
     options = ["--security", "encrypt", "--user", "edge=geheim", "--pki", str(tmp_path / "theirs")]
     with sim_server("cnc", *options, speed=15.0) as server:
         site = SiteFolder(tmp_path, MACHINE.format(endpoint=server.endpoint, folder=tmp_path))
@@ -43,27 +42,15 @@ def place(tmp_path: Path) -> Iterator[tuple[SiteFolder, SimServer]]:
                 site.daemon.end()
 
 
-def ceremony(site: SiteFolder) -> None:
-    """What a technician does, once."""
-    seen = site.json("machine", "trust", "mill-1", code=1)["trust"]
-    assert "not trusted" in seen["here"]
-    wrong = site.edge("machine", "trust", "mill-1", "--accept", "AA:BB")
-    assert wrong.returncode != 0
-    assert "another certificate" in wrong.stderr
-    accepted = site.json("machine", "trust", "mill-1", "--accept", seen["server_fingerprint"], code=1)["trust"]
-    assert accepted["here"] == "trusted"
-    assert "does not trust our certificate" in accepted["there"]
+def trust_there(site: SiteFolder, certificate: Path) -> None:
     trusted = site.folder / "theirs" / "trusted"
     trusted.mkdir(exist_ok=True)
-    shutil.copy(site.state_dir / "machines" / "mill-1" / "pki" / "own" / "certificate.der", trusted / "edge.der")
-    done = site.edge("machine", "trust", "mill-1")
-    assert done.returncode == 0, done.stdout
-    assert "there: trusted" in done.stdout
+    shutil.copy(certificate, trusted / "edge.der")
 
 
 def test_trust_is_settled_by_a_person_and_an_order_is_carried_out(place: tuple[SiteFolder, SimServer]) -> None:
     site, server = place
-    ceremony(site)
+    ceremony(site, "mill-1", lambda certificate: trust_there(site, certificate))
     identity = site.json("machine", "identify", "mill-1")["identity"]
     assert (identity["firmware"], identity["profile"]) == ("Simulated mill", "machinery-jobs")
     site.start(ready="mill-1 is online")
@@ -103,7 +90,7 @@ def test_a_daemon_that_ends_in_mid_program_leaves_it_to_the_machine_and_finds_it
     import signal
 
     site, server = place
-    ceremony(site)
+    ceremony(site, "mill-1", lambda certificate: trust_there(site, certificate))
     daemon = site.start(ready="mill-1 is online")
     job_id = site.submit(site.bundle(PROGRAM, on_restart="resume"))["job_id"]
     until(lambda: len(server.instructions()) > 5)

@@ -14,7 +14,7 @@ from drivers.opcua import JOBCONTROL, ROBOTICS
 from drivers.opcua.check import check_program
 from drivers.opcua.config import Connection, Limits
 from drivers.opcua.pki import Pki, read_server
-from drivers.opcua.profile import candidates
+from drivers.opcua.profile import Condition, candidates
 from drivers.opcua.words import LinkError, RefusedError, Trouble, on_asking, on_connecting
 from edge.driver import ConnectError, DriverError, Machine, Motion, NotAcceptableError, Program, Step
 from tests.helpers.opcua import PROFILES, program_of
@@ -177,3 +177,23 @@ def test_an_answer_with_a_bad_status_is_a_no_and_no_answer_is_doubt() -> None:
         assert isinstance(doubt, LinkError)
         assert doubt.motion is Motion.POSSIBLE
     assert on_connecting(ConnectionResetError(), "p", "m", "u", secure=False).trouble is Trouble.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("names", "value", "holds"),
+    [
+        ({"any": [1, 3]}, 3.0, True),
+        ({"any": [1, 3]}, 2, False),
+        ({"any": [1]}, "Automatic", False),
+        ({"any": [1]}, True, False),
+        ({"any": [False]}, False, True),
+        ({"any": [False]}, 0, False),
+        ({"any": [False]}, None, False),
+        ({"never": ["Setup"]}, "Processing", True),
+        ({"never": ["Setup"]}, "Setup", False),
+        ({"never": ["Setup"]}, 3, False),
+        ({"never": ["Setup"]}, None, False),
+    ],
+)
+def test_a_condition_holds_only_by_a_value_that_is_understood(names: Any, value: Any, holds: bool) -> None:
+    assert Condition(node="Mode", words="it is not in Automatic", **names).holds(value) is holds

@@ -70,10 +70,21 @@ def test_a_list_tells_of_ours_and_of_others() -> None:
     assert isa95.state_in_list(entries, "a") == OrderState(3)
     assert isa95.state_in_list(entries, "x") is None
     assert isa95.state_in_list(None, "a") is None
-    assert isa95.running(entries) == ["a", "b"]
-    assert isa95.running(5) == []
+    assert isa95.running(entries) == {"a": "", "b": "", "d": "a state that is not understood"}
+    assert isa95.running(5) == {}
     assert isa95.finished(entries) == ["c"]
     assert isa95.finished(None) == []
+
+
+def test_an_order_in_a_state_that_is_not_in_the_specification_may_move_the_machine() -> None:
+    entries = [
+        {"JobOrder": {"JobOrderID": name}, "State": [state(number)]}
+        for name, number in [("a", 0), ("b", 1), ("c", 2), ("d", 5), ("e", 6), ("f", 99)]
+    ]
+    assert isa95.running(entries) == {
+        "a": "a state 0 that is not understood",
+        "f": "a state 99 that is not understood",
+    }
 
 
 @pytest.mark.parametrize(

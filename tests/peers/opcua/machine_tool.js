@@ -10,6 +10,15 @@ import { DataType, StatusCodes, States, VariantArrayType } from "./model.js";
 
 const ORDER_METHODS = ["Store", "StoreAndStart", "Update"];
 const ID_METHODS = ["Start", "RevokeStart", "Pause", "Resume", "Stop", "Abort", "Cancel", "Clear"];
+const ODD = [
+  "status-as-number",
+  "status-as-text",
+  "list-as-text",
+  "response-as-text",
+  "mode-as-text",
+  "unknown-states",
+];
+const UNKNOWN_STATE = { text: "Churning", number: 99 };
 const MODES = { Manual: 0, Automatic: 1, Setup: 2, AutoWithManualIntervention: 3, Service: 4, Other: 5 };
 const STATE_TEXT = Object.fromEntries(Object.entries(State).map(([name, number]) => [number, name]));
 const PROGRAM_STATE = {
@@ -20,10 +29,13 @@ const PROGRAM_STATE = {
 };
 
 export class MachineTool {
-  constructor(model, folder, { statusAsNumber = false } = {}) {
+  /** `number` tells it from others of its kind; `odd` is in what it is not as the specifications have it. */
+  constructor(model, { name, number, folder, odd }) {
     this._model = model;
-    this._statusAsNumber = statusAsNumber;
-    this._node = this._instantiate();
+    this._odd = odd;
+    this._serial = String(4710 + number);
+    model.checkOdd(odd, ODD);
+    this._node = this._instantiate(name);
     this._find();
     this.files = new Files(model, () => this._workMasters());
     this.files.directory(this._fileSystem, folder);
@@ -39,9 +51,25 @@ export class MachineTool {
     this._alarm = this._makeAlarm();
   }
 
+  tick(now) {
+    this.orders.tick(now);
+  }
+
+  get carriedOut() {
+    return { lines: this.orders.lastCarriedOut, acts: this.orders.acts, starts: this.orders.starts };
+  }
+
+  set blocksPerSecond(blocks) {
+    this.orders.blocksPerSecond = blocks;
+  }
+
+  loseState() {
+    this.orders.loseState();
+  }
+
   setMode(name) {
     this.orders.automatic = name === "Automatic";
-    this._model.set(this._operationMode, MODES[name]);
+    this._model.set(this._operationMode, this._odd.has("mode-as-text") ? name : MODES[name]);
     this._machineryMode.set({ Automatic: "Processing", Setup: "Setup", Service: "Maintenance" }[name] ?? "None");
   }
 
@@ -71,12 +99,12 @@ export class MachineTool {
     return this._alarm.ackedState.getValue();
   }
 
-  _instantiate() {
+  _instantiate(browseName) {
     const below = (parent, names) => names.map((name) => `${parent}.${name}`);
     const blocks = "MachineryBuildingBlocks";
     const management = `${blocks}.JobManagement`;
     return this._model.type("MachineToolType", MACHINE_TOOL).instantiate({
-      browseName: "Mill",
+      browseName,
       // OPC 40001-1, 7: all machines of a server are found in this folder.
       organizedBy: this._model.at(this._model.space.rootFolder.objects, `${MACHINERY}:Machines`),
       optionals: [
@@ -87,6 +115,7 @@ export class MachineTool {
         `${management}.JobOrderResults.JobOrderResponseList`,
         ...below(blocks, ["MachineryItemState", "MachineryOperationMode"]),
         "Notification.Messages",
+        "Monitoring.MachineTool.FeedOverride",
         "Production.ActiveProgram.JobIdentifier",
       ],
     });
@@ -101,7 +130,11 @@ export class MachineTool {
     this._fileSystem = at("FileSystem");
     const monitoring = [`${MACHINE_TOOL}:Monitoring`, `${MACHINE_TOOL}:MachineTool`];
     this._operationMode = at(...monitoring, `${MACHINE_TOOL}:OperationMode`);
+    if (this._odd.has("mode-as-text")) model.declareAs(this._operationMode, "String");
+    this._orderList = at(...management, `${JOBS}:JobOrderControl`, `${JOB_CONTROL}:JobOrderList`);
+    if (this._odd.has("list-as-text")) model.declareAs(this._orderList, "String");
     const blocks = `${MACHINERY}:MachineryBuildingBlocks`;
+    model.set(at(...monitoring, `${MACHINE_TOOL}:FeedOverride`), 100);
     this._itemState = new States(model, at(blocks, `${MACHINERY}:MachineryItemState`));
     this._machineryMode = new States(model, at(blocks, `${MACHINERY}:MachineryOperationMode`));
     // The state machine of JobOrderControl is meta data for the entries of its list: it has no state (10031-4, 6.2.1).
@@ -111,8 +144,8 @@ export class MachineTool {
     this._programState = new States(model, at(...program, `${MACHINE_TOOL}:State`));
     const identification = (name) => at(`${DI}:Identification`, `${DI}:${name}`);
     model.set(identification("Manufacturer"), { text: "Peer Machines" });
-    model.set(identification("ProductInstanceUri"), "urn:peer-machines:mill:4711");
-    model.set(identification("SerialNumber"), "4711");
+    model.set(identification("ProductInstanceUri"), `urn:peer-machines:mill:${this._serial}`);
+    model.set(identification("SerialNumber"), this._serial);
     const space = model.space;
     this._node.addReference({ referenceType: "HasEventSource", nodeId: this._control });
     space.rootFolder.objects.server.addReference({ referenceType: "HasEventSource", nodeId: this._node });
@@ -123,7 +156,7 @@ export class MachineTool {
   _bind() {
     const model = this._model;
     const control = (name) => model.at(this._control, `${JOB_CONTROL}:${name}`);
-    const status = [{ dataType: DataType.UInt64 }];
+    const status = [{ dataType: this._odd.has("status-as-text") ? DataType.String : DataType.UInt64 }];
     for (const name of [...ORDER_METHODS, ...ID_METHODS]) {
       model.method(control(name), status, (argument) => [this._status(this.orders.call(name, argument))]);
     }
@@ -132,12 +165,13 @@ export class MachineTool {
     }
     model.set(control("MaxDownloadableJobOrders"), this.orders.max);
     const results = (name) => model.at(this._results, `${JOB_CONTROL}:${name}`);
-    const one = [{ dataType: DataType.ExtensionObject }, ...status];
+    const asText = this._odd.has("response-as-text");
+    const one = [{ dataType: asText ? DataType.String : DataType.ExtensionObject }, ...status];
     model.method(results("RequestJobResponseByJobOrderID"), one, (id) => {
       const entry = this.orders.find(id);
       if (!entry) return [null, this._status(1n << 1n)];
       if (!entry.started) return [null, this._status(1n << 3n)];
-      return [this._response(entry), this._status(1n)];
+      return [asText ? `${entry.id} is ${STATE_TEXT[entry.state]}` : this._response(entry), this._status(1n)];
     });
     const many = [{ dataType: DataType.ExtensionObject, arrayType: VariantArrayType.Array }, ...status];
     model.method(results("RequestJobResponseByJobOrderState"), many, (states) => {
@@ -145,11 +179,13 @@ export class MachineTool {
       const asked = this.orders.entries.filter((entry) => entry.started && numbers.includes(entry.state));
       return [asked.map((entry) => this._response(entry)), this._status(1n)];
     });
+    model.takeAway(this._node, this._odd);
   }
 
   /** A bit map (10031-4, B.2), or what some servers return: the number of the bit, and 0 for no error. */
   _status(bits) {
-    const value = this._statusAsNumber ? BigInt(bits.toString(2).length - 1) : bits;
+    if (this._odd.has("status-as-text")) return bits === 1n ? "OK" : "error";
+    const value = this._odd.has("status-as-number") ? BigInt(bits.toString(2).length - 1) : bits;
     return [Number(value >> 32n), Number(value & 0xffffffffn)];
   }
 
@@ -193,7 +229,8 @@ export class MachineTool {
     const started = this.orders.entries.filter((each) => each.started).map((each) => this._response(each));
     const responses = this._results.getChildByName("JobOrderResponseList", model.index(JOB_CONTROL));
     if (responses) model.setArray(responses, started);
-    model.setArray(model.at(this._control, `${JOB_CONTROL}:JobOrderList`), list);
+    const texts = this.orders.entries.map(({ id, state }) => `${id} is ${STATE_TEXT[state]}`);
+    model.setArray(this._orderList, this._odd.has("list-as-text") ? texts : list);
     if (entry) this._tell(entry);
   }
 
@@ -219,7 +256,8 @@ export class MachineTool {
         stateText: { text },
         stateNumber,
       });
-    const states = [one(STATE_TEXT[state], state)];
+    const strange = this._odd.has("unknown-states") && state === State.Running;
+    const states = [strange ? one(UNKNOWN_STATE.text, UNKNOWN_STATE.number) : one(STATE_TEXT[state], state)];
     if (substate) {
       const targetName = { namespaceIndex: model.index(JOB_CONTROL), name: substate.machine };
       const step = { referenceTypeId: "i=47", isInverse: false, includeSubtypes: true, targetName };

@@ -10,6 +10,7 @@ export const { DataType, VariantArrayType, StatusCodes, coerceLocalizedText, Nod
   ...require("node-opcua-nodeid"),
 };
 
+const WITHOUT = "without-";
 const FOUNDATION = "http://opcfoundation.org/UA/";
 export const DI = "DI/";
 export const MACHINERY = "Machinery/";
@@ -63,6 +64,37 @@ export class Model {
     this.set(variable, values, VariantArrayType.Array);
   }
 
+  /** Not the data type that the specification has. */
+  declareAs(variable, dataType) {
+    variable.dataType = this.space.findDataType(dataType).nodeId;
+    variable._basicDataType = undefined; // node-opcua looks it up once
+  }
+
+  /** Ends the server for an oddity that the machine has not: a test of it would try nothing. */
+  checkOdd(odd, known) {
+    const strange = [...odd].find((each) => !known.includes(each) && !each.startsWith(WITHOUT));
+    if (strange) throw new Error(`--odd ${strange}: it is one of ${known.join(", ")}, or ${WITHOUT}METHOD`);
+  }
+
+  /** Take away what `odd` says that the machine is without: `without-Pause` is any Pause below `node`. */
+  takeAway(node, odd) {
+    const gone = new Set();
+    const below = (each) => {
+      for (const child of each.findReferencesExAsObject("Aggregates")) {
+        const what = WITHOUT + child.browseName.name;
+        if (!odd.has(what)) {
+          below(child);
+          continue;
+        }
+        gone.add(what);
+        this.space.deleteNode(child);
+      }
+    };
+    below(node);
+    const strange = [...odd].find((each) => each.startsWith(WITHOUT) && !gone.has(each));
+    if (strange) throw new Error(`--odd ${strange}: there is none`);
+  }
+
   structure(name, uri, fields) {
     return this.space.constructExtensionObject(this.space.findDataType(name, this.index(uri)), fields);
   }
@@ -101,6 +133,13 @@ export class States {
     this.set(null);
   }
 
+  /** In the place of the state `name`: one that no specification has. */
+  replace(name, text, number) {
+    const { nodeId } = this.model.own.addObject({ browseName: text });
+    const stateNumber = { readValue: () => ({ value: { value: number } }) };
+    this._states.set(name, { nodeId, stateNumber, text });
+  }
+
   /** `null`: the state machine is not active (a substate machine whose state is left). */
   set(name, reason = null) {
     if (name === this.name && name !== null) return;
@@ -108,7 +147,7 @@ export class States {
     const state = name === null ? null : this._states.get(name);
     if (state === undefined) throw new Error(`${this.machine.browseName} has no state ${name}`);
     const status = state ? StatusCodes.Good : StatusCodes.BadStateNotActive;
-    const text = state ? coerceLocalizedText(name) : null;
+    const text = state ? coerceLocalizedText(state.text ?? name) : null;
     // The details first: who is told of the new state finds them in place.
     currentState.id.setValueFromSource({ dataType: DataType.NodeId, value: state?.nodeId ?? new NodeId() }, status);
     const number = currentState.getPropertyByName("Number");

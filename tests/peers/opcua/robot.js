@@ -5,23 +5,38 @@ import path from "node:path";
 
 import { Files } from "./files.js";
 import { DataType, DI, MACHINERY, refuse, ROBOTICS, StatusCodes, States } from "./model.js";
-import { Operation, Robot as Program } from "./robot_program.js";
+import { Operation, Reason, Robot as Program, Status } from "./robot_program.js";
 
 const NAME = Object.fromEntries(Object.entries(Operation).map(([name, number]) => [number, name]));
 const STOP_MODES = ["OnPath", "EndOfCycle", "ProcessStop", "QuickStop", "EndOfInstruction"]; // values from 1
 const OFFERED = [1, 4];
+const ODD = [
+  "status-as-text",
+  "program-as-number",
+  "mode-as-text",
+  "stops-as-text",
+  "unknown-states",
+  "starts-late",
+  "reason-of-ends-only",
+];
+const LATE_MS = 500;
+const MODE = ["OTHER", "MANUAL_REDUCED_SPEED", "MANUAL_HIGH_SPEED", "AUTOMATIC", "AUTOMATIC_EXTERNAL"];
 const STATUS = [{ dataType: DataType.Int32 }];
 
 export class Robot {
-  constructor(model, folder) {
+  /** `number` tells it from others of its kind; `odd` is in what it is not as the specifications have it. */
+  constructor(model, { name, number, folder, odd }) {
     this._model = model;
     this._folder = folder;
-    this._build();
+    this._odd = odd;
+    model.checkOdd(odd, ODD);
+    this._build(name, `R-${String(814 + number).padStart(4, "0")}`);
     this._programs = this._r(this._controller, "Programs");
     this.files = new Files(model, () => {});
     this.files.directory(this._programs, folder);
     this.program = new Program({ programOf: (name) => this._lines(name), changed: () => this._show() });
     this._states();
+    this._redeclare();
     this._bind();
     this._alarm = this._makeAlarm();
     this._show();
@@ -29,6 +44,22 @@ export class Robot {
 
   get alarmIsAcknowledged() {
     return this._alarm.ackedState.getValue();
+  }
+
+  tick(now) {
+    this.program.tick(now);
+  }
+
+  get carriedOut() {
+    return { lines: this.program.lastCarriedOut, acts: this.program.acts, starts: this.program.startsCount };
+  }
+
+  set blocksPerSecond(blocks) {
+    this.program.linesPerSecond = blocks;
+  }
+
+  loseState() {
+    this.program.loseState();
   }
 
   reset() {
@@ -51,12 +82,12 @@ export class Robot {
     return this._model.at(from, ...names.map((name) => (name.includes(":") ? name : `${ROBOTICS}:${name}`)));
   }
 
-  _build() {
+  _build(browseName, serial) {
     const model = this._model;
     const type = (name) => model.type(name, ROBOTICS);
     // 40010-1, 5.2: the motion device systems are below DI's DeviceSet; as a machine it is in Machines, too.
     this._system = type("MotionDeviceSystemType").instantiate({
-      browseName: "Robot",
+      browseName,
       organizedBy: model.at(model.space.rootFolder.objects, `${MACHINERY}:Machines`),
     });
     const set = model.at(model.space.rootFolder.objects, `${DI}:DeviceSet`);
@@ -96,7 +127,7 @@ export class Robot {
       model.set(model.at(node, `${DI}:Manufacturer`), { text: "Peer Robots" });
       model.set(model.at(node, `${DI}:Model`), { text: "P6" });
       model.set(model.at(node, `${DI}:ProductCode`), "P6-900");
-      model.set(model.at(node, `${DI}:SerialNumber`), "R-0815");
+      model.set(model.at(node, `${DI}:SerialNumber`), serial);
     }
     this._software();
     model.set(model.at(this._task, `${DI}:ComponentName`), { text: "Main" });
@@ -123,6 +154,7 @@ export class Robot {
     this._executing = new States(model, this._r(this._systemNode, "ExecutingSubstateMachine"));
     this._taskState = new States(model, this._taskNode);
     this._ready = new States(model, this._r(this._taskNode, "ReadySubstateMachine"));
+    if (this._odd.has("unknown-states")) this._taskState.replace("Executing", "Churning", 99);
     for (const node of [this._systemNode, this._taskNode]) {
       const modes = OFFERED.map((value) => ({
         value,
@@ -138,12 +170,21 @@ export class Robot {
 
   _bind() {
     const program = this.program;
+    const asText = this._odd.has("status-as-text");
+    const status = asText ? [{ dataType: DataType.String }] : STATUS;
     const bind = (node, name, body) =>
-      this._model.method(this._r(node, name), STATUS, (...inputs) => [body(...inputs)]);
+      this._model.method(this._r(node, name), status, (...inputs) => {
+        const said = body(...inputs);
+        return [asText ? String(said) : said];
+      });
     bind(this._systemNode, "GetReady", () => program.getReady());
     bind(this._systemNode, "StandDown", () => program.standDown());
     for (const node of [this._systemNode, this._taskNode]) {
-      bind(node, "Start", () => program.start());
+      bind(node, "Start", () => {
+        if (!this._odd.has("starts-late")) return program.start();
+        setTimeout(() => program.start(), LATE_MS);
+        return Status.OK;
+      });
       bind(node, "Stop", (mode) => {
         this._checkStopMode(mode);
         return program.stop(); // the same ramp in every mode
@@ -155,6 +196,7 @@ export class Robot {
     bind(this._taskNode, "UnloadByName", (name) => program.unload(name ?? ""));
     bind(this._taskNode, "UnloadByNodeId", (id) => program.unload(this._nameOf(id)));
     bind(this._r(this._taskNode, "ReadySubstateMachine"), "ResetToProgramStart", () => program.resetToProgramStart());
+    this._model.takeAway(this._controller, this._odd);
   }
 
   /** StopMode is 0, which is the configured default, or one of PossibleStopModes (40010-1, 7.12.2 and 7.16.8). */
@@ -174,18 +216,33 @@ export class Robot {
     return lines.map((line) => line.trim()).filter((line) => line !== "");
   }
 
+  /** Variables that are not of the types that the specification has. */
+  _redeclare() {
+    const way = [`${DI}:ParameterSet`, `${ROBOTICS}:`];
+    const declare = (node, name, type) => this._model.declareAs(this._model.at(node, way[0], way[1] + name), type);
+    if (this._odd.has("program-as-number")) declare(this._task, "TaskProgramName", "Int32");
+    if (this._odd.has("mode-as-text")) declare(this._safety, "OperationalMode", "String");
+    if (this._odd.has("stops-as-text")) {
+      for (const name of ["EmergencyStop", "ProtectiveStop"]) declare(this._safety, name, "String");
+    }
+  }
+
   _show() {
     if (!this._ready) return;
     const { system, task } = this.program;
     const parameter = (node, name) => this._model.at(node, `${DI}:ParameterSet`, `${ROBOTICS}:${name}`);
-    this._model.set(parameter(this._task, "TaskProgramName"), task.name);
+    const name = this._odd.has("program-as-number") ? task.name.length : task.name;
+    const mode = this._odd.has("mode-as-text") ? MODE[this.program.mode] : this.program.mode;
+    const stop = (on) => (this._odd.has("stops-as-text") ? (on ? "yes" : "no") : on);
+    this._model.set(parameter(this._task, "TaskProgramName"), name);
     this._model.set(parameter(this._task, "TaskProgramLoaded"), task.state !== Operation.Idle);
     this._model.set(parameter(this._task, "ExecutionMode"), 1); // CONTINUOUS
-    this._model.set(parameter(this._safety, "EmergencyStop"), this.program.emergencyStop);
-    this._model.set(parameter(this._safety, "ProtectiveStop"), this.program.protectiveStop);
-    this._model.set(parameter(this._safety, "OperationalMode"), this.program.mode);
+    this._model.set(parameter(this._safety, "EmergencyStop"), stop(this.program.emergencyStop));
+    this._model.set(parameter(this._safety, "ProtectiveStop"), stop(this.program.protectiveStop));
+    this._model.set(parameter(this._safety, "OperationalMode"), mode);
     this._ready.set(task.state === Operation.Ready ? (task.suspended ? "Suspended" : "AtProgramStart") : null);
-    this._taskState.set(NAME[task.state], task.reason);
+    const told = !this._odd.has("reason-of-ends-only") || task.reason === Reason.Application;
+    this._taskState.set(NAME[task.state], told ? task.reason : null);
     this._idle.set(system.state === Operation.Idle ? system.substate : null);
     this._executing.set(system.state === Operation.Executing ? system.substate : null);
     this._systemState.set(NAME[system.state], system.reason);

@@ -30,13 +30,26 @@ const { values: options } = parseArgs({
     "no-anonymous": { type: "boolean", default: false },
     sessions: { type: "string", default: "10" },
     "blocks-per-s": { type: "string", default: "100" },
-    "status-as-number": { type: "boolean", default: false },
+    mills: { type: "string", default: "1" },
+    robots: { type: "string", default: "1" },
+    odd: { type: "string", multiple: true, default: [] },
+    "namespaces-reversed": { type: "boolean", default: false },
   },
 });
 if (!options.folder) {
   console.error("server.js: --folder is missing: where programs and certificates are kept");
   process.exit(2);
 }
+
+const COMPANIONS = [
+  nodesets.di,
+  nodesets.ia,
+  nodesets.machinery,
+  nodesets.isa95JobControl,
+  nodesets.machineryJobs,
+  nodesets.machineTool,
+  nodesets.robotics,
+];
 
 const MODES = {
   all: [MessageSecurityMode.None, MessageSecurityMode.SignAndEncrypt],
@@ -54,16 +67,10 @@ const server = new OPCUAServer({
   host: "127.0.0.1",
   hostname: "127.0.0.1",
   port: Number(options.port),
-  nodeset_filename: [
-    nodesets.standard,
-    nodesets.di,
-    nodesets.ia,
-    nodesets.machinery,
-    nodesets.isa95JobControl,
-    nodesets.machineryJobs,
-    nodesets.machineTool,
-    nodesets.robotics,
-  ],
+  // node-opcua counts namespaces as they stand here, and loads each after those that it needs.
+  nodeset_filename: options["namespaces-reversed"]
+    ? [nodesets.standard, nodesets.amb, ...[...COMPANIONS].reverse()]
+    : [nodesets.standard, ...COMPANIONS],
   securityPolicies: [SecurityPolicy.None, SecurityPolicy.Basic256Sha256],
   securityModes: MODES[options.security],
   allowAnonymous: !options["no-anonymous"],
@@ -75,16 +82,28 @@ const server = new OPCUAServer({
 });
 await server.initialize();
 const model = new Model(server.engine.addressSpace);
-const mill = new MachineTool(model, path.join(options.folder, "mill"), {
-  statusAsNumber: options["status-as-number"],
-});
-const robot = new Robot(model, path.join(options.folder, "robot"));
-mill.orders.blocksPerSecond = robot.program.linesPerSecond = Number(options["blocks-per-s"]);
+// In the order in which they were made: "mill", "mill2", ..., "robot", ...
+const machines = new Map();
+const odd = options.odd.map((each) => each.split("="));
+for (const [kind, Machine, count] of [["Mill", MachineTool, options.mills], ["Robot", Robot, options.robots]]) {
+  for (let number = 1; number <= Number(count); number += 1) {
+    const name = number === 1 ? kind : `${kind}${number}`;
+    const own = new Set(odd.filter(([of]) => of === name).map(([, what]) => what));
+    const folder = path.join(options.folder, name.toLowerCase());
+    machines.set(name.toLowerCase(), new Machine(model, { name, number, folder, odd: own }));
+  }
+}
+const nobody = odd.find(([name]) => !machines.has(name.toLowerCase()));
+if (nobody) throw new Error(`--odd ${nobody.join("=")}: there is no such machine`);
+const setSpeed = (blocksPerSecond) => {
+  for (const machine of machines.values()) Object.assign(machine, { blocksPerSecond });
+};
+setSpeed(Number(options["blocks-per-s"]));
 const sessions = new Set();
 server.on("create_session", (session) => sessions.add(session));
 server.on("session_closed", (session) => {
   sessions.delete(session);
-  for (const machine of [mill, robot]) machine.files.sessionClosed(session.nodeId.toString());
+  for (const machine of machines.values()) machine.files.sessionClosed(session.nodeId.toString());
 });
 await server.start();
 
@@ -99,8 +118,7 @@ for (const endpoint of server.endpoints) {
 }
 
 setInterval(() => {
-  mill.orders.tick(performance.now());
-  robot.program.tick(performance.now());
+  for (const machine of machines.values()) machine.tick(performance.now());
 }, TICK_MS);
 
 const trusted = async () => {
@@ -114,30 +132,26 @@ const trusted = async () => {
 };
 
 const COMMANDS = {
-  carried_out: ({ machine }) =>
-    machine === "robot"
-      ? { lines: robot.program.lastCarriedOut, acts: robot.program.acts, starts: robot.program.startsCount }
-      : { lines: mill.orders.lastCarriedOut, acts: mill.orders.acts, starts: mill.orders.starts },
-  orders: () => ({ orders: mill.orders.entries.map(({ id, state, done }) => ({ id, state, done })) }),
-  speed: ({ blocks_per_s }) => {
-    mill.orders.blocksPerSecond = robot.program.linesPerSecond = blocks_per_s;
-  },
-  mode: ({ mode }) => mill.setMode(mode),
-  alarm: ({ text = "spindle overload", effect = "abort" }) => mill.raiseAlarm(text, effect),
-  clear_alarm: () => mill.clearAlarm(),
-  acknowledged: ({ machine }) => ({ acknowledged: (machine === "robot" ? robot : mill).alarmIsAcknowledged }),
-  estop: ({ on }) => robot.setEmergencyStop(on),
-  protective_stop: ({ on }) => robot.setProtectiveStop(on),
-  operational_mode: ({ mode }) => robot.program.setMode(mode),
+  carried_out: ({ machine = "mill" }) => machines.get(machine).carriedOut,
+  orders: ({ machine = "mill" }) => ({
+    orders: machines.get(machine).orders.entries.map(({ id, state, done }) => ({ id, state, done })),
+  }),
+  speed: ({ blocks_per_s }) => setSpeed(blocks_per_s),
+  mode: ({ machine = "mill", mode }) => machines.get(machine).setMode(mode),
+  alarm: ({ machine = "mill", text = "spindle overload", effect = "abort" }) =>
+    machines.get(machine).raiseAlarm(text, effect),
+  clear_alarm: ({ machine = "mill" }) => machines.get(machine).clearAlarm(),
+  acknowledged: ({ machine = "mill" }) => ({ acknowledged: machines.get(machine).alarmIsAcknowledged }),
+  estop: ({ machine = "robot", on }) => machines.get(machine).setEmergencyStop(on),
+  protective_stop: ({ machine = "robot", on }) => machines.get(machine).setProtectiveStop(on),
+  operational_mode: ({ machine = "robot", mode }) => machines.get(machine).program.setMode(mode),
   lose_state: () => {
-    mill.orders.loseState();
-    robot.program.loseState();
+    for (const machine of machines.values()) machine.loseState();
   },
   reset: () => {
     for (const session of [...sessions]) server.engine.closeSession(session.authenticationToken, true, "Terminated");
     for (const socket of sockets) socket.destroy();
-    mill.reset();
-    robot.reset();
+    for (const machine of machines.values()) machine.reset();
   },
   sessions: ({ limit }) => {
     server.engine.serverCapabilities.maxSessions = limit;
