@@ -299,7 +299,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class StateSeen:
-    """The machine's state as observed; `detail` in words."""
+    """The machine's state as observed; `detail` in words. Until a driver tells ``IDLE``, nothing is begun on its machine."""
 
     state: MachineState
     detail: str = ""
