@@ -35,7 +35,7 @@ source = "ntp"                      # or "host", if this computer's own clock ha
                                     # or "signed": signed times only (docs/trust.md, Time)
 
 # What the centre may do though nobody stands at the machine (docs/trust.md); both are off unless you say otherwise.
-#
+
 # [remote]
 # allow_clear = false                # say that a finished part was taken off
 # allow_release = false              # go on, or try again, after something can have moved
@@ -53,10 +53,10 @@ source = "ntp"                      # or "host", if this computer's own clock ha
 # ca = "ca.pem"                       # who signed the broker's certificate
 # certificate = "site.crt"            # who the site is; and key
 # key = "site.tls.key"
-# user = "{site}"                     # or a name, and a password in a file of mode 0600
+# user = "{site}"   # or a name, and a password in a file of mode 0600
 # password_file = "broker.password"
 # telemetry_every_s = 10              # newest values for whoever watches; 0 for never
-#
+
 # One table for each machine. `properties` is what an order's `requires` is matched with; `limits` is what a program
 # must stay within, or it is refused before anything moves.
 #
@@ -138,7 +138,7 @@ def check(args: argparse.Namespace) -> int:
         else:
             print(f"  {ident}: ready to be opened")
     if uplink:
-        print("\n".join(text.wrap(f"edge: uplink: {uplink}", "")), file=sys.stderr)
+        print(f"edge: uplink: {uplink}", file=sys.stderr)
     elif config.uplink is not None:
         print(f"  uplink: {config.uplink.url} answers")
     if not found:
@@ -177,7 +177,9 @@ def _load(path: Path) -> tuple[SiteConfig, list[Equipment], Authority]:
     equipment = plugins.load(config, path)
     authority = Authority.load(config.site.trust_root)
     if problem := folders.unwritable(config.site.state_dir):
-        raise ConfigError(path, "site.state_dir", problem, "the daemon must be able to write there")
+        raise ConfigError(
+            path, "site.state_dir", problem, "the daemon must be able to write there: run this as its user"
+        )
     if problem := folders.no_socket(config.site.socket):
         raise ConfigError(path, "site.socket", problem, "choose another path")
     if (ca := config.artifacts.ca) is not None:
