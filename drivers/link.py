@@ -230,6 +230,6 @@ def _why_not(port: str, error: Exception) -> str:
 def _words(error: Exception) -> str:
     if not isinstance(error, OSError):
         return str(error)
-    if (error.errno or 0) > 0:  # asyncio puts the address into the text; gaierror has a number of its own, below 0
+    if error.errno is not None and error.errno > 0:  # asyncio puts the address into the text; those of gaierror are < 0
         return os.strerror(error.errno)
     return error.strerror or str(error)

@@ -47,9 +47,7 @@ class DriverContract(PauseContract):
                 assert opened.driver.identity == first
             assert bench.acts() == 0
 
-    async def test_a_machine_that_stands_ready_is_told_as_idle_and_one_in_a_run_as_execute(
-        self, tmp_path: Path
-    ) -> None:
+    async def test_a_machine_that_stands_ready_is_idle_and_one_in_a_run_executes(self, tmp_path: Path) -> None:
         """Otherwise edge gives it no work, and `edge status` never shows it at work."""
         async with self.bench(tmp_path) as bench, self._open(bench, tmp_path) as opened:
             context = opened.context
