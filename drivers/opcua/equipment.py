@@ -148,6 +148,13 @@ class Equipment(ABC):
     def _places(self, texts: Mapping[str, str]) -> dict[str, Place]:
         return {name: self.profile.place(text) for name, text in texts.items() if text}
 
+    @property
+    def left_out(self) -> list[str]:
+        """Conditions and values that the profile names and this server has not: a slip of the pen looks the same."""
+        named = [(f"condition {i}", condition.node) for i, condition in enumerate(self.profile.conditions)]
+        named += [(f"value {name}", value.node) for name, value in self.profile.values.items()]
+        return list(dict.fromkeys(text for name, text in named if name not in self._nodes))
+
     def _check_conditions_exist(self) -> None:
         for index, condition in enumerate(self.profile.conditions):
             if condition.required and f"condition {index}" not in self._nodes:
