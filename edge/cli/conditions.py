@@ -82,7 +82,7 @@ def machine_page(machine: Mapping[str, Any]) -> list[str]:
         for name, seen in machine["readings"].items()
     ]
     seen_rows += [
-        (name, f"{seen['actual_degc']:.0f} degC of {seen['target_degc']:.0f}", seen["age_s"])
+        (name, f"{seen['actual_degc']:.0f} degC" + _target(seen), seen["age_s"])
         for name, seen in machine["temperatures"].items()
     ]
     lines += [text.clip(f"  {name}: {value} ({age_s:.0f} s ago)", text.WIDTH) for name, value, age_s in seen_rows]
@@ -94,6 +94,10 @@ def machine_page(machine: Mapping[str, Any]) -> list[str]:
         said = f"{condition['token']}: {condition['text']} ({noted}; {cause}; severity {condition['severity']})"
         lines += text.wrap(said, "  ", "    ")
     return lines
+
+
+def _target(seen: Mapping[str, Any]) -> str:
+    return f", to be {seen['target_degc']:.0f}" if seen["target_degc"] else ", off"
 
 
 def _work(machine: Mapping[str, Any]) -> list[str]:

@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from edge import folders, logs, plugins, sitefile
 from edge.authority import Authority
 from edge.cli import text
 from edge.cli.client import call
 from edge.cli.uplink import problem as uplink_problem
 from edge.errors import ConfigError, DriverError, NotRunningError, RefusedError, UsageError
+from edge.model.fields import SiteId, problem_of
 from edge.model.site import SiteConfig, validate
 from edge.plugins import Equipment
 from edge.status import ATTENTION, FINE, UNSAFE
@@ -88,6 +91,10 @@ next
 def init(args: argparse.Namespace) -> int:
     """Write a site.toml into a directory that has none."""
     file = args.dir / "site.toml"
+    try:
+        TypeAdapter(SiteId).validate_python(args.site)
+    except ValidationError as error:
+        raise UsageError(problem_of(error, "--site")) from error
     ports = sorted(str(path) for path in BY_ID.iterdir()) if BY_ID.is_dir() else []
     if file.exists():
         raise UsageError(f"{file} is there already; nothing was changed")

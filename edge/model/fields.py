@@ -135,7 +135,7 @@ PropertyName = Annotated[
 
 def problem_of(error: ValidationError, what: str) -> str:
     """One sentence for one thing that is wrong in `what` ("the order"): field, value, what would be right."""
-    return f"{what}: {_sentence(most_telling(error))}"
+    return f"{what}: {_sentence(most_telling(error)).lstrip()}"
 
 
 def most_telling(error: ValidationError) -> ErrorDetails:

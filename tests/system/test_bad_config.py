@@ -170,6 +170,8 @@ def test_a_newcomer_is_led_by_the_hand_from_an_empty_folder_to_a_site_that_runs(
     site = SiteFolder(tmp_path, "")
     for path in (site.config, tmp_path / "root.dsse.json"):
         path.unlink()
+    assert "--site: is 'my site', must be 1 to 64" in site.edge("init", "new", "--site", "my site").stderr
+    assert not (tmp_path / "new").exists(), "what `edge check` refuses is not written"
     made = site.edge("init", ".").stdout
     assert f"edge check --config {site.config}" in made
     assert site.edge("init", ".").returncode == 2, "nothing is overwritten"

@@ -195,7 +195,7 @@ def status(name: str) -> ua.UaStatusCodeError:
         (status("BadTimeout"), Trouble.FROZEN, "does not answer in time"),
         (status("BadInternalError"), Trouble.OTHER, "BadInternalError"),
         (TimeoutError(), Trouble.FROZEN, "is frozen"),
-        (ConnectionRefusedError(111, "Connection refused"), Trouble.UNREACHABLE, "nobody answers at"),
+        (ConnectionRefusedError(111, "Connect call failed ('::1', 4840)"), Trouble.UNREACHABLE, ": Connection refused"),
         (OSError(113, "No route to host"), Trouble.UNREACHABLE, "No route to host"),
         (ConnectionResetError(), Trouble.UNTRUSTED_THERE, "hung up"),
         (ua.UaError("strange"), Trouble.OTHER, "strange"),

@@ -247,7 +247,7 @@ async def test_the_page_of_a_machine_says_what_it_does_and_what_keeps_it_from_th
     page = conditions.machine_page(working["machines"][0])
     assert f"  job: {JOB}" in page
     assert "  done: begun" in page, "nobody makes a share of two stages"
-    assert "  T: 95 degC of 200 (0 s ago)" in page
+    assert "  T: 95 degC, to be 200 (0 s ago)" in page
 
     over = await tell(ended("run-1", "SUCCEEDED"))
     out = {"by": "user:ada", "since": CLOCK["now"], "reason": "a new nozzle"}
