@@ -184,7 +184,7 @@ def job_page(found: Mapping[str, Any]) -> list[str]:
         ("issued by", f"{found['issuer']}, signed by {', '.join(found['signers'])}"),
         ("accepted", text.clock_time(found["accepted_at"])) if found["accepted_at"] else ("accepted", "never"),
         ("here since", text.clock_time(found["parked"]["since"]) if found["parked"] else ""),
-        ("envelope", f"sha256 {found['digest']}"),
+        ("digest", found["digest"]),
         *(
             ("file", f"{a['name']}, {'here' if a['stored'] else 'NOT HERE'}, sha256 {a['sha256'][:16]}…")
             for a in found["artifacts"]
