@@ -130,11 +130,14 @@ def check(args: argparse.Namespace) -> int:
     held = [ident for ident, problem in found if daemon and _holds(daemon, ident, problem)]
     found = [(ident, "" if ident in held else problem) for ident, problem in found]
     uplink = config.uplink and uplink_problem(config.uplink, config.site.id, daemon)
-    level = UNSAFE if any(problem for _, problem in found) else FINE if found and not uplink else ATTENTION
+    spool = config.spool and _spool_problem(config.spool.dir)
+    level = UNSAFE if any(problem for _, problem in found) else FINE
+    if level == FINE and (uplink or spool or not found):
+        level = ATTENTION
     if args.json:
         machines = [{"id": ident, "problem": problem} for ident, problem in found]
-        shown = {"file": str(path), "site": config.site.id, "level": level, "machines": machines, "uplink": uplink}
-        text.print_json(shown)
+        shown = {"file": str(path), "site": config.site.id, "level": level, "machines": machines}
+        text.print_json(shown | {"uplink": uplink, "spool": spool})
         return level
     print(f"{path}: the configuration of site {config.site.id} is right")
     for ident, problem in found:
@@ -148,11 +151,18 @@ def check(args: argparse.Namespace) -> int:
         print(f"edge: uplink: {uplink}", file=sys.stderr)
     elif config.uplink is not None:
         print(f"  uplink: {config.uplink.url} answers")
+    if spool:
+        print(f"edge: spool: {spool}", file=sys.stderr)
     if not found:
         print("  no machine yet: add a table [[machines]] to it")
     elif level == FINE:
         print("next: edge restart" if daemon else "next: edge run")
     return level
+
+
+def _spool_problem(directory: Path) -> str:
+    """Why nothing can be taken in from it; empty if it can. The daemon moves what it has taken in."""
+    return folders.unwritable(directory) if directory.is_dir() else f"{directory} is no directory; make it"
 
 
 def _own_daemon(socket: Path) -> dict[str, Any] | None:

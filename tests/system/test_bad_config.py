@@ -194,6 +194,9 @@ def test_a_newcomer_is_led_by_the_hand_from_an_empty_folder_to_a_site_that_runs(
     third = site.edge("check")
     assert (third.returncode, third.stderr.count("\n")) == (2, 1), third
     assert "does not exist" in third.stderr
+    site.config.write_text(template + '\n[spool]\ndir = "nowhere"\n')
+    fourth = site.edge("check")
+    assert (fourth.returncode, fourth.stderr) == (1, f"edge: spool: {tmp_path / 'nowhere'} is no directory; make it\n")
 
 
 def test_no_configuration_at_all_says_where_one_was_looked_for(tmp_path: Path) -> None:
