@@ -159,9 +159,9 @@ async def open_tcp(
             found = await loop.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
             peer = await _connected([(family, address) for family, _, _, _, address in found])
     except TimeoutError as error:
-        raise ConnectError(f"{url} does not answer") from error
+        raise ConnectError(f"nobody answers at {url}") from error
     except OSError as error:
-        raise ConnectError(f"{url}: {_words(error)}") from error
+        raise ConnectError(f"nobody answers at {url}: {_words(error)}") from error
     return Link(peer, on_bytes, on_lost)
 
 
@@ -258,4 +258,8 @@ def _why_not(port: str, error: Exception) -> str:
 
 
 def _words(error: Exception) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno is not None and error.errno > 0:  # asyncio puts the address into the text; those of gaierror are < 0
+        return os.strerror(error.errno)
+    return error.strerror or str(error)

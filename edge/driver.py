@@ -299,7 +299,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class StateSeen:
-    """The machine's state as observed; `detail` in words."""
+    """The machine's state as observed; `detail` in words. Nothing is begun before a machine is told as ``IDLE``."""
 
     state: MachineState
     detail: str = ""

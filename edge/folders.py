@@ -57,7 +57,8 @@ def unwritable(directory: Path) -> str:
     if not place.is_dir():
         return f"{place} is no directory"
     if not os.access(place, os.W_OK | os.X_OK):
-        return f"no permission to write in {place}"
+        missing = "" if place == directory else f"there is no {directory}, and "
+        return f"{missing}no permission to write in {place}"
     return ""
 
 

@@ -48,7 +48,8 @@ def read(path: Path) -> SiteFile:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        expected = "name one with --config, or make one with `edge init`"
+        new = "name one with --config, or make one with `edge init`"
+        expected = new if isinstance(error, FileNotFoundError) else ""
         raise ConfigError(path, "", f"cannot be read: {error.strerror}", expected) from error
     except UnicodeDecodeError as error:
         raise ConfigError(path, "", f"not UTF-8 at byte {error.start}") from error

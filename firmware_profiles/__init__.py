@@ -29,10 +29,22 @@ def load(name: str, schema: type[ProfileT], user_dir: Path | None = None) -> Pro
     return _read(path, schema)
 
 
-def load_all(schema: type[ProfileT], dialect: str, user_dir: Path | None = None) -> dict[str, ProfileT]:
-    """Every profile whose top-level ``dialect`` is `dialect`, by name. Raises `ProfileError`."""
-    found = {name: path for name, path in _files(user_dir).items() if _table(path).get("dialect") == dialect}
+def load_all(
+    schema: type[ProfileT], dialect: str, user_dir: Path | None = None, only: str | None = None
+) -> dict[str, ProfileT]:
+    """Every profile whose top-level ``dialect`` is `dialect`, by name. Raises `ProfileError`.
+
+    With `only`, the one of that name, if there is one: a mistake in another file is none of its machines' business.
+    """
+    files = {name: path for name, path in _files(user_dir).items() if only in (None, name)}
+    found = {name: path for name, path in files.items() if _table(path).get("dialect") == dialect}
     return {name: _read(path, schema) for name, path in sorted(found.items())}
+
+
+def dialect_of(name: str, user_dir: Path | None = None) -> str | None:
+    """The dialect that the profile `name` says it is for; None if there is none of that name. Raises `ProfileError`."""
+    path = _files(user_dir).get(name)
+    return None if path is None else str(_table(path).get("dialect", ""))
 
 
 def _names(schema: type[BaseModel], user_dir: Path | None) -> list[str]:

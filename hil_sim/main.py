@@ -54,7 +54,9 @@ class _LogError(Exception):
 
 def _parser() -> _Parser:
     parser = _Parser(prog="hil-sim", description="Simulated machines behind real wires.")
-    machines = parser.add_subparsers(dest="machine", required=True, metavar="MACHINE")
+    machines = parser.add_subparsers(
+        dest="machine", required=True, metavar="MACHINE", help="printer, grbl, octoprint, cnc, robot or fault"
+    )
     _printer_arguments(machines.add_parser("printer", help="a 3D printer with Marlin 2.1 on a serial line"))
     _grbl_arguments(machines.add_parser("grbl", help="a small router with grblHAL on a serial line"))
     _octoprint_arguments(machines.add_parser("octoprint", help="an OctoPrint with a simple printer behind it"))
@@ -221,7 +223,8 @@ def _run_fault(arguments: argparse.Namespace) -> int:
 
     host, port = arguments.control
     try:
-        print(command.fault((host, port), arguments.fault))
+        if said := command.fault((host, port), arguments.fault):
+            print(said)
     except OSError as error:
         raise WireError(f"no machine answers at {host}:{port}: {error.strerror or error}") from error
     return 0

@@ -45,7 +45,9 @@ async def _preflight(connection: Connection) -> None:
 async def _authorise(connection: Connection, tell: Callable[[str], None]) -> None:
     file = connection.api_key_file
     if not os.access(file.parent, os.W_OK):
-        raise ConnectError(f"api_key_file {file}: nothing can be written there")
+        raise ConnectError(
+            f"api_key_file {file}: no permission to write in {file.parent}; name a file below the site's state_dir"
+        )
     async with connected(connection, None) as client:
         token = await client.ask_for_key(connection.app)
         tell(f"open {connection.url} in a browser, and allow {connection.app!r} access there within five minutes")

@@ -289,7 +289,8 @@ def _unreachable(url: str, error: Exception) -> ConnectError:
             reason = error.os_error.strerror or str(error.os_error)
             return ConnectError(f"nobody answers at {url}: {reason}")
         case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
-            return ConnectError(f"{url} does not speak HTTP as an OctoPrint does: {error}")
+            # Without its words: what answers may repeat what it was asked, and our key is in that.
+            return ConnectError(f"{url} does not speak HTTP as an OctoPrint does")
         case TimeoutError():
             return ConnectError(f"{url} does not answer")
         case _:

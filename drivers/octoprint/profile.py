@@ -49,19 +49,18 @@ class Profile(_Table):
     program: ProgramTable = ProgramTable()
 
 
-def known(user_dir: Path | None) -> dict[str, Profile]:
-    """All profiles that a machine can name. Raises `DriverError`."""
+def known(user_dir: Path | None, only: str | None = None) -> dict[str, Profile]:
+    """All profiles that a machine can name, or the one named `only`. Raises `DriverError`."""
     try:
-        return firmware_profiles.load_all(Profile, DIALECT, user_dir)
+        return firmware_profiles.load_all(Profile, DIALECT, user_dir, only)
     except firmware_profiles.ProfileError as error:
         raise DriverError(str(error)) from error
 
 
 def candidates(name: str, user_dir: Path | None) -> list[Profile]:
     """The named profile; for ``auto`` all of them, for nobody knows which firmware it is. Raises `DriverError`."""
-    profiles = known(user_dir)
     if name == "auto":
-        return [profile for profile in profiles.values() if not profile.match.only_if_named]
-    if name not in profiles:
-        raise DriverError(f"there is no profile {name!r} for OctoPrint; there are: {', '.join(profiles)}")
-    return [profiles[name]]
+        return [profile for profile in known(user_dir).values() if not profile.match.only_if_named]
+    if found := known(user_dir, name):
+        return [found[name]]
+    raise DriverError(f"there is no profile {name!r} for OctoPrint; there are: {', '.join(known(user_dir))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ class OpcUaPlugin(DriverPlugin[Connection, Limits]):
         for path in (way.password_file, way.user_certificate, way.user_key):
             if path is not None and not path.is_file():
                 raise ConnectError(f"{path}: there is no such file")
+            if path is not None and not os.access(path, os.R_OK):
+                raise ConnectError(f"{path}: no permission to read it; it must belong to the daemon's user")
         if way.password_file is not None and way.password_file.stat().st_mode & 0o077:
             raise ConnectError(f"{way.password_file} can be read by others; chmod 600 it")
 

@@ -26,6 +26,12 @@ CHANNEL_S = 3600.0
 
 async def server_certificate(connection: Connection, machine: str, uri: str) -> tuple[ServerCertificate, str]:
     """The certificate of the endpoint with our security, and the server's application URI. Raises `WayError`."""
+    endpoint = await _endpoint(connection, machine, uri)
+    return read_server(endpoint.ServerCertificate or b""), endpoint.Server.ApplicationUri or ""
+
+
+async def _endpoint(connection: Connection, machine: str, uri: str) -> ua.EndpointDescription:
+    """The server's endpoint with our security. Raises `WayError`, with what it offers instead."""
     place = connection.endpoint
     try:
         async with asyncio.timeout(CONNECT_S):
@@ -36,9 +42,10 @@ async def server_certificate(connection: Connection, machine: str, uri: str) -> 
     for endpoint in endpoints:
         policy, mode = (endpoint.SecurityPolicyUri or "").rpartition("#")[2], endpoint.SecurityMode.name
         offered.add(f"{policy}" if policy == "None" else f"{policy} {mode}")
-        if (policy, mode) == (connection.security, connection.mode) and endpoint.ServerCertificate:
-            return read_server(endpoint.ServerCertificate), endpoint.Server.ApplicationUri or ""
-    wanted = f"{connection.security} {connection.mode}"
+        ours = (policy, mode) == (connection.security, connection.mode) and endpoint.ServerCertificate
+        if ours or (policy == "None" and not connection.secure):
+            return endpoint
+    wanted = f"{connection.security} {connection.mode}" if connection.secure else "None"
     words = f"the server at {place} does not offer {wanted}; it offers: {', '.join(sorted(offered)) or 'nothing'}"
     raise WayError(Trouble.SECURITY, words)
 
@@ -61,7 +68,10 @@ async def connected(
         except ConnectError:
             raise
         except FAILURES as error:
-            raise on_connecting(error, connection.endpoint, machine, uri, secure=connection.secure) from error
+            found = on_connecting(error, connection.endpoint, machine, uri, secure=connection.secure)
+            if found.trouble is Trouble.OTHER:
+                await _endpoint(connection, machine, uri)  # says so if it is only that ours is not offered
+            raise found from error
         entered = True
         yield Link(client, namespaces, opened_s)
     finally:

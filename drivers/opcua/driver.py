@@ -339,6 +339,12 @@ async def open_machine(
         await driver.session.ready()
         seen = driver.sight.equipment
         log.warning("%s: profile %s was tried on: %s", machine.id, seen.identity.profile, seen.profile.tried_on)
+        if seen.left_out:
+            log.warning(
+                "%s: the profile names what its server has not, and it is left out: %s",
+                machine.id,
+                ", ".join(seen.left_out),
+            )
         running.append(asyncio.create_task(driver.sight.watch(), name=f"state of {machine.id}"))
         running[1].add_done_callback(driver.session.ended)
         yield driver

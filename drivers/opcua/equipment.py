@@ -145,6 +145,14 @@ class Equipment(ABC):
     def _places(self, texts: Mapping[str, str]) -> dict[str, Place]:
         return {name: self.profile.place(text) for name, text in texts.items() if text}
 
+    @property
+    def left_out(self) -> list[str]:
+        """Conditions and values that the profile names and this server has not: a slip of the pen looks the same."""
+        pairs = zip(self.profile.conditions, self._conditions, strict=True)
+        named = [condition.node for condition, nodes in pairs if not nodes]
+        named += [value.node for name, value in self.profile.values.items() if f"value {name}" not in self._nodes]
+        return list(dict.fromkeys(named))
+
     async def _find_conditions(self, link: Link) -> None:
         """Behind a star every node counts: a cell is not safe because the first of its safety states is."""
         conditions = self.profile.conditions

@@ -180,7 +180,10 @@ class JobMachine(Equipment):
 
     def _why_held(self) -> str:
         broken = self.broken()
-        return "; ".join(condition.words for condition in broken) or "the machine has interrupted the order by itself"
+        return (
+            "; ".join(condition.words for condition in broken)
+            or "the machine has interrupted the order by itself; its panel says why"
+        )
 
     def _end(self, work: Work, state: OrderState, evidence: Mapping[str, Json]) -> Seen:
         match state.substate:

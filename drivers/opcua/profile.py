@@ -135,7 +135,7 @@ class Profile(_Table):
         for text in self.every_place():
             if text:
                 self.place(text)
-        if self.programs != "named" and self.files is None:
+        if self.starts_programs and self.programs != "named" and self.files is None:
             raise ValueError('programs are sent to the machine: [files] is missing; or say programs = "named"')
         return self
 
@@ -151,6 +151,11 @@ class Profile(_Table):
             *(self.progress, self.progress_of),
             self.files.directory if self.files else "",
         ]
+
+    @property
+    def starts_programs(self) -> bool:
+        """Whether anything is ever started by it; a machine that is only watched takes no programs."""
+        return True
 
     @property
     def tells_progress(self) -> bool:
@@ -295,6 +300,10 @@ class MappedProfile(Profile):
     dialect: Literal["opcua-mapped"]
     mapped: Mapped
 
+    @property
+    def starts_programs(self) -> bool:
+        return self.mapped.start is not None
+
     def every_place(self) -> list[str]:
         mapped = self.mapped
         triggers = [t for t in (mapped.start, mapped.stop, mapped.abort, mapped.pause, mapped.resume) if t is not None]
@@ -308,12 +317,12 @@ SCHEMAS: dict[str, type[AnyProfile]] = {JOBS: JobsProfile, ROBOTICS: RoboticsPro
 ProfileT = TypeVar("ProfileT", bound=BaseModel)
 
 
-def known(dialects: tuple[str, ...], user_dir: Path | None) -> dict[str, AnyProfile]:
-    """All profiles of these dialects, by name. Raises `DriverError`."""
+def known(dialects: tuple[str, ...], user_dir: Path | None, only: str | None = None) -> dict[str, AnyProfile]:
+    """All profiles of these dialects, by name, or the one named `only`. Raises `DriverError`."""
     found: dict[str, AnyProfile] = {}
     try:
         for dialect in dialects:
-            found.update(firmware_profiles.load_all(SCHEMAS[dialect], dialect, user_dir))
+            found.update(firmware_profiles.load_all(SCHEMAS[dialect], dialect, user_dir, only))
     except firmware_profiles.ProfileError as error:
         raise DriverError(str(error)) from error
     return dict(sorted(found.items()))
@@ -321,12 +330,16 @@ def known(dialects: tuple[str, ...], user_dir: Path | None) -> dict[str, AnyProf
 
 def candidates(name: str, dialects: tuple[str, ...], user_dir: Path | None) -> dict[str, AnyProfile]:
     """The named profile; for ``auto`` all that may be found by themselves. Raises `DriverError`."""
-    profiles = known(dialects, user_dir)
     if name == "auto":
-        return {key: profile for key, profile in profiles.items() if not profile.only_if_named}
-    if name not in profiles:
-        raise DriverError(f"there is no profile {name!r} for this driver; there are: {', '.join(profiles)}")
-    return {name: profiles[name]}
+        return {key: profile for key, profile in known(dialects, user_dir).items() if not profile.only_if_named}
+    if found := known(dialects, user_dir, name):
+        return found
+    if (other := firmware_profiles.dialect_of(name, user_dir)) is not None:
+        problem = f"says dialect = {other!r}" if other else "says no dialect"
+        raise DriverError(f"the profile {name!r} {problem}; this driver takes: {', '.join(dialects)}")
+    raise DriverError(
+        f"there is no profile {name!r} for this driver; there are: {', '.join(known(dialects, user_dir))}"
+    )
 
 
 def _same(value: Plain, other: Plain) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import os
 
 from drivers.opcua.library import ua
 from edge.driver import ConnectError, MachineError, Motion, ProtocolError
@@ -122,7 +123,9 @@ def on_connecting(error: BaseException, place: str, machine: str, uri: str, *, s
             )
         return WayError(Trouble.UNREACHABLE, f"the server at {place} hung up")
     if isinstance(error, OSError):
-        why = error.strerror or str(error)
+        # asyncio puts the address into the text; the numbers of gaierror are below 0.
+        named = error.errno is not None and error.errno > 0
+        why = os.strerror(error.errno or 0) if named else error.strerror or str(error)
         return WayError(Trouble.UNREACHABLE, f"nobody answers at {place}: {why}")
     return WayError(Trouble.OTHER, f"the server at {place} cannot be used: {str(error) or type(error).__name__}")
 

@@ -36,7 +36,7 @@ QUARANTINE_BYTES = 256 * 1024 * 1024
 QUARANTINE_S = 30 * 86_400.0
 ROUND_S = 60.0
 
-log = logging.getLogger("edge.keeper")
+log = logging.getLogger("edge.artifacts.keeper")
 
 
 class Keeper:
@@ -80,7 +80,17 @@ class Keeper:
                 log.error("the files cannot be tidied: %s; trying again", error)
             self.trouble = str(error)
         else:
+            self._tell(await asyncio.to_thread(self._free_bytes))
+
+    def _tell(self, free_bytes: int) -> None:
+        """What is left of the disk when all has given way that could."""
+        if free_bytes >= RESERVE_BYTES:
             self.trouble = ""
+            return
+        full = f"the disk of {self._state_dir} is nearly full, and no program comes in"
+        if not self.trouble.startswith(full):
+            log.warning("%s: %d bytes are free", full, free_bytes)
+        self.trouble = f"{full}: {free_bytes} bytes are free, and {RESERVE_BYTES} are kept for the journal"
 
     async def _round(self, coming: int) -> None:
         halves = await asyncio.to_thread(self._artifacts.halves)  # before it is decided who needs them

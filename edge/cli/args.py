@@ -30,7 +30,7 @@ def command(
     if answers:
         parser.add_argument("--json", action="store_true", help="machine-readable output, see docs/json.md")
     parser.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help=config)
-    parser.set_defaults(handler=handler)
+    parser.set_defaults(handler=handler, parser=parser)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`edge machine show` and `acknowledge`: what a machine wants somebody to take note of."""
+"""`edge machine show` and `acknowledge`: all that is seen of a machine, and what somebody is to take note of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from urllib.parse import quote
 from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
+from edge.cli.status import STAGES, done
 from edge.errors import UsageError
+from edge.journal.maintenance import Maintenance, back_command
 from edge.reading.status import ATTENTION, FINE
 
 
@@ -20,9 +22,9 @@ def show(args: argparse.Namespace) -> int:
     if args.json:
         text.print_json(machine)
     else:
-        print("\n".join(_lines(machine)))
-    fit = machine["state"] in ("IDLE", "EXECUTE") and not _noticeable(machine)
-    return FINE if fit else ATTENTION
+        print("\n".join(machine_page(machine)))
+    waits = _noticeable(machine) or machine["maintenance"] or (machine["needs_clearing"] and not machine["run"])
+    return ATTENTION if waits or machine["state"] not in ("IDLE", "EXECUTE") else FINE
 
 
 def acknowledge(args: argparse.Namespace) -> int:
@@ -62,7 +64,8 @@ def _only(machine: Mapping[str, Any]) -> str:
     return str(found[0]["token"])
 
 
-def _lines(machine: Mapping[str, Any]) -> list[str]:
+def machine_page(machine: Mapping[str, Any]) -> list[str]:
+    """All that is seen of a machine, for a terminal."""
     state = f"{machine['id']}: {machine['state']}" + (f", {machine['detail']}" if machine["detail"] else "")
     lines = text.wrap(state, "", "  ")
     who = machine["identity"]
@@ -70,14 +73,17 @@ def _lines(machine: Mapping[str, Any]) -> list[str]:
         told = [who[name] for name in ("firmware", "version", "name", "serial") if who[name]]
         profile = f"; profile {who['profile']}" if who["profile"] else ""
         lines += text.wrap(f"it is: {' '.join(told)}{profile}", "  ", "    ")
-    if progress := machine["progress"]:
-        lines.append(f"  done: {progress['done']} of {progress['total']} {progress['unit']}")
+    lines += _work(machine)
+    lines += _service(machine)
+    if machine["message"]:
+        lines += text.wrap(f"it said: {machine['message']['text']}", "  ", "    ")
     seen_rows = [
         (name, f"{seen['value']:g} {seen['unit']}".rstrip(), seen["age_s"])
         for name, seen in machine["readings"].items()
     ]
     seen_rows += [
-        (name, f"{seen['actual_degc']:.0f} degC", seen["age_s"]) for name, seen in machine["temperatures"].items()
+        (name, f"{seen['actual_degc']:.0f} degC" + _target(seen), seen["age_s"])
+        for name, seen in machine["temperatures"].items()
     ]
     lines += [text.clip(f"  {name}: {value} ({age_s:.0f} s ago)", text.WIDTH) for name, value, age_s in seen_rows]
     if not machine["conditions"]:
@@ -87,4 +93,32 @@ def _lines(machine: Mapping[str, Any]) -> list[str]:
         noted = "acknowledged" if condition["acknowledged"] else "NOT ACKNOWLEDGED"
         said = f"{condition['token']}: {condition['text']} ({noted}; {cause}; severity {condition['severity']})"
         lines += text.wrap(said, "  ", "    ")
+    return lines
+
+
+def _target(seen: Mapping[str, Any]) -> str:
+    return f", to be {seen['target_degc']:.0f}" if seen["target_degc"] else ", off"
+
+
+def _work(machine: Mapping[str, Any]) -> list[str]:
+    """The run that is open, and how far it is."""
+    progress, run, lines = machine["progress"], machine["run"], []
+    if run:
+        lines.append(f"  job: {run['job_id']}")
+    if progress:
+        counts = f" ({progress['done']} of {progress['total']} {progress['unit']})"
+        lines.append(f"  done: {done(progress)}" + ("" if progress["unit"] == STAGES else counts))
+    if link := machine["link"]:
+        lines.append(f"  link: {link['resends']} resends, {link['time_outs']} time-outs")
+    return lines
+
+
+def _service(machine: Mapping[str, Any]) -> list[str]:
+    """What keeps it from the next job, each with the command that ends it."""
+    lines = []
+    if out := machine["maintenance"]:
+        words = Maintenance(out["by"], out["since"], out["reason"], made_safe=False).in_words
+        lines += [*text.wrap(words, "  ", "    "), f"      {back_command(machine['id'])}"]
+    if machine["needs_clearing"] and not machine["run"]:
+        lines += ["  needs clearing: the last part is still on it", f"      edge machine clear {machine['id']}"]
     return lines

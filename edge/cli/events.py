@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -51,16 +52,18 @@ def _more(file: SiteFile, after: int, machine: str | None) -> list[Mapping[str, 
 
 
 def _show(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    whole = not sys.stdout.isatty()  # a file and a pipe have room for all of it
     for event in found:
-        print(json.dumps(event, ensure_ascii=False) if as_json else line(event), flush=True)
+        print(json.dumps(event, ensure_ascii=False) if as_json else line(event, whole=whole), flush=True)
 
 
-def line(event: Mapping[str, Any], *, job: bool = True) -> str:
-    """One event on one line of the terminal; without `job` on a page that is about one job anyway."""
+def line(event: Mapping[str, Any], *, job: bool = True, whole: bool = False) -> str:
+    """One event on one line of the terminal, or `whole`; without `job` on a page that is about one job anyway."""
     about = [event["machine"]] if event["machine"] else []
     about += [f"…{event['job_id'][-text.ID_TAIL :]}"] if event["job_id"] and job else []
     body = event["body"]
     said = ": ".join(str(body[key]) for key in SAID if body.get(key))
     when, who = text.clock_time(event["at_wall"]), f"({event['actor']})"
     parts = [f"{event['seq']:>5}", when, event["kind"], *about, who, said]
-    return text.clip("  ".join(part for part in parts if part), text.WIDTH)
+    told = "  ".join(part for part in parts if part)
+    return text.plain(told) if whole else text.clip(told, text.WIDTH)

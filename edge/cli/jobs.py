@@ -27,14 +27,17 @@ SHORTEST_ID = 4
 def jobs(args: argparse.Namespace) -> int:
     """Print the open jobs, or all."""
     file = sitefile.read(sitefile.find(args.config))
+    machines: list[dict[str, Any]] = []
     try:
         found = call(file.socket, "GET", "/v1/jobs?all" if args.all else "/v1/jobs")
+        if not args.json:
+            machines = call(file.socket, "GET", "/v1/machines")
     except NotRunningError:
         found = _recorded_jobs(file, all=args.all)
     if args.json:
         text.print_json(found)
     else:
-        print("\n".join(job_lines(found)))
+        print("\n".join(job_lines(found, machines)))
     return FINE
 
 
@@ -181,7 +184,7 @@ def job_page(found: Mapping[str, Any]) -> list[str]:
         ("issued by", f"{found['issuer']}, signed by {', '.join(found['signers'])}"),
         ("accepted", text.clock_time(found["accepted_at"])) if found["accepted_at"] else ("accepted", "never"),
         ("here since", text.clock_time(found["parked"]["since"]) if found["parked"] else ""),
-        ("envelope", f"sha256 {found['digest']}"),
+        ("digest", found["digest"]),
         *(
             ("file", f"{a['name']}, {'here' if a['stored'] else 'NOT HERE'}, sha256 {a['sha256'][:16]}…")
             for a in found["artifacts"]
@@ -235,7 +238,7 @@ def _full_id(snapshot: Snapshot, wanted: str) -> str:
     ids = [job["job_id"] for job in snapshot.jobs(all=True)]
     if wanted in ids:
         return wanted
-    upper = wanted.upper()
+    upper = wanted.upper().removeprefix("…")  # as `edge status` and `edge events` shorten it
     if len(upper) < SHORTEST_ID:
         raise UsageError(f"{wanted!r} is too short for a job's id; give at least {SHORTEST_ID} characters")
     found = [job_id for job_id in ids if job_id.startswith(upper) or job_id.endswith(upper)]

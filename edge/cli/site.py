@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from edge import folders, logs, plugins, sitefile
 from edge.cli import text
 from edge.cli.client import call
 from edge.cli.uplink import problem as uplink_problem
 from edge.errors import ConfigError, DriverError, NotRunningError, RefusedError, UsageError
 from edge.intake.authority import Authority
+from edge.model.fields import SiteId, problem_of
 from edge.model.site import SiteConfig, validate
 from edge.plugins import Equipment
 from edge.reading.status import ATTENTION, FINE, UNSAFE
@@ -35,7 +38,7 @@ source = "ntp"                      # or "host", if this computer's own clock ha
                                     # or "signed": signed times only (docs/trust.md, Time)
 
 # What the centre may do though nobody stands at the machine (docs/trust.md); both are off unless you say otherwise.
-#
+
 # [remote]
 # allow_clear = false                # say that a finished part was taken off
 # allow_release = false              # go on, or try again, after something can have moved
@@ -53,10 +56,10 @@ source = "ntp"                      # or "host", if this computer's own clock ha
 # ca = "ca.pem"                       # who signed the broker's certificate
 # certificate = "site.crt"            # who the site is; and key
 # key = "site.tls.key"
-# user = "{site}"                     # or a name, and a password in a file of mode 0600
+# user = "{site}"   # or a name, and a password in a file of mode 0600
 # password_file = "broker.password"
 # telemetry_every_s = 10              # newest values for whoever watches; 0 for never
-#
+
 # One table for each machine. `properties` is what an order's `requires` is matched with; `limits` is what a program
 # must stay within, or it is refused before anything moves.
 #
@@ -88,6 +91,10 @@ next
 def init(args: argparse.Namespace) -> int:
     """Write a site.toml into a directory that has none."""
     file = args.dir / "site.toml"
+    try:
+        TypeAdapter(SiteId).validate_python(args.site)
+    except ValidationError as error:
+        raise UsageError(problem_of(error, "--site")) from error
     ports = sorted(str(path) for path in BY_ID.iterdir()) if BY_ID.is_dir() else []
     if file.exists():
         raise UsageError(f"{file} is there already; nothing was changed")
@@ -123,11 +130,14 @@ def check(args: argparse.Namespace) -> int:
     held = [ident for ident, problem in found if daemon and _holds(daemon, ident, problem)]
     found = [(ident, "" if ident in held else problem) for ident, problem in found]
     uplink = config.uplink and uplink_problem(config.uplink, config.site.id, daemon)
-    level = UNSAFE if any(problem for _, problem in found) else FINE if found and not uplink else ATTENTION
+    spool = config.spool and _spool_problem(config.spool.dir)
+    level = UNSAFE if any(problem for _, problem in found) else FINE
+    if level == FINE and (uplink or spool or not found):
+        level = ATTENTION
     if args.json:
         machines = [{"id": ident, "problem": problem} for ident, problem in found]
-        shown = {"file": str(path), "site": config.site.id, "level": level, "machines": machines, "uplink": uplink}
-        text.print_json(shown)
+        shown = {"file": str(path), "site": config.site.id, "level": level, "machines": machines}
+        text.print_json(shown | {"uplink": uplink, "spool": spool})
         return level
     print(f"{path}: the configuration of site {config.site.id} is right")
     for ident, problem in found:
@@ -141,11 +151,18 @@ def check(args: argparse.Namespace) -> int:
         text.complain(f"uplink: {uplink}")
     elif config.uplink is not None:
         print(f"  uplink: {config.uplink.url} answers")
+    if spool:
+        text.complain(f"spool: {spool}")
     if not found:
         print("  no machine yet: add a table [[machines]] to it")
     elif level == FINE:
         print("next: edge restart" if daemon else "next: edge run")
     return level
+
+
+def _spool_problem(directory: Path) -> str:
+    """Why nothing can be taken in from it; empty if it can. The daemon moves what it has taken in."""
+    return folders.unwritable(directory) if directory.is_dir() else f"{directory} is no directory; make it"
 
 
 def _own_daemon(socket: Path) -> dict[str, Any] | None:
@@ -177,7 +194,9 @@ def _load(path: Path) -> tuple[SiteConfig, list[Equipment], Authority]:
     equipment = plugins.load(config, path)
     authority = Authority.load(config.site.trust_root)
     if problem := folders.unwritable(config.site.state_dir):
-        raise ConfigError(path, "site.state_dir", problem, "the daemon must be able to write there")
+        raise ConfigError(
+            path, "site.state_dir", problem, "the daemon must be able to write there: run this as its user"
+        )
     if problem := folders.no_socket(config.site.socket):
         raise ConfigError(path, "site.socket", problem, "choose another path")
     if (ca := config.artifacts.ca) is not None:

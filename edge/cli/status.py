@@ -23,6 +23,9 @@ from edge.sitefile import SiteFile
 
 WATCH_S = 2.0
 
+STAGES = "stages"
+"""The unit of a machine that says no more than that a run has begun (`edge.driver.STAGES`)."""
+
 _CLEAR_SCREEN = "\033[H\033[2J"
 
 _LEVELS = {FINE: ("all is well", "green"), ATTENTION: ("needs attention", "yellow"), UNSAFE: ("UNSAFE", "red")}
@@ -133,14 +136,14 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
                 machine["state"]
                 + ("*" if machine["needs_clearing"] and not machine["run"] else "")
                 + ("!" if machine["maintenance"] else ""),
-                _done(progress),
+                done(progress),
                 "  ".join(heat) or "-",
                 str(link["resends"] + link["time_outs"]) if link else "-",
                 text.age(max(ages)) if ages else "-",
-                machine["run"]["job_id"][-text.ID_TAIL :] if machine["run"] else "-",
+                f"…{machine['run']['job_id'][-text.ID_TAIL :]}" if machine["run"] else "-",
             ]
         )
-    lines = text.table(["MACHINE", "STATE", "DONE", "TEMP degC", "LINK ERR", "AGE", "JOB …"], rows)
+    lines = text.table(["MACHINE", "STATE", "DONE", "TEMP degC", "LINK ERR", "AGE", "JOB"], rows)
     if any(machine["needs_clearing"] and not machine["run"] for machine in machines):
         lines.append("  * the last part is still on it")
     if any(machine["maintenance"] for machine in machines):
@@ -148,11 +151,11 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _done(progress: Mapping[str, Any] | None) -> str:
+def done(progress: Mapping[str, Any] | None) -> str:
     """The share that is done; a machine that says only where it stands has none."""
     if not progress:
         return "-"
-    if progress["unit"] == "stages":
+    if progress["unit"] == STAGES:
         return "begun" if progress["done"] < progress["total"] else "ended"
     return f"{100 * progress['done'] / progress['total']:.0f} %"
 

@@ -30,8 +30,14 @@ def release(args: argparse.Namespace) -> int:
     """Let a held job go on, and answer a machine that waits for somebody: 0 released, 1 a machine does not confirm."""
     before, found = _steered(args, "release")
     same = before["revision"] == found["revision"]
-    said = "is not held, and nothing of it waits for a release" if same else "is released"
+    said = _nothing_to_release(found) if same else "is released"
     return _told(args, found, f"job {found['job_id']} {said}")
+
+
+def _nothing_to_release(found: Mapping[str, Any]) -> str:
+    if any(step["state"] == "HELD" for step in found["steps"]):
+        return "has a run that has ended, and nothing that goes on by a release"
+    return "is not held, and nothing of it waits for a release"
 
 
 def decline(args: argparse.Namespace) -> int:

@@ -40,7 +40,7 @@ def check() -> None:
     try:
         import iotcore  # noqa: F401 - only whether it is there
     except ImportError as error:
-        raise UsageError("the demo needs a broker: pip install 'microfactory-edge[sim]'") from error
+        raise UsageError("the demo needs a broker: in a clone of edge, pip install '.[sim]'") from error
 
 
 def main() -> int:

@@ -40,7 +40,7 @@ from edge.trust import (
 
 NOT_AS_SIGNED = "what the journal's tables say of the order is not what was signed; `edge verify` says more"
 
-log = logging.getLogger("edge.authority")
+log = logging.getLogger("edge.intake.authority")
 
 
 class Authority:
@@ -65,7 +65,8 @@ class Authority:
             raw = path.read_bytes()
             return cls(load_root(raw), raw, path)
         except OSError as error:
-            expected = "make one with `edge root new`, or copy your organisation's"
+            new = "make one with `edge root new`, or copy your organisation's"
+            expected = new if isinstance(error, FileNotFoundError) else ""
             raise ConfigError(path, "", f"the trust root cannot be read: {error.strerror}", expected) from error
         except TrustError as error:
             raise ConfigError(path, "", f"no usable trust root: {error}") from error

@@ -134,9 +134,15 @@ PropertyName = Annotated[
 
 
 def problem_of(error: ValidationError, what: str) -> str:
-    """One sentence for the first thing that is wrong in `what` ("the order"): field, value, what would be right."""
-    first = error.errors(include_url=False)[0]
-    return f"{what}: {_sentence(first)}"
+    """One sentence for one thing that is wrong in `what` ("the order"): field, value, what would be right."""
+    return f"{what}: {_sentence(most_telling(error)).lstrip()}"
+
+
+def most_telling(error: ValidationError) -> ErrorDetails:
+    """The first problem that is not just the other side of a later one: a name that is misspelt is missing, too."""
+    found = error.errors(include_url=False)
+    unknown = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+    return unknown if found[0]["type"] == "missing" and unknown["loc"][:-1] == found[0]["loc"][:-1] else found[0]
 
 
 def _sentence(detail: ErrorDetails) -> str:

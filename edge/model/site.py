@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from edge.errors import ConfigError
-from edge.model.fields import Process, SiteId
+from edge.model.fields import Process, SiteId, most_telling
 from edge.model.strictjson import shown
 from edge.model.uplink import MetricsTable, SiteUplinkTable
 from edge.sitefile import SiteFile
@@ -137,8 +137,8 @@ def validate(file: SiteFile) -> SiteConfig:
 
 
 def config_error(file: Path, prefix: str, error: ValidationError, schema: type[BaseModel]) -> ConfigError:
-    """The first of pydantic's complaints, as one sentence: the field, what stands there, and what would be right."""
-    first = error.errors(include_url=False)[0]
+    """One of pydantic's complaints, as one sentence: the field, what stands there, and what would be right."""
+    first = most_telling(error)
     place, name = first["loc"][:-1], str(first["loc"][-1]) if first["loc"] else ""
     field = prefix + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
     field = field.removeprefix(".")

@@ -98,6 +98,6 @@ def _check_readable(path: Path) -> None:
     except NotADirectoryError:
         raise EdgeError(f"{path.parent} is no directory") from None
     except PermissionError:
-        raise EdgeError(f"permission to enter {path.parent} is missing") from None
+        raise EdgeError(f"permission to enter {path.parent} is missing; members of its group have it") from None
     if not os.access(path, os.R_OK):
         raise EdgeError(f"permission to read {path} is missing; members of its group have it")

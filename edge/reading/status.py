@@ -207,7 +207,7 @@ def _conditions(machines: Sequence[Row]) -> list[Row]:
     return [
         {
             "kind": "condition",
-            "text": f"{m['id']}: {one['text']}, not acknowledged" + ("" if one["active"] else "; its cause is gone"),
+            "text": f"{m['id']}: {one['text']}, {'still there' if one['active'] else 'over'}, and not acknowledged",
             "command": f"edge machine acknowledge {m['id']} {one['token']}",
             "machine": m["id"],
         }

@@ -41,7 +41,7 @@ from edge.serving.site import Site
 from edge.trust import CommandVerdict, RootVerdict, TimeVerdict, Verdict
 from edge.trust.envelope import MAX_ENVELOPE_BYTES
 
-log = logging.getLogger("edge.api")
+log = logging.getLogger("edge.serving.api")
 
 SOCKET_MODE = 0o660
 MAX_BUNDLE_BYTES = 4 * 1024**3
@@ -327,7 +327,12 @@ async def _received(request: web.Request, directory: Path) -> AsyncIterator[Path
             room = min(MAX_BUNDLE_BYTES, size + free_bytes - RESERVE_BYTES)
             size += len(chunk)
             if size > room:
-                raise UsageError(f"the bundle is too large: this site has room for {max(0, room)} bytes")
+                raise UsageError(
+                    f"the bundle is too large: this site takes at most {MAX_BUNDLE_BYTES} bytes"
+                    if room == MAX_BUNDLE_BYTES
+                    else "the disk has no room for the bundle beside what is kept for the journal"
+                    f" ({RESERVE_BYTES} bytes); {free_bytes} are free"
+                )
             await asyncio.to_thread(file.write, chunk)
         file.flush()
         yield Path(file.name)

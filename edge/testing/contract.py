@@ -16,11 +16,13 @@ from edge.driver import (
     Finished,
     Lost,
     MachineError,
+    MachineState,
     Motion,
     NotAcceptableError,
     NotConfirmedError,
     OutcomeKind,
     Progress,
+    StateSeen,
     StillRunning,
 )
 from edge.testing.bench import Bench, raises
@@ -44,6 +46,21 @@ class DriverContract(PauseContract):
             async with self._open(bench, tmp_path) as opened:
                 assert opened.driver.identity == first
             assert bench.acts() == 0
+
+    async def test_a_machine_that_stands_ready_is_idle_and_one_in_a_run_executes(self, tmp_path: Path) -> None:
+        """Otherwise edge gives it no work, and `edge status` never shows it at work."""
+        async with self.bench(tmp_path) as bench, self._open(bench, tmp_path) as opened:
+            context = opened.context
+            await context.seen(StateSeen, lambda seen: seen.state is MachineState.IDLE, self.patience_s)
+            async with self._running(bench, opened) as running:
+                await context.seen(StateSeen, lambda seen: seen.state is MachineState.EXECUTE, self.patience_s)
+                await opened.driver.stop(self._deadline_s(opened))
+                await self._in_time(running)
+
+            def ready(_: StateSeen) -> bool:
+                return context.of_kind(StateSeen)[-1].state is MachineState.IDLE
+
+            await context.seen(StateSeen, ready, self.patience_s)
 
     # A run to its end
 

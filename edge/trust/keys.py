@@ -119,6 +119,8 @@ def load_private_key(path: Path, passphrase: Callable[[], bytes] | None = None) 
             pem = file.read(_MAX_KEY_FILE_BYTES)
     except OSError as error:
         raise KeyFileError(f"cannot read private key {path}: {error.strerror}") from error
+    if path.suffix == PUBLIC_SUFFIX:
+        raise KeyFileError(f"{path} is a public key; its private one is {path.with_suffix(PRIVATE_SUFFIX).name}")
     secret = None
     if _ENCRYPTED in pem:
         if passphrase is None:

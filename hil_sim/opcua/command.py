@@ -147,8 +147,8 @@ async def _serve(
 
 
 def fault(address: tuple[str, int], line: str) -> str:
-    """What the machine's control channel answers. Raises `FaultError`, or `OSError` if it cannot be reached."""
+    """What the machine's control channel answers, empty if nothing; `FaultError`, or `OSError` if it is not reached."""
     answer = say(address, line)
     if "error" in answer:
         raise FaultError(answer["error"])
-    return json.dumps(answer["ok"])
+    return "" if answer["ok"] is None else json.dumps(answer["ok"])

@@ -170,6 +170,8 @@ def test_a_newcomer_is_led_by_the_hand_from_an_empty_folder_to_a_site_that_runs(
     site = SiteFolder(tmp_path, "")
     for path in (site.config, tmp_path / "root.dsse.json"):
         path.unlink()
+    assert "--site: is 'my site', must be 1 to 64" in site.edge("init", "new", "--site", "my site").stderr
+    assert not (tmp_path / "new").exists(), "what `edge check` refuses is not written"
     made = site.edge("init", ".").stdout
     assert f"edge check --config {site.config}" in made
     assert site.edge("init", ".").returncode == 2, "nothing is overwritten"
@@ -192,6 +194,9 @@ def test_a_newcomer_is_led_by_the_hand_from_an_empty_folder_to_a_site_that_runs(
     third = site.edge("check")
     assert (third.returncode, third.stderr.count("\n")) == (2, 1), third
     assert "does not exist" in third.stderr
+    site.config.write_text(template + '\n[spool]\ndir = "nowhere"\n')
+    fourth = site.edge("check")
+    assert (fourth.returncode, fourth.stderr) == (1, f"edge: spool: {tmp_path / 'nowhere'} is no directory; make it\n")
 
 
 def test_no_configuration_at_all_says_where_one_was_looked_for(tmp_path: Path) -> None:

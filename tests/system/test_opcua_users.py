@@ -21,6 +21,9 @@ async def test_a_user_certificate_lets_in_its_owner_and_nobody_else(tmp_path: Pa
         users[name] = certificate(tmp_path / name)
     plugin = plugin_of("cnc")
     with sim_server("cnc", "--security", "encrypt", "--user-certificate", str(users["ada"][0])) as server:
+        with pytest.raises(ConnectError, match="does not offer None; it offers: Basic256Sha256 SignAndEncrypt"):
+            async with plugin.open(machine_of(server, security="None"), RecordingContext(tmp_path)):
+                pass
         for name, (public, private) in users.items():
             way = {"security": "Basic256Sha256", "user_certificate": public, "user_key": private}
             machine = machine_of(server, **way)

@@ -65,6 +65,23 @@ async def test_a_controller_with_the_companion_model_for_cnc_systems_is_watched(
         await until(lambda: context.of_kind(StateSeen)[-1].state is MachineState.STOPPED, WAIT_S)
 
 
+async def test_what_a_profile_names_and_the_server_has_not_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await made("http://opcfoundation.org/UA/CNC")
+    index = await server.get_namespace_index("http://opcfoundation.org/UA/CNC")
+    interface = await server.nodes.objects.add_object(index, "whatever")
+    await interface.add_property(index, "CncTypeName", "CNC 1")
+    channels = await interface.add_object(index, "CncChannelList")
+    channel = await channels.add_object(index, "Channel_1")
+    await channel.add_variable(index, "ActProgramStatus", number(0))
+    context = RecordingContext(tmp_path)
+    async with serving(server) as endpoint, JOBCONTROL.open(machine("cnc-systems", endpoint), context):
+        (said,) = [r.getMessage() for r in caplog.records if "it is left out: " in r.getMessage()]
+        assert "ActOperationMode" in said
+        assert "ActProgramStatus" not in said
+
+
 async def test_a_sinumerik_is_watched_by_the_identifiers_of_its_variables(tmp_path: Path) -> None:
     server = await made("urn:test:other", "SinumerikVarProvider")
     index = await server.get_namespace_index("SinumerikVarProvider")

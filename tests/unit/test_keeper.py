@@ -180,6 +180,18 @@ async def test_a_disk_that_refuses_is_told_and_stops_nobody(tmp_path: Path, monk
         assert at.keeper.trouble == ""
 
 
+async def test_a_disk_that_stays_nearly_full_is_told_until_it_has_room_again(tmp_path: Path) -> None:
+    async with rig(tmp_path) as site:
+        at = Setting(site)
+        at.free = RESERVE_BYTES - 1
+        for _ in range(2):
+            await at.keeper.make_room()
+            assert f"nearly full, and no program comes in: {RESERVE_BYTES - 1} bytes are free" in at.keeper.trouble
+        at.free = RESERVE_BYTES
+        await at.keeper.make_room()
+        assert at.keeper.trouble == ""
+
+
 async def test_an_order_that_cannot_be_read_any_more_stops_nobody(tmp_path: Path) -> None:
     async with rig(tmp_path) as site:
         at = Setting(site)

@@ -41,6 +41,11 @@ def test_a_key_pair_is_two_files(tmp_path, pair):
     }
 
 
+def test_a_public_key_in_the_place_of_a_private_one_is_named_as_such(tmp_path, pair):
+    with pytest.raises(KeyFileError, match=r"orders@acme.pub is a public key; its private one is orders@acme.key"):
+        load_private_key(tmp_path / "orders@acme.pub")
+
+
 def test_a_private_key_is_its_owners_even_under_a_lax_umask(tmp_path):
     before = os.umask(0)
     try:

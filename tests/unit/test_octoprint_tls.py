@@ -50,6 +50,23 @@ async def refuses_everything(reader: asyncio.StreamReader, writer: asyncio.Strea
     writer.close()
 
 
+async def test_what_is_no_octoprint_is_not_quoted_for_it_may_repeat_our_key(tmp_path: Path) -> None:
+    """A printer's own port answers each line of the request with that line."""
+
+    async def repeats(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"echo:Unknown command: " + await reader.readuntil(b"\r\n\r\n"))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(repeats, "127.0.0.1", 0)
+    async with server:
+        machine = machine_at(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", tmp_path)
+        key = machine.connection.api_key_file.read_text().strip()
+        with pytest.raises(ConnectError, match="does not speak HTTP as an OctoPrint does") as caught:
+            await asyncio.to_thread(PLUGIN.preflight, machine)
+        assert key not in str(caught.value)
+
+
 async def test_only_a_certificate_that_is_trusted_is_spoken_to(tmp_path: Path) -> None:
     file, context = own_certificate(tmp_path)
     server = await asyncio.start_server(refuses_everything, "127.0.0.1", 0, ssl=context)

@@ -111,6 +111,44 @@ def test_a_mistake_in_a_profile_names_file_and_field(
     assert f"{name}.toml" in str(caught.value)
 
 
+def test_a_machine_with_a_named_profile_does_not_mind_a_mistake_in_another_one(tmp_path: Path) -> None:
+    (tmp_path / "half-done.toml").write_text("dialect = 'opcua-mapped'\n[map")
+    assert list(candidates("machinery-jobs", ("opcua-jobs", "opcua-mapped"), tmp_path)) == ["machinery-jobs"]
+    with pytest.raises(DriverError, match=r"half-done\.toml: not TOML"):
+        candidates("auto", ("opcua-jobs",), tmp_path)
+
+
+@pytest.mark.parametrize(("line", "says"), [("", "no dialect"), ("dialect = 'marlin'", "dialect = 'marlin'")])
+def test_a_profile_of_another_dialect_is_told_from_one_that_is_not_there(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "ours.toml").write_text(line)
+    with pytest.raises(DriverError, match=f"the profile 'ours' says {says}; this driver takes: opcua-jobs"):
+        candidates("ours", ("opcua-jobs",), tmp_path)
+    with pytest.raises(DriverError, match="there is no profile 'theirs' for this driver; there are: machinery-jobs"):
+        candidates("theirs", ("opcua-jobs",), tmp_path)
+
+
+def test_a_machine_that_is_only_watched_needs_nowhere_to_put_programs(tmp_path: Path) -> None:
+    text = (PROFILES / "sinumerik-watch.toml").read_text().replace('programs = "named"', "")
+    (tmp_path / "ours.toml").write_text(text)
+    assert candidates("ours", ("opcua-mapped",), tmp_path)["ours"].files is None
+
+
+def test_a_password_that_the_daemon_may_not_read_is_told_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    password.chmod(0o600)
+    way = Connection.model_validate({**WAY, "user": "edge", "password_file": str(password)})
+    limits = Limits.model_validate({"checked_by": "controller"})
+    mill = Machine("m", "opcua-jobcontrol", "machinery-jobs", (), way, limits)
+    JOBCONTROL.preflight(mill)
+    # The tests may run as root, who can read everything.
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ConnectError, match="no permission to read it"):
+        JOBCONTROL.preflight(mill)
+
+
 def test_our_certificate_is_made_once_and_kept_from_others(tmp_path: Path) -> None:
     pki = Pki(tmp_path / "pki")
     own = pki.own("urn:host:edge:m")
@@ -157,7 +195,7 @@ def status(name: str) -> ua.UaStatusCodeError:
         (status("BadTimeout"), Trouble.FROZEN, "does not answer in time"),
         (status("BadInternalError"), Trouble.OTHER, "BadInternalError"),
         (TimeoutError(), Trouble.FROZEN, "is frozen"),
-        (ConnectionRefusedError(111, "Connection refused"), Trouble.UNREACHABLE, "nobody answers at"),
+        (ConnectionRefusedError(111, "Connect call failed ('::1', 4840)"), Trouble.UNREACHABLE, ": Connection refused"),
         (OSError(113, "No route to host"), Trouble.UNREACHABLE, "No route to host"),
         (ConnectionResetError(), Trouble.UNTRUSTED_THERE, "hung up"),
         (ua.UaError("strange"), Trouble.OTHER, "strange"),

@@ -78,8 +78,12 @@ def test_machines_come_in_the_order_of_the_file_with_their_defaults(tmp_path) ->
             " digit",
         ),
         (
-            SITE.replace("trust_root =", "trustroot ="),
+            SITE.replace('trust_root = "root.dsse.json"', ""),
             'site.trust_root: is missing; add trust_root = "root.dsse.json"',
+        ),
+        (
+            SITE.replace("trust_root =", "trustroot ="),
+            "site.trustroot: unknown key; known here: id, state_dir, socket, trust_root",
         ),
         (
             SITE + "colour = 1\n",
@@ -88,6 +92,7 @@ def test_machines_come_in_the_order_of_the_file_with_their_defaults(tmp_path) ->
         (SITE + "[spoon]\n", "spoon: unknown key; known here: site, time, artifacts, spool, machines"),
         (SITE + 'machines = "prn-1"\n', "site.machines: unknown key; known here: id, state_dir, socket, trust_root,"),
         ('machines = "x"\n' + SITE, "machines: is 'x', must be a valid list"),
+        (SITE + MACHINE.replace("processes", "proceses"), "machines[0].proceses: unknown key; known here: id, driver"),
         (SITE + MACHINE.replace('driver = "gcode"\n', ""), 'machines[0].driver: is missing; add driver = "gcode"'),
         (SITE + MACHINE.replace('"gcode"', "7"), "machines[0].driver: is 7, must be a valid string"),
         (

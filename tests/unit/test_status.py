@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from edge.cli import conditions, text
 from edge.cli import status as cli_status
-from edge.cli import text
 from edge.journal.journal import Journal
 from edge.journal.schema import FILE_NAME
 from edge.model.event import Draft, EventKind
@@ -231,7 +231,7 @@ async def test_a_full_screen_fits_a_terminal(tell) -> None:
         "123",
         "0",
         "s",
-        JOB[-8:],
+        f"…{JOB[-8:]}",
     ]
 
 
@@ -252,3 +252,21 @@ async def test_what_keeps_files_from_coming_wants_a_hand(tell) -> None:
 async def test_a_job_whose_program_comes_needs_nobody(tell) -> None:
     waits = {JOB: [{"code": "fetching", "text": "its program body.gcode is being fetched: 3 %", "command": ""}]}
     assert kinds(await tell(online(), accepted(), waits=waits)) == []
+
+
+async def test_the_page_of_a_machine_says_what_it_does_and_what_keeps_it_from_the_next_job(tell) -> None:
+    progress = {"done": 1, "total": 2, "unit": "stages", "age_s": 0.1}
+    heat = {"T": {"actual_degc": 95.2, "target_degc": 200.0, "age_s": 0.4}}
+    live = {"state": "EXECUTE", "detail": "", "progress": progress, "temperatures": heat}
+    working = await tell(accepted(), began(), live=live)
+    page = conditions.machine_page(working["machines"][0])
+    assert f"  job: {JOB}" in page
+    assert "  done: begun" in page, "nobody makes a share of two stages"
+    assert "  T: 95 degC, to be 200 (0 s ago)" in page
+
+    over = await tell(ended("run-1", "SUCCEEDED"))
+    out = {"by": "user:ada", "since": CLOCK["now"], "reason": "a new nozzle"}
+    machine = over["machines"][0] | {"maintenance": out}
+    page = conditions.machine_page(machine)
+    assert "      edge machine clear prn-1" in page
+    assert "      edge machine maintain prn-1 --end" in page

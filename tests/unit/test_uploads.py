@@ -27,7 +27,7 @@ async def test_uploads_at_the_same_time_leave_the_reserve_alone(
             disk.free -= 2 * PIECE_BYTES  # this one's, and the other's
 
     request = SimpleNamespace(content=SimpleNamespace(iter_chunked=pieces))
-    with pytest.raises(UsageError, match="the bundle is too large: this site has room for"):
+    with pytest.raises(UsageError, match="the disk has no room for the bundle"):
         async with api._received(request, tmp_path):  # type: ignore[arg-type]
             pass
     assert disk.free >= api.RESERVE_BYTES
