@@ -124,10 +124,11 @@ class OpcUaDriver(Driver):
             self.sight.check()
             count = self.session.count
             seen = await self.sight.ask(work)
-            if seen is not None and seen.outcome is not None:
-                if seen.outcome.kind is OutcomeKind.SUCCEEDED:
+            outcome = work.outcome or (seen.outcome if seen is not None else None)
+            if outcome is not None:
+                if outcome.kind is OutcomeKind.SUCCEEDED:
                     self.sight.progress(work, 1.0)
-                return seen.outcome
+                return outcome
             if seen is not None and seen.phase is Phase.ABSENT:
                 unknown_since_s = unknown_since_s or self._clock.mono_s()
                 if self._clock.mono_s() - unknown_since_s >= GONE_S:
@@ -279,6 +280,7 @@ class OpcUaDriver(Driver):
             link, equipment = self.session.link, self._equipment
             if work is not None and work.begun:
                 seen = await equipment.look(link, work)
+                work.outcome = work.outcome or seen.outcome
                 if seen.phase in (Phase.WAITING, Phase.RUNNING, Phase.HELD):
                     await equipment.stop(link, work, seen)
                     await self.session.news(count, LOOK_SOON_S)

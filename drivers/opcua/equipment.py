@@ -75,8 +75,8 @@ class Work:
     """One run of ours and what is known of it beside what the machine says.
 
     `begun`: a request that starts it may have been sent. `ran`: it was seen running. `unbroken`: the same link all the
-    time since it began. `name`: of its program on the machine. `stopped`: set with `stop_asked`. `memory`: the
-    checkpoint, durable before the run begins.
+    time since it began. `name`: of its program on the machine. `stopped`: set with `stop_asked`. `outcome`: as a stop
+    has seen it, before it cleared the machine. `memory`: the checkpoint, durable before the run begins.
     """
 
     run: Run
@@ -87,6 +87,7 @@ class Work:
     stop_asked: bool = False
     pause_asked: bool = False
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    outcome: Outcome | None = None
     memory: dict[str, Json] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
