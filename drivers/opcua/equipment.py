@@ -65,7 +65,6 @@ class Seen:
 
     phase: Phase
     detail: str = ""
-    outcome: Outcome | None = None
 
 
 @dataclass(slots=True)
