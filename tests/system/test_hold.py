@@ -213,6 +213,7 @@ async def test_a_person_has_the_last_word_on_a_run_in_doubt(shop: Shop) -> None:
     await shop.until_step("HELD")
     why = await shop.edge("why", shop.job)
     assert all(f"edge job {verb} {shop.job}" in why for verb in ("good", "scrap", "retry", "cancel"))
+    assert "has a run that has ended" in await shop.edge("job", "release", shop.job), "not that it is not held"
     found = await shop.json("job", "good", shop.job, "--reason", "measured it")
     assert (found["state"], found["events"][-1]["kind"]) == ("COMPLETED", "run_resolved")
     assert found["events"][-1]["actor"].startswith("user:")
