@@ -65,6 +65,7 @@ class Seen:
 
     phase: Phase
     detail: str = ""
+    outcome: Outcome | None = None
 
 
 @dataclass(slots=True)
