@@ -65,6 +65,8 @@ async def test_after_an_emergency_stop_the_robot_takes_work_once_everything_is_a
         await context.seen(StateSeen, lambda seen: seen.state is MachineState.IDLE, WAIT_S)
         peer.tell("estop", on=True)
         await context.seen(StateSeen, lambda seen: "emergency stop" in seen.detail, WAIT_S)
+        # The stop itself, and not only the alarm for it, whose event may come first.
+        await until(lambda: "s1" in [each.token for each in open_conditions(context)], WAIT_S)
         peer.tell("estop", on=False)
         await context.seen(StateSeen, lambda seen: "nobody has acknowledged" in seen.detail, WAIT_S)
         assert context.of_kind(StateSeen)[-1].state is MachineState.STOPPED
