@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from edge.errors import JournalError
-from edge.journal.journal import Journal, prune, schema
+from edge.journal import prune, schema
+from edge.journal.journal import Journal
 from edge.journal.prune import Bench, Pruner, carrying_out
 from edge.journal.restored import begin_anew
 from edge.journal.schema import FILE_NAME
