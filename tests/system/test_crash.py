@@ -191,7 +191,6 @@ def test_with_the_daemon_dead_everything_recorded_can_be_read(tmp_path: Path) ->
             assert "the daemon is not running" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that anybody may enter, and all above it."""
@@ -200,6 +199,7 @@ def open_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_of_the_group_reads_and_asks_and_a_stranger_does_not(open_folder: Path) -> None:
     gid, nobody = 34567, 65534
     site = SiteFolder(open_folder)
