@@ -113,7 +113,7 @@ class Collector:
 
     async def _take_or_put_aside(self, message: Message) -> tuple[str, bytes] | None:
         try:
-            return await self.take(message.topic, message.payload)
+            return await self.take(message.topic, message.payload, again=message.again)
         except JournalError:
             raise  # nobody knows what the disk holds: it comes again
         except Exception as error:  # noqa: BLE001 - one message must not block the rest: logged whole, and alarmed
@@ -132,8 +132,11 @@ class Collector:
             if site in self._sites
         ]
 
-    async def take(self, where: str, raw: bytes) -> tuple[str, bytes] | None:
-        """One message, dealt with durably on return; the topic and the envelope of the answer, if there is one."""
+    async def take(self, where: str, raw: bytes, *, again: bool = False) -> tuple[str, bytes] | None:
+        """One message, dealt with durably on return; the topic and the envelope of the answer, if there is one.
+
+        `again`: the broker gives it again, since it was not told that it was taken.
+        """
         named = split(where)
         if named is None or not raw:  # an empty message asks the broker whether the site may write there
             return None
@@ -143,7 +146,7 @@ class Collector:
             return None
         match what:
             case What.OUT:
-                return await self._take_batch(site, raw)
+                return await self._take_batch(site, raw, again=again)
             case What.STATE:
                 return await self._take_state(site, raw)
             case What.LINK:
@@ -154,14 +157,21 @@ class Collector:
                 pass
         return None
 
-    async def _take_batch(self, site: str, raw: bytes) -> tuple[str, bytes] | None:
+    async def _take_batch(self, site: str, raw: bytes, *, again: bool) -> tuple[str, bytes] | None:
         try:
             found, payload = batch.open_batch(raw, site, self._sites[site])
         except BatchError as error:
             await self._alarm(site, Alarm.REFUSED, str(error))
             return None
         now = self._now()
-        answer = await self.store.write(lambda connection: Ledger(connection, time_text(now)).take(found, payload))
+
+        def take(connection: sqlite3.Connection) -> Answer | None:
+            ledger = Ledger(connection, time_text(now))
+            if not again:
+                ledger.note_repeat(found)
+            return ledger.take(found, payload)
+
+        answer = await self.store.write(take)
         self.moved.set()
         return None if answer is None else (topic(site, What.ACK), self._acknowledge(site, answer, now))
 

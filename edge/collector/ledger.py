@@ -21,6 +21,7 @@ Rules:
 from __future__ import annotations
 
 import enum
+import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Alarm(enum.StrEnum):
     FORK = "fork"  # signed by the site, and another history than the one that is here
     NEW_JOURNAL = "new_journal"  # a site that is known begins another journal: a person has to know why
     RESTORED = "restored"  # a site's journal was put back: what is here and not there happened, and it does not know
+    REPEATED = "repeated"  # signed by the site, which had said before that it knows it to be here: not sent by it now
     LOST = "lost"  # events were lost here after they had been acknowledged, and the site has pruned them
     INTERNAL = "internal"  # our own code has stumbled over something that the site has sent
 
@@ -86,6 +88,24 @@ class Ledger:
             head = self._unpark(found.site, found.journal, answer.head)
             answer = Answer(found.journal, head, missing=self._has_parked(found.site, found.journal))
         return answer and self._as_it_goes_on(found.site, answer)
+
+    def note_repeat(self, found: Batch) -> None:
+        """Alarm a batch that is here, by the site's own word: a site sends again what it does not know to be here."""
+        head = self._head(found.site, found.journal)
+        if head is None or found.last_seq >= head.seq:
+            return
+        if self._hash(found.site, found.journal, found.last_seq) != found.hash:
+            return  # a fork
+        row = self._connection.execute("SELECT state FROM sites WHERE site = ?", (found.site,)).fetchone()
+        said = {} if row is None or row[0] is None else json.loads(row[0])
+        acked = said.get("acked_seq") if said.get("journal") == found.journal else None
+        # The newest that it knows to be here it does send, at each new connection.
+        if isinstance(acked, int) and found.last_seq < acked:
+            text = (
+                f"events {found.first_seq} to {found.last_seq} came again, though the site has said that it knows them"
+                " to be here: somebody repeats what it once sent, or its disk was put back"
+            )
+            self.alarm(found.site, found.journal, Alarm.REPEATED, text)
 
     def alarm(self, site: str, journal: str, kind: Alarm, text: str) -> None:
         """Keep it, or count it."""

@@ -22,8 +22,8 @@ FINE, ATTENTION, UNSAFE = 0, 1, 2
 SILENT = datetime.timedelta(minutes=3)
 """A site that is online says how it is once a minute."""
 
-GENTLE = frozenset({"new_journal"})
-"""Kinds of alarms that want a person, and are no attack and no fault."""
+GENTLE = frozenset({"new_journal", "repeated"})
+"""Kinds of alarms that want a person, and after which all is here as it was."""
 
 
 @contextlib.contextmanager

@@ -102,6 +102,7 @@ class MqttMessage:
 
     topic: str
     payload: bytes
+    again: bool
     _acknowledge: Callable[[], object]
 
     async def ack(self) -> None:
@@ -303,7 +304,7 @@ class MqttUplink:
         except UnicodeDecodeError:
             topic = ""  # nobody listens there
         acknowledge = functools.partial(client.ack, message.mid, message.qos)
-        self._tell(self._came, MqttMessage(topic, bytes(message.payload), acknowledge), message.qos)
+        self._tell(self._came, MqttMessage(topic, bytes(message.payload), message.dup, acknowledge), message.qos)
 
     # What the thread has told
 

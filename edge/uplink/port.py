@@ -67,6 +67,10 @@ class Message(Protocol):
     def payload(self) -> bytes:
         """Whatever anybody who may write there has sent."""
 
+    @property
+    def again(self) -> bool:
+        """The broker has given it before, and was not told that it was taken."""
+
     async def ack(self) -> None:
         """Say that it need not come again. On a connection that is gone it does nothing: it comes again."""
 

@@ -17,6 +17,7 @@ class MemoryMessage:
     topic: str
     payload: bytes
     acked: bool = False
+    again: bool = False
 
     async def ack(self) -> None:
         self.acked = True

@@ -423,6 +423,38 @@ async def test_what_a_site_says_of_itself_is_shown(tmp_path: Path) -> None:
     assert site["attention"] == ["has not reported yet", "says itself: needs_clearing"]
 
 
+async def test_a_batch_that_the_site_knows_to_be_here_is_refused_and_alarmed_when_it_is_repeated(
+    tmp_path: Path,
+) -> None:
+    ident, raws, events = await envelopes(tmp_path / "site", 1, 4000, 2, 3)
+    assert len(raws) > 4, "the second event came in pieces"
+
+    async def repeated(raw: bytes, again: bool = False) -> int:
+        found = await collector.take(OUT, raw, again=again)
+        assert found is None or head(batch.open_ack(found[1], ROOT)) == (4, False), "a site may have been put back"
+        return int((await alarms_of(collector)).get("repeated", ("", 0))[1])
+
+    def state(minute: int, acked_seq: object, journal: str) -> bytes:
+        at = f"2026-11-21T10:0{minute}:00.000Z"
+        told = {"journal": journal, "acked_seq": acked_seq, "last_seq": 4, "at": at}
+        return sign(PayloadType.STATE, json.dumps(told).encode(), [SITE_KEY])
+
+    async with collecting(tmp_path) as collector:
+        for raw in raws:
+            await collector.take(OUT, raw)
+        assert await repeated(raws[0]) == 0, "the site may not know yet"
+        for minute, word in enumerate(((4, "0" * 32), (None, ident), ("4", ident), (3, ident))):
+            assert await repeated(raws[0]) == 0, "nothing that it has said by now"
+            await collector.take(topic(SITE, What.STATE), state(minute, *word))
+        assert await repeated(raws[-2]) == 0, "the newest that it knows to be here it does send again"
+        assert await repeated(raws[-1]) == 0
+        assert await repeated(raws[0], again=True) == 0, "the broker was not told that it was taken"
+        assert await repeated(raws[0]) == 1
+        assert await repeated(raws[1]) == 2, "a piece"
+        assert set(await alarms_of(collector)) == {"repeated"}
+        assert await copy_of(collector, ident) == events
+
+
 async def test_a_site_that_reported_before_anybody_listened_is_asked_for_its_journal(tmp_path: Path) -> None:
     ident, (first,), events = await envelopes(tmp_path / "site", 1)
 
@@ -497,7 +529,7 @@ class Came:
     """A message of a test."""
 
     def __init__(self, topic: str, payload: bytes) -> None:
-        self.topic, self.payload, self.acked = topic, payload, False
+        self.topic, self.payload, self.acked, self.again = topic, payload, False, False
 
     async def ack(self) -> None:
         self.acked = True
