@@ -87,6 +87,8 @@ class Starting:
         until_s: float | None = None
         while until_s is None or self._clock.mono_s() < until_s:
             self._session.check()
+            if going.done:  # it has told how far it is; whatever it says now, the print began
+                return
             count = self._session.count
             try:
                 job = await self._session.refresh()
