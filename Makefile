@@ -33,7 +33,7 @@ PEERS := EDGE_PEER_PRINTRUN=$(CURDIR)/.venv/printrun/bin/python \
   EDGE_PEER_OCTOPRINT=$(CURDIR)/.venv/octoprint/bin/octoprint EDGE_PEER_NODE=$$(command -v node)
 
 # Each class has a server of its own, and waits more than it works.
-ON_NODE_OPCUA := tests/peers/test_opcua_contract.py tests/peers/test_opcua_peer_faults.py
+ON_NODE_OPCUA := tests/peers/test_opcua_peer_contract.py tests/peers/test_opcua_peer_faults.py
 
 # On a busy host printcore joins its thread before it has started it.
 ALONE := tests/peers/test_printcore.py
@@ -45,7 +45,7 @@ peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed $(NODE_
 
 # What takes too long for every commit: open channels to node-opcua, faults of links to simulators, long faults.
 slow: $(VENV)/.dev $(NODE_OPCUA)/node_modules/.installed
-	@$(PEERS) $(BIN)/python -m pytest -n 2 -m slow tests
+	@$(PEERS) $(BIN)/python -m pytest -n 4 --dist loadscope -m slow tests
 
 mosquitto:
 	@PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || { \
