@@ -172,9 +172,7 @@ class Alarms:
         active, before = bool(event["ActiveState"]), self._alarms.pop(key, None)
         if active or not acknowledged:
             severity = int(event.get("Severity") or 0)
-            alarm = self._alarms[key] = _Alarm(
-                event.get("EventId") or b"", text, severity, active, acknowledged, ours
-            )
+            alarm = self._alarms[key] = _Alarm(event.get("EventId") or b"", text, severity, active, acknowledged, ours)
             if active and (before is None or not before.active):
                 self._say(alarm.words)
 

@@ -15,7 +15,7 @@ import enum
 from collections.abc import Collection
 
 from drivers.opcua.client import Link
-from drivers.opcua.library import NodeId, ua
+from drivers.opcua.library import NodeId
 from drivers.opcua.nodemap import place
 from drivers.opcua.places import OBJECTS
 from drivers.opcua.words import RefusedError
@@ -79,7 +79,7 @@ async def learn(link: Link, root: NodeId, beside: Collection[NodeId]) -> Sources
 
 
 async def _above(link: Link, node: NodeId) -> frozenset[NodeId]:
-    """A node and all that it belongs to. Raises `RefusedError` if the server does not show all of it, or `LinkError`."""
+    """A node and all that it belongs to. Raises `RefusedError` if the server does not show all, or `LinkError`."""
     found, new = {node}, [node]
     while new:
         if len(found) > MOST_NODES:
