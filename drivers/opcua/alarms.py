@@ -36,6 +36,9 @@ NOT_TOLD = "the machine has not told its alarms yet"
 REFRESH_S = 2.0
 """How long connecting waits for a server to tell all its alarms."""
 
+AGAIN_S = 0.1
+"""Between two tries to have them told, where somebody else is having them told."""
+
 _NOTHING_TO_REFRESH = frozenset(
     {
         "BadInternalError",
@@ -49,6 +52,9 @@ _NOTHING_TO_REFRESH = frozenset(
     }
 )
 """Servers without the method say so in many ways; the first is node-opcua's and open62541's."""
+
+_IN_PROGRESS = "BadRefreshInProgress"
+"""One at a time, say some servers, and that of the machine beside ours may be under way."""
 
 SERVER = ua.NodeId(ua.ObjectIds.Server)
 
@@ -103,7 +109,8 @@ class Alarms:
         self._count, self._stops = _read(self._file)
         self._written = True
         self._writing = asyncio.Lock()
-        self._all_told = asyncio.Event()
+        self._end_came = asyncio.Event()
+        self._all_told = False
         self._why_not = NOT_TOLD
         self._blind = False  # and has said so
 
@@ -112,7 +119,8 @@ class Alarms:
         self._sources = sources
         self._heard.clear()
         self._alarms.clear()
-        self._all_told.clear()
+        self._end_came.clear()
+        self._all_told = False
         self._why_not = NOT_TOLD
 
     async def hear(self, link: Link, tell: Callable[[Mapping[str, Any]], None]) -> str:
@@ -123,20 +131,20 @@ class Alarms:
         try:
             subscription = await link.subscribe_events(SERVER, tell)
         except RefusedError as error:
-            self._all_told.set()
+            self._all_told = True
             return f"alarms are not seen: {error}"
         try:
-            await link.refresh(subscription)
+            await _refresh(link, subscription)
         except RefusedError as error:
             if error.status not in _NOTHING_TO_REFRESH:
                 self._why_not = f"the machine does not tell its alarms: {error}"
                 return ""
-            self._all_told.set()
+            self._all_told = True
             said, self._blind = self._blind, True
             return "" if said else f"alarms that are older than the connection are not seen: {error}"
         try:
             async with asyncio.timeout(REFRESH_S):
-                await self._all_told.wait()
+                await self._end_came.wait()
         except TimeoutError:
             pass  # it is in sight, and nothing starts before they are
         return ""
@@ -146,8 +154,9 @@ class Alarms:
     def event(self, event: Mapping[str, Any]) -> None:
         """One event of the server; of a condition it counts once it is taken in."""
         if event.get("EventType") == REFRESH_END:
-            self._all_told.set()
-        if isinstance(event.get("ConditionId"), NodeId) and isinstance(event.get("ActiveState"), bool):
+            self._heard.append(event)
+            self._end_came.set()
+        elif isinstance(event.get("ConditionId"), NodeId) and isinstance(event.get("ActiveState"), bool):
             self._heard.append(event)
 
     async def take_in(self, link: Link) -> None:
@@ -155,6 +164,10 @@ class Alarms:
         async with self._taking_in:
             while self._heard:
                 event, sources = self._heard[0], self._sources
+                if event.get("EventType") == REFRESH_END:
+                    self._heard.popleft()
+                    self._all_told = True
+                    continue
                 whose = await sources.whose(link, event.get("SourceNode"))
                 if sources is not self._sources:
                     continue  # there is a new link meanwhile
@@ -232,7 +245,7 @@ class Alarms:
         """Why nothing may start: active alarms of that severity (0: none) or not told, and stops not acknowledged."""
         serious = [a for a in self._alarms.values() if from_severity and a.active and a.severity >= from_severity]
         alarms = [f"alarm: {a.words}" for a in serious]
-        if from_severity and not self._all_told.is_set():
+        if from_severity and not self._all_told:
             alarms.append(self._why_not)
         over = [(words, stop.token) for words, stop in self._stops.items() if not stop.active]
         return [
@@ -308,6 +321,18 @@ class Alarms:
         alarm.acknowledged = True
         if not alarm.active and self._alarms.get(key) is alarm:
             del self._alarms[key]
+
+
+async def _refresh(link: Link, subscription: int) -> None:
+    """Raises `RefusedError`, or `LinkError`."""
+    until_s = asyncio.get_running_loop().time() + REFRESH_S
+    while True:
+        try:
+            return await link.refresh(subscription)
+        except RefusedError as error:
+            if error.status != _IN_PROGRESS or asyncio.get_running_loop().time() >= until_s:
+                raise
+        await asyncio.sleep(AGAIN_S)
 
 
 def _token(key: str, event_id: bytes) -> str:

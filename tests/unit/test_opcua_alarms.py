@@ -134,7 +134,12 @@ async def test_nothing_starts_before_the_machine_has_told_all_its_alarms(
     assert alarms.blocking("mill-1", 500) == [NOT_TOLD]
     monkeypatch.setattr("drivers.opcua.alarms.REFRESH_S", 0.01)
     assert await hears(alarms, "some") == ("", ["alarm: lubrication", NOT_TOLD])
+    alarms.event({**event(2, active=True), "ConditionId": ua.NodeId("another alarm", 2)})
     alarms.event(END)
+    assert alarms.blocking("mill-1", 500) == ["alarm: lubrication", NOT_TOLD], "they may be this machine's"
+    await tell(alarms, event(3, active=False), {**event(4, active=False), "ConditionId": ua.NodeId("another alarm", 2)})
+    assert alarms.blocking("mill-1", 500) == []
+    await tell(alarms, event(5, active=True))
     assert alarms.blocking("mill-1", 500) == ["alarm: lubrication"]
 
 
@@ -152,6 +157,29 @@ async def test_a_machine_that_cannot_tell_its_alarms_says_so_and_one_that_will_n
     alarms.forget_events(Sources(ROOT, ()))
     why = "the machine does not tell its alarms: ConditionRefresh: the server says BadUserAccessDenied"
     assert await hears(alarms, "BadUserAccessDenied") == ("", [why])
+
+
+async def test_a_server_that_tells_them_to_somebody_else_first_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivers.opcua.alarms.REFRESH_S", 60.0)
+    alarms, asked = alarms_of(tmp_path), 0
+
+    class Busy(Server):
+        async def refresh(self, subscription: int) -> None:
+            nonlocal asked
+            asked += 1
+            self.says = "BadRefreshInProgress" if asked < 3 else "all"
+            await super().refresh(subscription)
+
+    server = Busy()
+    assert await alarms.hear(link(server), alarms.event) == ""
+    await alarms.take_in(link(server))
+    assert (asked, alarms.blocking("mill-1", 500)) == (3, ["alarm: lubrication"])
+    alarms.forget_events(Sources(ROOT, ()))
+    monkeypatch.setattr("drivers.opcua.alarms.REFRESH_S", 0.01)
+    _, blocking = await hears(alarms, "BadRefreshInProgress")
+    assert blocking == ["the machine does not tell its alarms: ConditionRefresh: the server says BadRefreshInProgress"]
 
 
 async def test_a_condition_is_open_until_it_is_over_and_acknowledged(tmp_path: Path) -> None:
@@ -322,7 +350,7 @@ async def test_what_may_be_anybodys_counts_and_is_acknowledged_by_its_own_token_
 
 async def test_what_is_another_machines_is_not_heard(tmp_path: Path) -> None:
     said: list[str] = []
-    alarms, machine = told(tmp_path, said.append), Machine()
+    alarms, machine = alarms_of(tmp_path, said.append), Machine()
     another = ua.NodeId("mill 2", 2)
     alarms.forget_events(Sources(ROOT, [another]))
     await tell(alarms, END, {**event(1, active=True), "SourceNode": another})
