@@ -62,6 +62,8 @@ REFRESH_END = ua.NodeId(ua.ObjectIds.RefreshEndEventType)
 
 ANYBODYS = " (the server does not say of which machine)"
 
+RESET_FIRST = "reset it at the machine first"
+
 SAFETY_SEVERITY = 1000
 """The highest that there is (OPC 10000-5, 6.4.2). A safety stop has no event, and so no severity of its own."""
 
@@ -260,10 +262,11 @@ class Alarms:
     def open(self) -> tuple[Condition, ...]:
         """All that is active or not acknowledged, safety stops first."""
         stops = [
-            Condition(stop.token, words, SAFETY_SEVERITY, stop.active, False) for words, stop in self._stops.items()
+            Condition(stop.token, words, SAFETY_SEVERITY, stop.active, False, RESET_FIRST if stop.active else "")
+            for words, stop in self._stops.items()
         ]
         alarms = [
-            Condition(_token(key, a.event_id), a.words, a.severity, a.active, a.acknowledged)
+            Condition(_token(key, a.event_id), a.words, a.severity, a.active, a.acknowledged, alone=not a.ours)
             for key, a in self._alarms.items()
         ]
         return (*stops, *alarms)
@@ -273,7 +276,7 @@ class Alarms:
         for words, stop in self._stops.items():
             if stop.token == token:
                 if stop.active:
-                    raise MachineError(f"{words}: it is still there; reset it at the machine first", Motion.NONE)
+                    raise MachineError(f"{words}: it is still there; {RESET_FIRST}", Motion.NONE)
                 return await self._take_note([words])
         for key, alarm in self._alarms.items():
             if token == _token(key, alarm.event_id):

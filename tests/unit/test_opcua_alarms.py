@@ -189,6 +189,7 @@ async def test_a_condition_is_open_until_it_is_over_and_acknowledged(tmp_path: P
     await tell(alarms, event(2, active=True))
     assert said == ["lubrication"], "it is told once"
     assert (only(alarms).active, only(alarms).acknowledged, only(alarms).severity) == (True, False, 700)
+    assert (only(alarms).refused, only(alarms).alone) == ("", False)
     assert alarms.blocking("mill-1", 500) == ["alarm: lubrication"]
     assert alarms.blocking("mill-1", 701) == alarms.blocking("mill-1", 0) == []
     await tell(alarms, event(3, active=False))
@@ -250,9 +251,11 @@ async def test_a_safety_stop_stays_until_a_person_has_acknowledged_it(tmp_path: 
     alarms.safety("emergency stop", broken=False)
     assert alarms.open == ()
     alarms.safety("emergency stop", broken=True)
-    with pytest.raises(MachineError, match="reset it at the machine first"):
+    assert only(alarms).refused == "reset it at the machine first"
+    with pytest.raises(MachineError, match=only(alarms).refused):
         await alarms.acknowledge(link(machine), only(alarms).token, "ada")
     alarms.safety("emergency stop", broken=False)
+    assert only(alarms).refused == ""
     (words,) = alarms.blocking("robot-1", 0)
     assert words == "emergency stop is over, and nobody has acknowledged it: `edge machine acknowledge robot-1 s1`"
     await alarms.kept()
@@ -340,7 +343,7 @@ async def test_what_may_be_anybodys_counts_and_is_acknowledged_by_its_own_token_
     alarms, machine = told(tmp_path, said.append), Machine()
     await tell(alarms, {**event(1, active=True), "SourceNode": ua.NodeId(ua.ObjectIds.Server)})
     words = "lubrication (the server does not say of which machine)"
-    assert (said, alarms.text, only(alarms).text) == ([words], words, words)
+    assert (said, alarms.text, only(alarms).text, only(alarms).alone) == ([words], words, words, True)
     assert alarms.blocking("mill-1", 500) == [f"alarm: {words}"]
     await alarms.acknowledge_all(link(machine), "released")
     assert (machine.asked, only(alarms).acknowledged) == ([], False), "nobody has looked at all the machines"
