@@ -290,7 +290,8 @@ class Alarms:
     async def acknowledge_all(self, link: Link, comment: str) -> None:
         """What is open and surely this machine's, as far as it can be. Raises `MachineError`."""
         for key, alarm in list(self._alarms.items()):
-            if alarm.ours and not alarm.acknowledged:
+            # What the server has no event of cannot be named to it, and must not keep a run from going on.
+            if alarm.ours and alarm.event_id and not alarm.acknowledged:
                 try:
                     await self._ask(link, key, alarm, comment)
                 except RefusedError as error:

@@ -284,6 +284,14 @@ async def test_a_release_acknowledges_what_is_open_and_no_stop_that_is_still_the
     assert machine.asked == [(b"\1", "released")]
 
 
+async def test_what_the_server_has_no_event_of_keeps_no_run_from_going_on(tmp_path: Path) -> None:
+    """As node-opcua has it where an alarm was cleared that was never raised."""
+    alarms, machine = alarms_of(tmp_path), Machine("BadEventIdUnknown")
+    await tell(alarms, {**event(1, active=False, severity=0), "EventId": None})
+    await alarms.acknowledge_all(link(machine), "released")
+    assert (machine.asked, only(alarms).acknowledged) == ([], False)
+
+
 async def test_a_note_of_a_stop_that_cannot_be_read_is_a_stop(tmp_path: Path) -> None:
     (tmp_path / "safety.json").write_text("{")
     found = only(Alarms(tmp_path))
