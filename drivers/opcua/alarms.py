@@ -105,7 +105,6 @@ class Alarms:
         self._say = say
         self._sources = Sources(ua.NodeId(), ())
         self._heard: deque[Mapping[str, Any]] = deque()  # and nobody knows yet of which machine
-        self._taking_in = asyncio.Lock()
         self._file = state_dir / "safety.json"
         self._alarms: dict[str, _Alarm] = {}
         self._count, self._stops = _read(self._file)
@@ -163,16 +162,15 @@ class Alarms:
 
     async def take_in(self, link: Link) -> None:
         """Have what was heard among what is open, as far as it is not another machine's. Raises `LinkError`."""
-        async with self._taking_in:
-            while self._heard:
-                event, sources = self._heard[0], self._sources
-                if event.get("EventType") == REFRESH_END:
-                    self._heard.popleft()
-                    self._all_told = True
-                    continue
-                whose = await sources.whose(link, event.get("SourceNode"))
-                if sources is not self._sources:
-                    continue  # there is a new link meanwhile
+        while self._heard:
+            event = self._heard[0]
+            if event.get("EventType") == REFRESH_END:
+                self._heard.popleft()
+                self._all_told = True
+                continue
+            whose = await self._sources.whose(link, event.get("SourceNode"))
+            # Somebody else may have taken it in meanwhile, or it is forgotten with its link.
+            if self._heard and self._heard[0] is event:
                 self._heard.popleft()
                 if whose is not Whose.ANOTHERS:
                     self._take_in(event, ours=whose is Whose.OURS)

@@ -120,6 +120,7 @@ class Sight:
     async def ask(self, work: Work) -> Seen | None:
         """What the machine says of the run; None if it cannot be asked now."""
         try:
+            await self.equipment.alarms.take_in(self.session.link)  # they may say why the run has ended
             seen = work.over or await self.equipment.look(self.session.link, work)
             await self.equipment.catch_up(self.session.link)
         except RefusedError as error:

@@ -370,6 +370,21 @@ async def test_what_is_another_machines_is_not_heard(tmp_path: Path) -> None:
     assert machine.asked == []
 
 
+async def test_what_two_take_in_at_once_is_taken_in_once_and_in_order(tmp_path: Path) -> None:
+    said: list[str] = []
+    alarms = alarms_of(tmp_path, said.append)
+
+    class Slow(Machine):
+        async def parents(self, node: ua.NodeId) -> list[ua.NodeId]:
+            await asyncio.sleep(0)
+            return [ROOT] if node != ROOT else []
+
+    for number in range(1, 4):
+        alarms.event({**event(number, active=number != 2), "SourceNode": ua.NodeId(number, 2)})
+    await asyncio.gather(*(alarms.take_in(link(Slow())) for _ in range(3)))
+    assert (said, only(alarms).active) == (["lubrication"] * 2, True)
+
+
 async def test_what_was_heard_on_a_link_that_is_gone_is_not_taken_in_on_the_next(tmp_path: Path) -> None:
     alarms = alarms_of(tmp_path)
 
