@@ -338,7 +338,8 @@ class Condition:
     """Something on the machine that a person is to take note of: an alarm, or a safety stop.
 
     `token` names this occurrence of it: lower-case letters and digits, never those of another one. `active`: its cause
-    is still there. `severity`: 1 to 1000, as the machine ranks it (OPC 10000-9).
+    is still there. `severity`: 1 to 1000, as the machine ranks it (OPC 10000-9). `refused`: why nobody can acknowledge
+    it now; empty if they can. `alone`: only by its own token, for it may be another machine's.
     """
 
     token: str
@@ -346,6 +347,8 @@ class Condition:
     severity: int
     active: bool
     acknowledged: bool
+    refused: str = ""
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

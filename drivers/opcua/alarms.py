@@ -8,6 +8,8 @@ Rules
    machine nothing starts before a person has acknowledged it. That outlives the daemon.
 3. Conditions count once the server has told all of them; before that nothing starts, where alarms let nothing start.
 4. Acknowledging starts nothing. Releasing a run that is held acknowledges what is open: that person has looked.
+5. What belongs to another machine of the server is not heard (`drivers.opcua.whose`). What may be anybody's counts for
+   each machine, and no release acknowledges it: nobody has looked at all of them.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,7 @@ from drivers.opcua.client import Link, Method
 from drivers.opcua.disk import write
 from drivers.opcua.library import LocalizedText, NodeId, ua
 from drivers.opcua.nodemap import place
+from drivers.opcua.whose import Sources, Whose
 from drivers.opcua.words import RefusedError
 from edge.driver import Condition, MachineError, Motion, shielded
 
@@ -31,6 +35,9 @@ NOT_TOLD = "the machine has not told its alarms yet"
 
 REFRESH_S = 2.0
 """How long connecting waits for a server to tell all its alarms."""
+
+AGAIN_S = 0.1
+"""Between two tries to have them told, where somebody else is having them told."""
 
 _NOTHING_TO_REFRESH = frozenset(
     {
@@ -46,9 +53,16 @@ _NOTHING_TO_REFRESH = frozenset(
 )
 """Servers without the method say so in many ways; the first is node-opcua's and open62541's."""
 
+_IN_PROGRESS = "BadRefreshInProgress"
+"""One at a time, say some servers, and that of the machine beside ours may be under way."""
+
 SERVER = ua.NodeId(ua.ObjectIds.Server)
 
 REFRESH_END = ua.NodeId(ua.ObjectIds.RefreshEndEventType)
+
+ANYBODYS = " (the server does not say of which machine)"
+
+RESET_FIRST = "reset it at the machine first"
 
 SAFETY_SEVERITY = 1000
 """The highest that there is (OPC 10000-5, 6.4.2). A safety stop has no event, and so no severity of its own."""
@@ -71,6 +85,11 @@ class _Alarm:
     severity: int
     active: bool
     acknowledged: bool
+    ours: bool
+
+    @property
+    def words(self) -> str:
+        return self.text if self.ours else f"{self.text}{ANYBODYS}"
 
 
 @dataclass(slots=True)
@@ -80,22 +99,29 @@ class _Stop:
 
 
 class Alarms:
-    """Of one machine. `state_dir` keeps the safety stops that nobody has acknowledged."""
+    """Of one machine. `state_dir` keeps the safety stops that nobody has acknowledged. `say`: an alarm has come."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        self._say = say
+        self._sources = Sources(ua.NodeId(), ())
+        self._heard: deque[Mapping[str, Any]] = deque()  # and nobody knows yet of which machine
         self._file = state_dir / "safety.json"
         self._alarms: dict[str, _Alarm] = {}
         self._count, self._stops = _read(self._file)
         self._written = True
         self._writing = asyncio.Lock()
-        self._all_told = asyncio.Event()
+        self._end_came = asyncio.Event()
+        self._all_told = False
         self._why_not = NOT_TOLD
         self._blind = False  # and has said so
 
-    def forget_events(self) -> None:
-        """On a new link the server tells all of them again."""
+    def forget_events(self, sources: Sources) -> None:
+        """On a new link the server tells all of them again, from these sources."""
+        self._sources = sources
+        self._heard.clear()
         self._alarms.clear()
-        self._all_told.clear()
+        self._end_came.clear()
+        self._all_told = False
         self._why_not = NOT_TOLD
 
     async def hear(self, link: Link, tell: Callable[[Mapping[str, Any]], None]) -> str:
@@ -106,34 +132,51 @@ class Alarms:
         try:
             subscription = await link.subscribe_events(SERVER, tell)
         except RefusedError as error:
-            self._all_told.set()
+            self._all_told = True
             return f"alarms are not seen: {error}"
         try:
-            await link.refresh(subscription)
+            await _refresh(link, subscription)
         except RefusedError as error:
             if error.status not in _NOTHING_TO_REFRESH:
                 self._why_not = f"the machine does not tell its alarms: {error}"
                 return ""
-            self._all_told.set()
+            self._all_told = True
             said, self._blind = self._blind, True
             return "" if said else f"alarms that are older than the connection are not seen: {error}"
         try:
             async with asyncio.timeout(REFRESH_S):
-                await self._all_told.wait()
+                await self._end_came.wait()
         except TimeoutError:
             pass  # it is in sight, and nothing starts before they are
         return ""
 
     # What is seen
 
-    def event(self, event: Mapping[str, Any]) -> str | None:
-        """One event of a condition; its text if the condition is active and was not, None if it is no condition's."""
+    def event(self, event: Mapping[str, Any]) -> None:
+        """One event of the server; of a condition it counts once it is taken in."""
         if event.get("EventType") == REFRESH_END:
-            self._all_told.set()
-        condition, message = event.get("ConditionId"), event.get("Message")
-        if not isinstance(condition, NodeId) or not isinstance(event.get("ActiveState"), bool):
-            return None
-        key = condition.to_string()
+            self._heard.append(event)
+            self._end_came.set()
+        elif isinstance(event.get("ConditionId"), NodeId) and isinstance(event.get("ActiveState"), bool):
+            self._heard.append(event)
+
+    async def take_in(self, link: Link) -> None:
+        """Have what was heard among what is open, as far as it is not another machine's. Raises `LinkError`."""
+        while self._heard:
+            event = self._heard[0]
+            if event.get("EventType") == REFRESH_END:
+                self._heard.popleft()
+                self._all_told = True
+                continue
+            whose = await self._sources.whose(link, event.get("SourceNode"))
+            # Somebody else may have taken it in meanwhile, or it is forgotten with its link.
+            if self._heard and self._heard[0] is event:
+                self._heard.popleft()
+                if whose is not Whose.ANOTHERS:
+                    self._take_in(event, ours=whose is Whose.OURS)
+
+    def _take_in(self, event: Mapping[str, Any], *, ours: bool) -> None:
+        key, message = event["ConditionId"].to_string(), event.get("Message")
         text = (message.Text if isinstance(message, LocalizedText) else "") or str(
             event.get("SourceName") or "an alarm"
         )
@@ -142,8 +185,9 @@ class Alarms:
         active, before = bool(event["ActiveState"]), self._alarms.pop(key, None)
         if active or not acknowledged:
             severity = int(event.get("Severity") or 0)
-            self._alarms[key] = _Alarm(event.get("EventId") or b"", text, severity, active, acknowledged)
-        return text if active and (before is None or not before.active) else ""
+            alarm = self._alarms[key] = _Alarm(event.get("EventId") or b"", text, severity, active, acknowledged, ours)
+            if active and (before is None or not before.active):
+                self._say(alarm.words)
 
     async def look(self, link: Link) -> None:
         """Ask for what is open, as far as the server shows its conditions as nodes: some clear them without an event.
@@ -195,13 +239,13 @@ class Alarms:
     @property
     def text(self) -> str:
         """Active alarms."""
-        return "; ".join(alarm.text for alarm in self._alarms.values() if alarm.active)
+        return "; ".join(alarm.words for alarm in self._alarms.values() if alarm.active)
 
     def blocking(self, machine: str, from_severity: int) -> list[str]:
         """Why nothing may start: active alarms of that severity (0: none) or not told, and stops not acknowledged."""
         serious = [a for a in self._alarms.values() if from_severity and a.active and a.severity >= from_severity]
-        alarms = [f"alarm: {a.text}" for a in serious]
-        if from_severity and not self._all_told.is_set():
+        alarms = [f"alarm: {a.words}" for a in serious]
+        if from_severity and not self._all_told:
             alarms.append(self._why_not)
         over = [(words, stop.token) for words, stop in self._stops.items() if not stop.active]
         return [
@@ -216,10 +260,11 @@ class Alarms:
     def open(self) -> tuple[Condition, ...]:
         """All that is active or not acknowledged, safety stops first."""
         stops = [
-            Condition(stop.token, words, SAFETY_SEVERITY, stop.active, False) for words, stop in self._stops.items()
+            Condition(stop.token, words, SAFETY_SEVERITY, stop.active, False, RESET_FIRST if stop.active else "")
+            for words, stop in self._stops.items()
         ]
         alarms = [
-            Condition(_token(key, a.event_id), a.text, a.severity, a.active, a.acknowledged)
+            Condition(_token(key, a.event_id), a.words, a.severity, a.active, a.acknowledged, alone=not a.ours)
             for key, a in self._alarms.items()
         ]
         return (*stops, *alarms)
@@ -229,7 +274,7 @@ class Alarms:
         for words, stop in self._stops.items():
             if stop.token == token:
                 if stop.active:
-                    raise MachineError(f"{words}: it is still there; reset it at the machine first", Motion.NONE)
+                    raise MachineError(f"{words}: it is still there; {RESET_FIRST}", Motion.NONE)
                 return await self._take_note([words])
         for key, alarm in self._alarms.items():
             if token == _token(key, alarm.event_id):
@@ -241,9 +286,10 @@ class Alarms:
         )
 
     async def acknowledge_all(self, link: Link, comment: str) -> None:
-        """What is open, as far as it can be. Raises `MachineError`."""
+        """What is open and surely this machine's, as far as it can be. Raises `MachineError`."""
         for key, alarm in list(self._alarms.items()):
-            if not alarm.acknowledged:
+            # What the server has no event of cannot be named to it, and must not keep a run from going on.
+            if alarm.ours and alarm.event_id and not alarm.acknowledged:
                 try:
                     await self._ask(link, key, alarm, comment)
                 except RefusedError as error:
@@ -277,6 +323,18 @@ class Alarms:
         alarm.acknowledged = True
         if not alarm.active and self._alarms.get(key) is alarm:
             del self._alarms[key]
+
+
+async def _refresh(link: Link, subscription: int) -> None:
+    """Raises `RefusedError`, or `LinkError`."""
+    until_s = asyncio.get_running_loop().time() + REFRESH_S
+    while True:
+        try:
+            return await link.refresh(subscription)
+        except RefusedError as error:
+            if error.status != _IN_PROGRESS or asyncio.get_running_loop().time() >= until_s:
+                raise
+        await asyncio.sleep(AGAIN_S)
 
 
 def _token(key: str, event_id: bytes) -> str:

@@ -148,11 +148,20 @@ class Link:
             for item in found
         ]
 
+    async def parents(self, node: NodeId) -> list[NodeId]:
+        """What a node is directly below, or a source of events of. Raises `RefusedError` or `LinkError`."""
+        way = ua.BrowseDirection.Inverse
+        found = await self._browse(node, ua.ObjectIds.HierarchicalReferences, way, surely=True)
+        return [_node_id(item.NodeId) for item in found]
+
     def _uri(self, name: ua.QualifiedName) -> str:
         index = name.NamespaceIndex
         return self.namespaces[index] if index < len(self.namespaces) else ""
 
-    async def _browse(self, node: NodeId, reference: int, way: ua.BrowseDirection) -> list[Any]:
+    async def _browse(
+        self, node: NodeId, reference: int, way: ua.BrowseDirection, *, surely: bool = False
+    ) -> list[Any]:
+        """`surely`: a bad status is a `RefusedError`, and otherwise as if nothing was there."""
         wanted = ua.BrowseDescription()
         wanted.NodeId = node
         wanted.BrowseDirection = way
@@ -171,6 +180,9 @@ class Link:
             following = ua.BrowseNextParameters(False, [result.ContinuationPoint])
             result = (await self._ask("browsing", session.browse_next(following)))[0]
             found += result.References or ()
+        if surely and not result.StatusCode.is_good():
+            name = result.StatusCode.name
+            raise RefusedError(f"browsing {node.to_string()}: the server says {name}", name)
         return found
 
     # Values
@@ -380,7 +392,17 @@ EVENTS_KEPT = 1000
 """By the server for us: all conditions of a machine are told at once."""
 
 UINT32 = ua.NodeId(ua.ObjectIds.UInt32)
-EVENT_FIELDS = ("EventId", "EventType", "SourceName", "Message", "Severity", "ActiveState", "AckedState", "ConditionId")
+EVENT_FIELDS = (
+    "EventId",
+    "EventType",
+    "SourceNode",
+    "SourceName",
+    "Message",
+    "Severity",
+    "ActiveState",
+    "AckedState",
+    "ConditionId",
+)
 OBJECT = ua.NodeClass.Object
 _Unpackable = (StructureError, UaError, ValueError, TypeError, AttributeError, OverflowError, KeyError)
 

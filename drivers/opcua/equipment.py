@@ -21,6 +21,7 @@ from drivers.opcua.library import DataValue, LocalizedText, NodeId, ua
 from drivers.opcua.nodemap import Place
 from drivers.opcua.places import nodes_of
 from drivers.opcua.profile import AnyProfile, Condition
+from drivers.opcua.whose import learn
 from edge.driver import (
     Capability,
     DriverContext,
@@ -111,18 +112,21 @@ class Equipment(ABC):
         self._values: dict[NodeId, Any] = {}
         self._shown: dict[NodeId, tuple[str, str]] = {}
         self._state_names: dict[NodeId, str] = {}
-        self.alarms = Alarms(context.state_dir)
+        self.alarms = Alarms(context.state_dir, lambda text: context.emit(Message(f"alarm: {text}")))
         self.folder: Folder | None = None
         self._stale: float | None = None
         self.tell: Callable[[], None] = lambda: None
 
     # On a link
 
-    async def attach(self, link: Link, root: NodeId) -> Mapping[NodeId, float]:
-        """Find everything anew; what is to be watched, and how often (s). `IdentityError` for another machine."""
+    async def attach(self, link: Link, root: NodeId, beside: Sequence[NodeId]) -> Mapping[NodeId, float]:
+        """Find everything anew; what is to be watched, and how often (s). `IdentityError` for another machine.
+
+        `beside`: the objects of other machines that the profile finds.
+        """
         self.root = root
         self._values.clear()
-        self.alarms.forget_events()
+        self.alarms.forget_events(await learn(link, root, beside))
         profile = self.profile
         await self._find_conditions(link)
         await self._find_nodes(link)
@@ -140,6 +144,7 @@ class Equipment(ABC):
         await self._look_at(link, list(watched))
         if words := await self.alarms.hear(link, self._event):
             self._context.emit(Message(words))
+        await self.alarms.take_in(link)
         return watched
 
     def _places(self, texts: Mapping[str, str]) -> dict[str, Place]:
@@ -225,7 +230,7 @@ class Equipment(ABC):
         return self._state_names[state]
 
     async def catch_up(self, link: Link) -> None:
-        """Learn the names of states that have come meanwhile. Raises `MachineError`."""
+        """Learn the names of states that have come meanwhile, and whose alarms. Raises `MachineError`."""
         for found in list(self._values.values()):
             if isinstance(found, NodeId):
                 await self.state_name(link, found)
@@ -234,6 +239,7 @@ class Equipment(ABC):
             await self.alarms.kept()
         except MachineError as error:  # the latch holds all the same, as long as the daemon lives
             self._context.emit(Message(str(error)))
+        await self.alarms.take_in(link)
 
     # What is seen
 
@@ -321,8 +327,7 @@ class Equipment(ABC):
         return min(1.0, max(0.0, done / total))
 
     def _event(self, event: Mapping[str, Any]) -> None:
-        if text := self.alarms.event(event):
-            self._context.emit(Message(f"alarm: {text}"))
+        self.alarms.event(event)
         self.tell()  # it may also be that an order's state has changed: whoever waits looks
 
     async def acknowledge(self, link: Link, token: str, comment: str) -> None:

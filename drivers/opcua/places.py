@@ -18,15 +18,14 @@ from edge.driver import IdentityError
 OBJECTS = ua.NodeId(ua.ObjectIds.ObjectsFolder)
 
 
-async def locate(link: Link, profile: Profile, wanted: str | None) -> list[tuple[str, NodeId]]:
+async def locate(link: Link, profile: Profile) -> list[tuple[str, NodeId]]:
     """The objects of this server that fit the profile: browse name and node. Raises `MachineError`."""
     found = []
     for node in await link.find(OBJECTS, profile.place(profile.machine.root)):
         requires = {text: profile.place(text) for text in profile.machine.requires}
         if len(await link.find_all(node, requires)) == len(requires):
             (name,) = await _names(link, [node])
-            if wanted is None or wanted == name:
-                found.append((name, node))
+            found.append((name, node))
     return found
 
 

@@ -76,18 +76,21 @@ class Sight:
         self.equipment.begins()
 
     async def _attach(self, link: Link) -> Mapping[NodeId, float]:
-        found, root = await self._locate(link)
+        found, root, beside = await self._locate(link)
         self._found = found
         if self.going is not None and self.going.begun:
             self.going.unbroken = False
-        return await found.attach(link, root)
+        return await found.attach(link, root, beside)
 
-    async def _locate(self, link: Link) -> tuple[Equipment, NodeId]:
+    async def _locate(self, link: Link) -> tuple[Equipment, NodeId, list[NodeId]]:
+        """The machine, its object, and those of machines beside it that the same profile finds."""
         wanted = self._machine.connection.machine
+        there = {name: await locate(link, profile) for name, profile in self._profiles.items()}
         fits = [
             (name, profile, browse_name, node)
             for name, profile in self._profiles.items()
-            for browse_name, node in await locate(link, profile, wanted)
+            for browse_name, node in there[name]
+            if wanted is None or wanted == browse_name
         ]
         named = f" with the browse name {wanted!r}" if wanted else ""
         if not fits:
@@ -100,7 +103,7 @@ class Sight:
             choice = ", ".join(f"{browse_name!r} ({name})" for name, _, browse_name, _ in fits)
             raise IdentityError(f"several fit: {choice}; name one as connection.machine, or name the profile")
         name, profile, _, node = fits[0]
-        return self._found or self._made(name, profile), node
+        return self._found or self._made(name, profile), node, [other for _, other in there[name] if other != node]
 
     def _made(self, name: str, profile: AnyProfile) -> Equipment:
         made: Equipment
@@ -117,6 +120,7 @@ class Sight:
     async def ask(self, work: Work) -> Seen | None:
         """What the machine says of the run; None if it cannot be asked now."""
         try:
+            await self.equipment.alarms.take_in(self.session.link)  # they may say why the run has ended
             seen = work.over or await self.equipment.look(self.session.link, work)
             await self.equipment.catch_up(self.session.link)
         except RefusedError as error:

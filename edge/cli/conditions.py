@@ -28,15 +28,15 @@ def show(args: argparse.Namespace) -> int:
 
 
 def acknowledge(args: argparse.Namespace) -> int:
-    """Say that a condition has been taken note of. Names the occurrence, so that it can never be another one."""
+    """Say that conditions have been taken note of. Names each occurrence, so that it can never be another one."""
     machine = _machine(args)
-    token = args.condition or _only(machine)
     file = sitefile.read(sitefile.find(args.config))
-    body = {"token": token, "reason": args.comment}
-    answer = call(file.socket, "POST", f"/v1/machines/{quote(args.machine)}/acknowledge", body)
-    if args.json:
-        text.print_json(answer)
-    else:
+    for token in [args.condition] if args.condition else meant(machine):
+        body = {"token": token, "reason": args.comment}
+        answer = call(file.socket, "POST", f"/v1/machines/{quote(args.machine)}/acknowledge", body)
+        if args.json:
+            text.print_json(answer)
+            continue
         said = f"{args.machine}: {answer['acknowledged']['text']} is acknowledged; the journal names {answer['actor']}"
         print("\n".join(text.wrap(said, "")))
     return FINE
@@ -54,14 +54,24 @@ def _noticeable(machine: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [condition for condition in machine["conditions"] if not condition["acknowledged"]]
 
 
-def _only(machine: Mapping[str, Any]) -> str:
+def meant(machine: Mapping[str, Any]) -> list[str]:
+    """What somebody in front of the machine means who names none: the only one, or all that are over.
+
+    A stop is often told twice, by the machine's own alarm for it, too. Safety stops are last: what they keep from
+    starting waits until all is acknowledged.
+    """
     found = _noticeable(machine)
     if not found:
         raise UsageError(f"{machine['id']} has nothing that is to be acknowledged")
-    if len(found) > 1:
-        names = "; ".join(f"{condition['token']} ({condition['text']})" for condition in found)
-        raise UsageError(f"{machine['id']} has several conditions, name one: {names}")
-    return str(found[0]["token"])
+    over = found if len(found) == 1 else [one for one in found if not one["active"] and not one["alone"]]
+    if not over:
+        names = "; ".join(f"{one['token']} ({one['text']}{_why_not(one)})" for one in found)
+        raise UsageError(f"{machine['id']} has several conditions, and none is over; name one: {names}")
+    return [str(one["token"]) for one in reversed(over)]
+
+
+def _why_not(condition: Mapping[str, Any]) -> str:
+    return f"; {condition['refused']}" if condition["refused"] else ""
 
 
 def machine_page(machine: Mapping[str, Any]) -> list[str]:
@@ -91,7 +101,8 @@ def machine_page(machine: Mapping[str, Any]) -> list[str]:
     for condition in machine["conditions"]:
         cause = "its cause is there" if condition["active"] else "its cause is gone"
         noted = "acknowledged" if condition["acknowledged"] else "NOT ACKNOWLEDGED"
-        said = f"{condition['token']}: {condition['text']} ({noted}; {cause}; severity {condition['severity']})"
+        about = f"{noted}; {cause}; severity {condition['severity']}{_why_not(condition)}"
+        said = f"{condition['token']}: {condition['text']} ({about})"
         lines += text.wrap(said, "  ", "    ")
     return lines
 

@@ -95,7 +95,8 @@ def add_machine_commands(machine_commands: Commands) -> None:
     summary = "take note of an alarm or a safety stop that is over; nothing is started by it"
     noted = command(machine_commands, "acknowledge", summary, _machine_acknowledge)
     noted.add_argument("machine", metavar="MACHINE")
-    noted.add_argument("condition", metavar="CONDITION", nargs="?", help="as shown by `show` (default: the only one)")
+    what = "as shown by `show` (default: the only one, or all that are over)"
+    noted.add_argument("condition", metavar="CONDITION", nargs="?", help=what)
     noted.add_argument("--comment", default="", metavar="TEXT", help="told to the machine and recorded with your name")
     summary = "take a machine out of service, or back into it; what runs goes on"
     maintain = command(machine_commands, "maintain", summary, _machine_maintain)

@@ -207,8 +207,9 @@ def _conditions(machines: Sequence[Row]) -> list[Row]:
     return [
         {
             "kind": "condition",
-            "text": f"{m['id']}: {one['text']}, {'still there' if one['active'] else 'over'}, and not acknowledged",
-            "command": f"edge machine acknowledge {m['id']} {one['token']}",
+            "text": f"{m['id']}: {one['text']}, {'still there' if one['active'] else 'over'}, and not acknowledged"
+            + (f"; {one['refused']}" if one["refused"] else ""),
+            "command": "" if one["refused"] else f"edge machine acknowledge {m['id']} {one['token']}",
             "machine": m["id"],
         }
         for m in machines

@@ -25,6 +25,7 @@ from edge.driver import (
     NotConfirmedError,
     Outcome,
     OutcomeKind,
+    Progress,
     Run,
     StateSeen,
     Step,
@@ -208,12 +209,15 @@ async def test_a_yes_that_is_read_as_a_no_is_held_against_what_the_machine_has_o
     machine, program = OddMachine(peer, case.kind, case.odd), program_of(tmp_path / "good.nc", BLOCKS)
     async with asyncio.timeout(WAIT_S), machine.opened(RecordingContext(tmp_path), case) as driver:
         (end,) = await asyncio.gather(driver.execute(run_of(case), program), return_exceptions=True)
-    if isinstance(end, Outcome):
-        assert (end.kind, machine.starts()) == (OutcomeKind.SUCCEEDED, 1)
-    else:  # it was asked before it had begun, and the order was taken back
-        assert isinstance(end, MachineError)
-        assert (end.motion, machine.starts()) == (Motion.NONE, 0)
-        assert peer.tell("orders")["orders"] == []
+    orders = peer.tell("orders")["orders"]
+    if isinstance(end, MachineError):  # it was asked before it had begun, and the order was taken back
+        assert (end.motion, machine.starts(), orders) == (Motion.NONE, 0, [])
+        return
+    assert isinstance(end, Outcome)
+    assert (end.motion, machine.starts(), len(orders)) == (Motion.POSSIBLE, 1, 1)
+    if end.kind is not OutcomeKind.SUCCEEDED:  # it began just as it was to be taken back, and was ended for that
+        assert (end.kind, "the order is Aborted" in end.reason) == (OutcomeKind.FAILED, True)
+        assert orders[0]["done"] < len(BLOCKS)
 
 
 async def test_a_run_that_the_machine_tells_of_in_a_way_that_nobody_understands_is_unknown(
@@ -232,14 +236,22 @@ async def test_a_run_that_the_machine_tells_of_in_a_way_that_nobody_understands_
 async def test_what_a_robot_says_of_the_end_of_another_program_is_not_taken_for_this_one(
     peer: Peer, tmp_path: Path
 ) -> None:
-    machine = OddMachine(peer, "robot", STALE)
-    async with asyncio.timeout(WAIT_S), machine.opened(RecordingContext(tmp_path)) as driver:
+    machine, context = OddMachine(peer, "robot", STALE), RecordingContext(tmp_path)
+
+    async def carried_out(driver: Driver, number: int) -> None:
+        blocks, told = [*BLOCKS, f"M{number}"], len(context.of_kind(Progress))
+        program = program_of(tmp_path / f"{number}.txt", blocks)
+        peer.tell("speed", blocks_per_s=0.1)
+        running = asyncio.create_task(driver.execute(run_of(Case("robot"), f"run-{number}"), program), name="run")
+        # The driver has to see it at work: of a program that has ended before, nobody could say whose end it is.
+        await until(lambda: len(context.of_kind(Progress)) > told, WAIT_S)
+        peer.tell("speed", blocks_per_s=QUICK)
+        assert ((await running).kind, machine.starts()) == (OutcomeKind.SUCCEEDED, number)
+        assert machine.instructions() == blocks
+
+    async with asyncio.timeout(WAIT_S), machine.opened(context) as driver:
         for number in (1, 2):
-            blocks = [*BLOCKS, f"M{number}"]
-            program = program_of(tmp_path / f"{number}.txt", blocks)
-            outcome = await driver.execute(run_of(Case("robot"), f"run-{number}"), program)
-            assert (outcome.kind, machine.starts()) == (OutcomeKind.SUCCEEDED, number)
-            assert machine.instructions() == blocks
+            await carried_out(driver, number)
 
 
 @pytest.mark.parametrize("kind", list(NAME))

@@ -14,7 +14,7 @@ from drivers.opcua.client import SESSION_S
 from edge.driver import MachineState, StateSeen
 from tests.helpers.nodeopcua import NodeMachine
 from tests.helpers.opcua import until
-from tests.helpers.opcua_faults import RIGHT_S, LinkFaults, TransferFaults, stopped, under_way
+from tests.helpers.opcua_faults import RIGHT_S, AlarmFaults, LinkFaults, TransferFaults, stopped, under_way
 from tests.helpers.opcua_secure_faults import SecureFaults
 
 
@@ -42,7 +42,7 @@ class _OnNodeOpcua:
             self.machine.thaw()
 
 
-class TestMillOnNodeOpcua(_OnNodeOpcua, LinkFaults):
+class TestMillOnNodeOpcua(_OnNodeOpcua, LinkFaults, AlarmFaults):
     kind = "cnc"
 
 
@@ -51,7 +51,7 @@ class TestRobotOnNodeOpcua(_OnNodeOpcua, LinkFaults):
 
 
 @pytest.mark.slow
-class TestSecureMillOnNodeOpcua(_OnNodeOpcua, SecureFaults):
+class TestSecureMillOnNodeOpcua(_OnNodeOpcua, SecureFaults, AlarmFaults):
     kind = "cnc"
     secure = True
 

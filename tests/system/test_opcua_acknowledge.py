@@ -50,9 +50,13 @@ def test_after_a_safety_stop_nothing_starts_before_a_person_has_acknowledged_it(
     until(lambda: conditions(site) == [("emergency stop", True, False)] * 2)  # the stop itself, and the alarm for it
     job_id = site.submit(site.bundle(PROGRAM, steps=[step_document(process="robot.tend", requires={})]))["job_id"]
     several = site.edge("machine", "acknowledge", "robot-1")
-    assert "several conditions, name one" in several.stderr
+    assert "several conditions, and none is over; name one" in " ".join(several.stderr.split())
     shown = site.json("machine", "show", "robot-1", code=1)
     stop, alarm = (one["token"] for one in shown["conditions"])
+    status = " ".join(site.edge("status").stdout.split())
+    assert "emergency stop, still there, and not acknowledged; reset it at the machine first" in status
+    assert f"edge machine acknowledge robot-1 {alarm}" in status
+    assert f"edge machine acknowledge robot-1 {stop}" not in status, "it would be refused"
     refused = site.edge("machine", "acknowledge", "robot-1", stop)
     assert refused.returncode != 0
     assert "reset it at the machine first" in refused.stderr
@@ -89,3 +93,20 @@ def test_after_a_safety_stop_nothing_starts_before_a_person_has_acknowledged_it(
     assert "nothing that is to be acknowledged" in site.edge("machine", "acknowledge", "robot-1").stderr
     gone = site.edge("machine", "acknowledge", "robot-1", alarm)
     assert "there is no open condition" in gone.stderr
+
+
+def test_after_a_stop_that_is_told_twice_one_word_is_enough(place: tuple[SiteFolder, SimServer]) -> None:
+    site, server = place
+    server.say("estop=on")
+    until(lambda: conditions(site) == [("emergency stop", True, False)] * 2)
+    server.say("estop=off")
+    server.say("reset")
+    until(lambda: conditions(site) == [("emergency stop", False, False)] * 2)
+    stop, alarm = (one["token"] for one in site.live()["machines"][0]["conditions"])
+    done = site.edge("machine", "acknowledge", "robot-1", "--comment", "Ada looked")
+    assert (done.returncode, done.stdout.count("emergency stop is acknowledged")) == (0, 2)
+    # What keeps work from starting is the last.
+    events = [(event["body"]["token"], event["body"]["comment"]) for event in site.events("condition_acknowledged")]
+    assert events == [(alarm, "Ada looked"), (stop, "Ada looked")]
+    until(lambda: site.live()["machines"][0]["state"] == "IDLE")
+    assert server.starts() == 0

@@ -61,7 +61,17 @@ def test_the_latest_of_each_kind_and_name_is_kept_with_its_age() -> None:
             "B": {"actual_degc": 21.0, "target_degc": 60.0, "age_s": 3.0},
         },
         "readings": {"load": {"value": 31.0, "unit": "%", "age_s": 1.0}},
-        "conditions": [{"token": "a1", "text": "door", "severity": 500, "active": True, "acknowledged": False}],
+        "conditions": [
+            {
+                "token": "a1",
+                "text": "door",
+                "severity": 500,
+                "active": True,
+                "acknowledged": False,
+                "refused": "",
+                "alone": False,
+            }
+        ],
         "link": {"resends": 2, "time_outs": 1},
         "message": {"text": "hello", "age_s": 3.0},
     }

@@ -12,10 +12,12 @@ from asyncua import ua
 
 from drivers.opcua.alarms import NOT_TOLD, Alarms
 from drivers.opcua.client import Link, Method
+from drivers.opcua.whose import Sources
 from drivers.opcua.words import RefusedError
 from edge.driver import Condition, MachineError
 
 NODE = ua.NodeId("alarm", 2)
+ROOT = ua.NodeId("mill", 2)
 
 
 class Machine:
@@ -34,6 +36,9 @@ class Machine:
     async def read(self, nodes: list[ua.NodeId]) -> list[ua.DataValue]:
         return [ua.DataValue(ua.Variant(self.shown[str(node.Identifier)])) for node in nodes]
 
+    async def parents(self, node: ua.NodeId) -> list[ua.NodeId]:
+        return []
+
     async def call(self, method: Method, event_id: bytes, comment: ua.LocalizedText) -> list[Any]:
         assert (method.object, method.node) == (NODE, ua.NodeId(9111)), "AcknowledgeableConditionType's Acknowledge"
         self.asked.append((event_id, comment.Text))
@@ -49,12 +54,26 @@ def link(machine: Machine) -> Link:
 def event(number: int, *, active: bool, acked: bool | None = False, severity: int = 700) -> dict[str, Any]:
     return {
         "ConditionId": NODE,
+        "SourceNode": ROOT,
         "EventId": bytes([number]),
         "Message": ua.LocalizedText("lubrication"),
         "Severity": severity,
         "ActiveState": active,
         "AckedState": acked,
     }
+
+
+def alarms_of(folder: Path, say: Callable[[str], None] = lambda _: None) -> Alarms:
+    """Of a machine on a new link."""
+    alarms = Alarms(folder, say)
+    alarms.forget_events(Sources(ROOT, ()))
+    return alarms
+
+
+async def tell(alarms: Alarms, *events: dict[str, Any]) -> None:
+    for each in events:
+        alarms.event(each)
+    await alarms.take_in(link(Machine()))
 
 
 def only(alarms: Alarms) -> Condition:
@@ -93,12 +112,13 @@ async def hears(alarms: Alarms, says: str) -> tuple[str, list[str]]:
     """What people are told, and what blocks, of a server that `says` this."""
     server = Server(says)
     words = await alarms.hear(link(server), alarms.event)
+    await alarms.take_in(link(server))
     return words, alarms.blocking("mill-1", 500)
 
 
-def told(folder: Path) -> Alarms:
+def told(folder: Path, say: Callable[[str], None]) -> Alarms:
     """Those of a machine that has said all that there is."""
-    alarms = Alarms(folder)
+    alarms = alarms_of(folder, say)
     alarms.event(END)
     return alarms
 
@@ -106,53 +126,83 @@ def told(folder: Path) -> Alarms:
 async def test_nothing_starts_before_the_machine_has_told_all_its_alarms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alarms = Alarms(tmp_path)
+    alarms = alarms_of(tmp_path)
     assert alarms.blocking("mill-1", 500) == [NOT_TOLD]
     assert alarms.blocking("mill-1", 0) == [], "alarms block nothing there"
     assert await hears(alarms, "all") == ("", ["alarm: lubrication"])
-    alarms.forget_events()
+    alarms.forget_events(Sources(ROOT, ()))
     assert alarms.blocking("mill-1", 500) == [NOT_TOLD]
     monkeypatch.setattr("drivers.opcua.alarms.REFRESH_S", 0.01)
     assert await hears(alarms, "some") == ("", ["alarm: lubrication", NOT_TOLD])
+    alarms.event({**event(2, active=True), "ConditionId": ua.NodeId("another alarm", 2)})
     alarms.event(END)
+    assert alarms.blocking("mill-1", 500) == ["alarm: lubrication", NOT_TOLD], "they may be this machine's"
+    await tell(alarms, event(3, active=False), {**event(4, active=False), "ConditionId": ua.NodeId("another alarm", 2)})
+    assert alarms.blocking("mill-1", 500) == []
+    await tell(alarms, event(5, active=True))
     assert alarms.blocking("mill-1", 500) == ["alarm: lubrication"]
 
 
 async def test_a_machine_that_cannot_tell_its_alarms_says_so_and_one_that_will_not_is_not_started(
     tmp_path: Path,
 ) -> None:
-    alarms = Alarms(tmp_path)
+    alarms = alarms_of(tmp_path)
     words, blocking = await hears(alarms, "BadInternalError")
     assert (words[:45], blocking) == ("alarms that are older than the connection are", [])
-    alarms.forget_events()
+    alarms.forget_events(Sources(ROOT, ()))
     assert await hears(alarms, "BadMethodInvalid") == ("", []), "it is said once"
-    alarms.forget_events()
+    alarms.forget_events(Sources(ROOT, ()))
     words, blocking = await hears(alarms, "no events")
     assert (words[:22], blocking) == ("alarms are not seen: e", [])
-    alarms.forget_events()
+    alarms.forget_events(Sources(ROOT, ()))
     why = "the machine does not tell its alarms: ConditionRefresh: the server says BadUserAccessDenied"
     assert await hears(alarms, "BadUserAccessDenied") == ("", [why])
 
 
-def test_a_condition_is_open_until_it_is_over_and_acknowledged(tmp_path: Path) -> None:
-    alarms = told(tmp_path)
-    assert alarms.event({"Message": ua.LocalizedText("no condition")}) is None
-    assert alarms.event(event(1, active=True)) == "lubrication"
-    assert alarms.event(event(2, active=True)) == "", "it is told once"
+async def test_a_server_that_tells_them_to_somebody_else_first_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivers.opcua.alarms.REFRESH_S", 60.0)
+    alarms, asked = alarms_of(tmp_path), 0
+
+    class Busy(Server):
+        async def refresh(self, subscription: int) -> None:
+            nonlocal asked
+            asked += 1
+            self.says = "BadRefreshInProgress" if asked < 3 else "all"
+            await super().refresh(subscription)
+
+    server = Busy()
+    assert await alarms.hear(link(server), alarms.event) == ""
+    await alarms.take_in(link(server))
+    assert (asked, alarms.blocking("mill-1", 500)) == (3, ["alarm: lubrication"])
+    alarms.forget_events(Sources(ROOT, ()))
+    monkeypatch.setattr("drivers.opcua.alarms.REFRESH_S", 0.01)
+    _, blocking = await hears(alarms, "BadRefreshInProgress")
+    assert blocking == ["the machine does not tell its alarms: ConditionRefresh: the server says BadRefreshInProgress"]
+
+
+async def test_a_condition_is_open_until_it_is_over_and_acknowledged(tmp_path: Path) -> None:
+    said: list[str] = []
+    alarms = told(tmp_path, said.append)
+    await tell(alarms, {"Message": ua.LocalizedText("no condition")}, event(1, active=True))
+    await tell(alarms, event(2, active=True))
+    assert said == ["lubrication"], "it is told once"
     assert (only(alarms).active, only(alarms).acknowledged, only(alarms).severity) == (True, False, 700)
+    assert (only(alarms).refused, only(alarms).alone) == ("", False)
     assert alarms.blocking("mill-1", 500) == ["alarm: lubrication"]
     assert alarms.blocking("mill-1", 701) == alarms.blocking("mill-1", 0) == []
-    alarms.event(event(3, active=False))
+    await tell(alarms, event(3, active=False))
     assert (only(alarms).active, alarms.blocking("mill-1", 500), alarms.text) == (False, [], "")
-    alarms.event(event(4, active=False, acked=True))
+    await tell(alarms, event(4, active=False, acked=True))
     assert alarms.open == ()
-    alarms.event(event(5, active=False, acked=None))
+    await tell(alarms, event(5, active=False, acked=None))
     assert alarms.open == (), "nothing is asked for where the server has no such state"
 
 
 async def test_a_condition_that_is_cleared_without_an_event_is_asked_for(tmp_path: Path) -> None:
-    alarms, machine = Alarms(tmp_path), Machine()
-    alarms.event(event(1, active=True))
+    alarms, machine = alarms_of(tmp_path), Machine()
+    await tell(alarms, event(1, active=True))
     await alarms.look(link(machine))
     assert (only(alarms).active, only(alarms).acknowledged) == (True, False), "nothing is shown, so nothing is learnt"
     machine.shown = {"active": False, "acked": "strange"}
@@ -164,10 +214,10 @@ async def test_a_condition_that_is_cleared_without_an_event_is_asked_for(tmp_pat
 
 
 async def test_what_is_acknowledged_is_what_was_seen(tmp_path: Path) -> None:
-    alarms, machine = Alarms(tmp_path), Machine()
-    alarms.event(event(1, active=True))
+    alarms, machine = alarms_of(tmp_path), Machine()
+    await tell(alarms, event(1, active=True))
     seen = only(alarms).token
-    alarms.event(event(2, active=True))
+    await tell(alarms, event(2, active=True))
     assert only(alarms).token != seen
     with pytest.raises(MachineError, match="there is no open condition"):
         await alarms.acknowledge(link(machine), seen, "ada")
@@ -189,21 +239,23 @@ async def test_what_is_acknowledged_is_what_was_seen(tmp_path: Path) -> None:
     ],
 )
 async def test_a_refusal_is_told_in_words_and_changes_nothing(tmp_path: Path, status: str, words: str) -> None:
-    alarms = Alarms(tmp_path)
-    alarms.event(event(1, active=True))
+    alarms = alarms_of(tmp_path)
+    await tell(alarms, event(1, active=True))
     with pytest.raises(MachineError, match=f"has not acknowledged 'lubrication': .*{words}"):
         await alarms.acknowledge(link(Machine(status)), only(alarms).token, "ada")
     assert not only(alarms).acknowledged
 
 
 async def test_a_safety_stop_stays_until_a_person_has_acknowledged_it(tmp_path: Path) -> None:
-    alarms, machine = Alarms(tmp_path), Machine()
+    alarms, machine = alarms_of(tmp_path), Machine()
     alarms.safety("emergency stop", broken=False)
     assert alarms.open == ()
     alarms.safety("emergency stop", broken=True)
-    with pytest.raises(MachineError, match="reset it at the machine first"):
+    assert only(alarms).refused == "reset it at the machine first"
+    with pytest.raises(MachineError, match=only(alarms).refused):
         await alarms.acknowledge(link(machine), only(alarms).token, "ada")
     alarms.safety("emergency stop", broken=False)
+    assert only(alarms).refused == ""
     (words,) = alarms.blocking("robot-1", 0)
     assert words == "emergency stop is over, and nobody has acknowledged it: `edge machine acknowledge robot-1 s1`"
     await alarms.kept()
@@ -222,14 +274,22 @@ async def test_a_safety_stop_stays_until_a_person_has_acknowledged_it(tmp_path: 
 
 
 async def test_a_release_acknowledges_what_is_open_and_no_stop_that_is_still_there(tmp_path: Path) -> None:
-    alarms, machine = Alarms(tmp_path), Machine()
-    alarms.event(event(1, active=False))
+    alarms, machine = alarms_of(tmp_path), Machine()
+    await tell(alarms, event(1, active=False))
     alarms.safety("emergency stop", broken=True)
     alarms.safety("protective stop", broken=True)
     alarms.safety("protective stop", broken=False)
     await alarms.acknowledge_all(link(machine), "released")
     assert [condition.text for condition in alarms.open] == ["emergency stop"]
     assert machine.asked == [(b"\1", "released")]
+
+
+async def test_what_the_server_has_no_event_of_keeps_no_run_from_going_on(tmp_path: Path) -> None:
+    """As node-opcua has it where an alarm was cleared that was never raised."""
+    alarms, machine = alarms_of(tmp_path), Machine("BadEventIdUnknown")
+    await tell(alarms, {**event(1, active=False, severity=0), "EventId": None})
+    await alarms.acknowledge_all(link(machine), "released")
+    assert (machine.asked, only(alarms).acknowledged) == ([], False)
 
 
 async def test_a_note_of_a_stop_that_cannot_be_read_is_a_stop(tmp_path: Path) -> None:
@@ -240,7 +300,7 @@ async def test_a_note_of_a_stop_that_cannot_be_read_is_a_stop(tmp_path: Path) ->
 
 
 async def test_a_stop_that_comes_again_is_not_the_one_that_was_seen(tmp_path: Path) -> None:
-    alarms, machine = Alarms(tmp_path), Machine()
+    alarms, machine = alarms_of(tmp_path), Machine()
     for broken in (True, False):
         alarms.safety("emergency stop", broken=broken)
     seen = only(alarms).token
@@ -253,7 +313,7 @@ async def test_a_stop_that_comes_again_is_not_the_one_that_was_seen(tmp_path: Pa
 
 async def test_a_stop_that_cannot_be_written_down_is_not_acknowledged(tmp_path: Path) -> None:
     (tmp_path / "safety.json").mkdir()
-    alarms, machine = Alarms(tmp_path), Machine()
+    alarms, machine = alarms_of(tmp_path), Machine()
     (tmp_path / "safety.json").rmdir()
     (only_one,) = alarms.open
     assert "cannot be read" in only_one.text
@@ -268,7 +328,7 @@ async def test_a_stop_that_cannot_be_written_down_is_not_acknowledged(tmp_path: 
 
 
 async def test_what_is_written_last_is_what_was_last(tmp_path: Path) -> None:
-    alarms, machine = Alarms(tmp_path), Machine()
+    alarms, machine = alarms_of(tmp_path), Machine()
     alarms.safety("emergency stop", broken=True)
     alarms.safety("emergency stop", broken=False)
     noting = asyncio.create_task(alarms.acknowledge(link(machine), only(alarms).token, "ada"))
@@ -279,8 +339,60 @@ async def test_what_is_written_last_is_what_was_last(tmp_path: Path) -> None:
 
 
 async def test_a_release_takes_what_somebody_else_has_acknowledged_as_acknowledged(tmp_path: Path) -> None:
-    alarms = Alarms(tmp_path)
-    alarms.event(event(1, active=True))
+    alarms = alarms_of(tmp_path)
+    await tell(alarms, event(1, active=True))
     await alarms.acknowledge_all(link(Machine("BadConditionBranchAlreadyAcked")), "released")
     with pytest.raises(RefusedError, match="does not let this user"):
         await alarms.acknowledge_all(link(Machine("BadUserAccessDenied")), "released")
+
+
+async def test_what_may_be_anybodys_counts_and_is_acknowledged_by_its_own_token_alone(tmp_path: Path) -> None:
+    said: list[str] = []
+    alarms, machine = told(tmp_path, said.append), Machine()
+    await tell(alarms, {**event(1, active=True), "SourceNode": ua.NodeId(ua.ObjectIds.Server)})
+    words = "lubrication (the server does not say of which machine)"
+    assert (said, alarms.text, only(alarms).text, only(alarms).alone) == ([words], words, words, True)
+    assert alarms.blocking("mill-1", 500) == [f"alarm: {words}"]
+    await alarms.acknowledge_all(link(machine), "released")
+    assert (machine.asked, only(alarms).acknowledged) == ([], False), "nobody has looked at all the machines"
+    await alarms.acknowledge(link(machine), only(alarms).token, "ada")
+    assert machine.asked == [(b"\1", "ada")]
+
+
+async def test_what_is_another_machines_is_not_heard(tmp_path: Path) -> None:
+    said: list[str] = []
+    alarms, machine = alarms_of(tmp_path, said.append), Machine()
+    another = ua.NodeId("mill 2", 2)
+    alarms.forget_events(Sources(ROOT, [another]))
+    await tell(alarms, END, {**event(1, active=True), "SourceNode": another})
+    assert (said, alarms.open, alarms.text, alarms.blocking("mill-1", 500)) == ([], (), "", [])
+    await alarms.acknowledge_all(link(machine), "released")
+    assert machine.asked == []
+
+
+async def test_what_two_take_in_at_once_is_taken_in_once_and_in_order(tmp_path: Path) -> None:
+    said: list[str] = []
+    alarms = alarms_of(tmp_path, said.append)
+
+    class Slow(Machine):
+        async def parents(self, node: ua.NodeId) -> list[ua.NodeId]:
+            await asyncio.sleep(0)
+            return [ROOT] if node != ROOT else []
+
+    for number in range(1, 4):
+        alarms.event({**event(number, active=number != 2), "SourceNode": ua.NodeId(number, 2)})
+    await asyncio.gather(*(alarms.take_in(link(Slow())) for _ in range(3)))
+    assert (said, only(alarms).active) == (["lubrication"] * 2, True)
+
+
+async def test_what_was_heard_on_a_link_that_is_gone_is_not_taken_in_on_the_next(tmp_path: Path) -> None:
+    alarms = alarms_of(tmp_path)
+
+    class Gone(Machine):
+        async def parents(self, node: ua.NodeId) -> list[ua.NodeId]:
+            alarms.forget_events(Sources(ROOT, ()))
+            return []
+
+    alarms.event({**event(1, active=True), "SourceNode": ua.NodeId("table", 2)})
+    await alarms.take_in(link(Gone()))
+    assert alarms.open == ()

@@ -29,7 +29,7 @@ class Robot:
 
     def __init__(self) -> None:
         self.profile = SimpleNamespace(tells_progress=False)
-        self.alarms = SimpleNamespace(open=())
+        self.alarms = SimpleNamespace(open=(), take_in=self.catch_up)
         self.failure = self.link = None
         self.count, self.in_sight = 0, True
         self.watched, self.asked, self.at_rest = asyncio.Event(), False, asyncio.Event()

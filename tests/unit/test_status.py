@@ -11,6 +11,7 @@ import pytest
 
 from edge.cli import conditions, text
 from edge.cli import status as cli_status
+from edge.errors import UsageError
 from edge.journal.journal import Journal
 from edge.journal.schema import FILE_NAME
 from edge.model.event import Draft, EventKind
@@ -267,6 +268,34 @@ async def test_the_page_of_a_machine_says_what_it_does_and_what_keeps_it_from_th
     over = await tell(ended("run-1", "SUCCEEDED"))
     out = {"by": "user:ada", "since": CLOCK["now"], "reason": "a new nozzle"}
     machine = over["machines"][0] | {"maintenance": out}
+    machine |= {"conditions": [condition("s1", active=True, refused="reset it first"), condition("a1", active=True)]}
     page = conditions.machine_page(machine)
+    assert any("severity 700; reset it first)" in line for line in page)
     assert "      edge machine clear prn-1" in page
     assert "      edge machine maintain prn-1 --end" in page
+
+
+def condition(token: str, *, active: bool, refused: str = "", alone: bool = False) -> dict[str, Any]:
+    told = {"token": token, "text": "door", "severity": 700, "active": active, "acknowledged": False}
+    return told | {"refused": refused, "alone": alone}
+
+
+@pytest.mark.parametrize(
+    ("there", "meant"),
+    [
+        ([condition("s1", active=False), condition("a1", active=False)], ["a1", "s1"]),
+        ([condition("s1", active=False), condition("a1", active=True)], ["s1"]),
+        ([condition("s1", active=False), condition("a1", active=False, alone=True)], ["s1"]),
+        ([condition("a1", active=True)], ["a1"]),
+        ([condition("a1", active=False, alone=True)], ["a1"]),
+        ([condition("s1", active=True, refused="reset it first"), condition("a1", active=True)], None),
+        ([], None),
+    ],
+)
+def test_who_names_no_condition_means_the_only_one_or_all_that_are_over(there, meant) -> None:
+    machine = {"id": "robot-1", "conditions": there}
+    if meant is None:
+        with pytest.raises(UsageError):
+            conditions.meant(machine)
+    else:
+        assert conditions.meant(machine) == meant

@@ -84,12 +84,13 @@ export class MachineTool {
 
   clearAlarm() {
     this.orders.alarm = false;
-    this._alarm.deactivateAlarm();
+    this._model.clearAlarm(this._alarm);
     this._show(null);
   }
 
   reset() {
     this.clearAlarm();
+    this._model.forgetAlarm(this._alarm);
     this.orders.reset();
     this.setMode("Automatic");
     this.files.clear(this._fileSystem);

@@ -99,6 +99,17 @@ export class Model {
     return this.space.constructExtensionObject(this.space.findDataType(name, this.index(uri)), fields);
   }
 
+  /** The cause of an alarm is gone: it is of interest (Retain) until somebody has acknowledged it. */
+  clearAlarm(alarm) {
+    if (alarm.activeState.getValue()) alarm.deactivateAlarm(!alarm.ackedState.getValue());
+  }
+
+  /** As if it had never been raised: ConditionRefresh does not tell it. */
+  forgetAlarm(alarm) {
+    alarm.deactivateAlarm(false);
+    alarm.currentBranch().setAckedState(true);
+  }
+
   /** Every method returns `Good` and its outputs, unless it refuses: with a Bad status there are no output arguments. */
   method(method, outputs, body) {
     method.bindMethod((inputs, context, callback) => {

@@ -64,7 +64,7 @@ export class Robot {
 
   reset() {
     this.program.reset();
-    this._condition(false);
+    this._model.forgetAlarm(this._alarm);
     this.files.clear(this._programs);
   }
 
@@ -253,7 +253,7 @@ export class Robot {
       this._alarm.activateAlarm();
       this._alarm.raiseNewCondition({ message: text, severity: 900, quality: StatusCodes.Good, retain: true });
     } else if (!this.program.emergencyStop && !this.program.protectiveStop) {
-      this._alarm.deactivateAlarm();
+      this._model.clearAlarm(this._alarm);
     }
   }
 

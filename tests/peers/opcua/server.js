@@ -81,6 +81,8 @@ const server = new OPCUAServer({
   buildInfo: { productName: "opcua-peer", softwareVersion: "1.0.0", manufacturerName: "Peer Machines" },
 });
 await server.initialize();
+// Without it neither ConditionRefresh nor the types' own Acknowledge is there.
+server.engine.addressSpace.installAlarmsAndConditionsService();
 const model = new Model(server.engine.addressSpace);
 // In the order in which they were made: "mill", "mill2", ..., "robot", ...
 const machines = new Map();
