@@ -310,6 +310,7 @@ class TransferFaults(_WithAMachine):
                 async with plugin_of(self.kind).open(machine, context) as driver:
                     cut = asyncio.create_task(driver.execute(run_of("run-1"), program), name="run")
                     await until(lambda: any(path.stat().st_size > 100_000 for path in folder.glob("*")), WAIT_S)
+                    told = len(context.of_kind(StateSeen))
                     between.drop()
                     await asyncio.wait([cut], timeout=WAIT_S)
                     error = cut.exception()
@@ -317,6 +318,7 @@ class TransferFaults(_WithAMachine):
                     assert error.motion is Motion.NONE
                     assert not (folder / "edge-run-1.nc").exists()
                     assert server.starts() == 0
+                    await until(lambda: len(context.of_kind(StateSeen)) > told, WAIT_S)  # out of sight
                     await until(lambda: context.of_kind(StateSeen)[-1].state is MachineState.IDLE, WAIT_S)
                     async with asyncio.timeout(90.0):
                         outcome = await driver.execute(run_of("run-2"), program)

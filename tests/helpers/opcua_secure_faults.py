@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -81,9 +81,11 @@ class SecureFaults(LinkFaults):
     ) -> None:
         attach = Equipment.attach
 
-        async def slowly(equipment: Equipment, link: Link, root: NodeId) -> Mapping[NodeId, float]:
+        async def slowly(
+            equipment: Equipment, link: Link, root: NodeId, beside: Sequence[NodeId]
+        ) -> Mapping[NodeId, float]:
             await asyncio.sleep(1.5 * CHANNEL_S)
-            return await attach(equipment, link, root)
+            return await attach(equipment, link, root, beside)
 
         monkeypatch.setattr(Equipment, "attach", slowly)
         with self.served(tmp_path, 2.0) as server:
