@@ -185,16 +185,15 @@ class Collector:
         What it sent before anybody listened is lost, and it would be a while before it sends that again.
         """
         try:
-            document = await self._keep(site, What.STATE, batch.opened(raw, PayloadType.STATE, site, self._sites[site]))
+            told = batch.opened(raw, PayloadType.STATE, site, self._sites[site])
+            document, is_here = await self._keep(site, What.STATE, told)
         except (BatchError, FormatError) as error:
             await self._alarm(site, Alarm.REFUSED, str(error))
             return None
-        now = self._now()
-        heads = await self.store.write(lambda connection: Ledger(connection, time_text(now)).heads())
         journal = document.get("journal")
-        if any(known == site for known, _, _ in heads) or not batch.is_journal_id(journal):
+        if is_here or not batch.is_journal_id(journal):
             return None
-        return topic(site, What.ACK), self._acknowledge(site, Answer(journal, EMPTY, missing=True), now)
+        return topic(site, What.ACK), self._acknowledge(site, Answer(journal, EMPTY, missing=True), self._now())
 
     async def _take_link(self, site: str, raw: bytes) -> None:
         """Whether the site can be heard. It is not signed: the broker publishes the last will."""
@@ -203,16 +202,15 @@ class Collector:
         except FormatError as error:
             await self._alarm(site, Alarm.REFUSED, str(error))
 
-    async def _keep(self, site: str, what: What, raw: bytes) -> dict[str, object]:
+    async def _keep(self, site: str, what: What, raw: bytes) -> tuple[dict[str, object], bool]:
         """Shown as it came; nothing is decided by it. What the broker gives again is no new word of the site.
 
-        Raises:
-            FormatError: it is no JSON object.
+        Returns it, and whether any journal of the site is here. Raises `FormatError`.
         """
         document = load_object(raw, what=f"the {what} of a site", max_bytes=STATE_MAX_BYTES)
         text, now = json.dumps(document, ensure_ascii=False), self._now()
 
-        def keep(connection: sqlite3.Connection) -> None:
+        def keep(connection: sqlite3.Connection) -> bool:
             # The column's name is one of two of ours.
             row = connection.execute(f"SELECT {what}, {what}_at FROM sites WHERE site = ?", (site,)).fetchone()
             if row is None or row[0] is None or _is_news(document, json.loads(row[0]), now, row[1]):
@@ -221,9 +219,9 @@ class Collector:
                     f" {what} = excluded.{what}, {what}_at = excluded.{what}_at",
                     (site, text, time_text(now)),
                 )
+            return connection.execute("SELECT 1 FROM journals WHERE site = ?", (site,)).fetchone() is not None
 
-        await self.store.write(keep)
-        return document
+        return document, await self.store.write(keep)
 
     async def _take_telemetry(self, site: str, raw: bytes) -> None:
         """The newest values of a site, signed as its state is, and no more proven than that."""

@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from edge.model.event import Draft, EventKind
 from edge.trust import PayloadType, sign
 from edge.trust.envelope import parse
 from edge.uplink import batch
+from edge.uplink.mqtt import RECEIVE_MAXIMUM
 from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.topics import What, topic
 from tests import second_verifier
@@ -576,26 +578,54 @@ async def test_an_answer_that_the_broker_does_not_take_keeps_no_other_site_waiti
 
 
 async def test_messages_share_commits_and_are_taken_and_acknowledged_in_their_order(tmp_path: Path) -> None:
-    ident, raws, events = await envelopes(tmp_path / "site", *[1] * 40)
+    pairs = RECEIVE_MAXIMUM // 2
+    ident, raws, events = await envelopes(tmp_path / "site", *[1] * pairs)
     acked: list[bytes] = []
+    is_busy, go_on = threading.Event(), threading.Event()
 
     class Noted(Came):
         async def ack(self) -> None:
             acked.append(self.payload)
 
+    def busy(_: sqlite3.Connection) -> None:
+        is_busy.set()
+        assert go_on.wait(DEADLINE_S)
+
+    class Crowded(Line):
+        """All of it comes while the writer is at something else."""
+
+        async def messages(self) -> AsyncIterator[Message]:
+            for message in self.came:
+                yield message
+            await asyncio.sleep(0)  # the last one's task begins
+            assert len(collector.store._jobs) == len(self.came)
+            go_on.set()
+            raise UplinkError(Trouble.LOST, "the connection was lost")
+
+    words = [sign(PayloadType.STATE, json.dumps({"number": number}).encode(), [SITE_KEY]) for number in range(pairs)]
+    states = [Noted(topic(SITE, What.STATE), word) for word in words]
+    came = [one for pair in zip(states, [Noted(OUT, raw) for raw in raws], strict=True) for one in pair]
+    line = Crowded(*came)
     async with collecting(tmp_path) as collector:
+        await collector.positions()
         before = collector.store.commits
-        words = [sign(PayloadType.STATE, json.dumps({"number": number}).encode(), [SITE_KEY]) for number in range(40)]
-        came = [Noted(topic(SITE, What.STATE), word) for word in words]
-        came = [one for pair in zip(came, [Noted(OUT, raw) for raw in raws], strict=True) for one in pair]
-        line = Line(*came)
+        writing = asyncio.create_task(collector.store.write(busy))
+        await asyncio.to_thread(is_busy.wait, DEADLINE_S)
+        collector.positions = no_positions  # type: ignore[method-assign]  # it would wait for the writer
         with pytest.raises(UplinkError):
             await collector.serve(line)
+        await writing
+        assert collector.store.commits - before == 2, "the one that was under way, and one for all that came meanwhile"
         assert await copy_of(collector, ident) == events
         assert await alarms_of(collector) == {}
-        assert collector.store.commits - before < 40, "for 80 messages"
     assert acked == [one.payload for one in came]
-    assert [head(batch.open_ack(raw, ROOT)) for _, raw in line.published] == [(seq, False) for seq in range(1, 41)]
+    heads = [head(batch.open_ack(raw, ROOT)) for _, raw in line.published]
+    assert heads == [(seq, False) for seq in range(1, pairs + 1)]
+
+
+async def no_positions() -> list[tuple[str, bytes]]:
+    """Nothing is here yet."""
+    return []
 
 
 async def test_a_message_that_our_own_code_stumbles_over_keeps_no_other_site_waiting(
