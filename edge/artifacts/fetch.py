@@ -210,9 +210,7 @@ class Fetcher:
             for source, need in job.tries or [("", job.needs[0])]:
                 try:
                     await self._attempt(session, source, need, job)
-                except ArtifactError as error:
-                    self._failed(job, str(error))
-                except EdgeError as error:  # the journal takes nothing now
+                except EdgeError as error:  # of the source, the disk, or a journal that takes nothing now
                     self._failed(job, str(error))
                 else:
                     return

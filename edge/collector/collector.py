@@ -164,14 +164,9 @@ class Collector:
             await self._alarm(site, Alarm.REFUSED, str(error))
             return None
         now = self._now()
-
-        def take(connection: sqlite3.Connection) -> Answer | None:
-            ledger = Ledger(connection, time_text(now))
-            if not again:
-                ledger.note_repeat(found)
-            return ledger.take(found, payload)
-
-        answer = await self.store.write(take)
+        answer = await self.store.write(
+            lambda connection: Ledger(connection, time_text(now)).take(found, payload, again)
+        )
         self.moved.set()
         return None if answer is None else (topic(site, What.ACK), self._acknowledge(site, answer, now))
 

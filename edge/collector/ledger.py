@@ -73,14 +73,16 @@ class Ledger:
         self._connection = connection
         self._now = now
 
-    def take(self, found: Batch, payload: bytes) -> Answer | None:
-        """A batch that its site has signed; None if there is nothing to say yet."""
+    def take(self, found: Batch, payload: bytes, again: bool = False) -> Answer | None:
+        """A batch that its site has signed; None if there is nothing to say yet. `again`: the broker gives it again."""
         if (head := self._head(found.site, found.journal)) is None:
             if self._count("journals", found.site) >= JOURNALS_MAX:
                 text = f"the site has begun {JOURNALS_MAX} journals, and now another one: is its key in other hands?"
                 self.alarm(found.site, "", Alarm.REFUSED, text)
                 return None
             head = self._begin(found)
+        elif not again:
+            self._note_repeat(found, head)
         if found.begins and found.first_seq > head.seq + 1:
             head = self._skip(found, head)
         answer = self._piece(found, payload, head) if found.piece else self._whole(found, payload, head)
@@ -89,10 +91,9 @@ class Ledger:
             answer = Answer(found.journal, head, missing=self._has_parked(found.site, found.journal))
         return answer and self._as_it_goes_on(found.site, answer)
 
-    def note_repeat(self, found: Batch) -> None:
+    def _note_repeat(self, found: Batch, head: Head) -> None:
         """Alarm a batch that is here, by the site's own word: a site sends again what it does not know to be here."""
-        head = self._head(found.site, found.journal)
-        if head is None or found.last_seq >= head.seq:
+        if found.last_seq >= head.seq:
             return
         if self._hash(found.site, found.journal, found.last_seq) != found.hash:
             return  # a fork

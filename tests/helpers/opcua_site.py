@@ -7,6 +7,7 @@ from pathlib import Path
 
 from drivers.opcua import JOBCONTROL
 from edge.driver import Machine
+from tests.helpers.opcua_trust import trusting
 from tests.helpers.site import SiteFolder
 
 MACHINE = """
@@ -18,14 +19,6 @@ processes = ["{process}"]
 connection = {{endpoint = "{endpoint}", user = "edge", password_file = "{folder}/password"{more}}}
 limits = {{checked_by = "controller"}}
 """
-
-
-def password_in(folder: Path, password: str) -> Path:
-    """The file that `mill` and `robot` name."""
-    path = folder / "password"
-    path.write_text(f"{password}\n")
-    path.chmod(0o600)
-    return path
 
 
 def mill(folder: Path, name: str, endpoint: str, browse_name: str = "") -> str:
@@ -67,9 +60,7 @@ def trust_mill(folder: Path, name: str, endpoint: str, trust_there: Callable[[Pa
     limits = JOBCONTROL.limits.model_validate({"checked_by": "controller"})
     machine = Machine(name, "opcua-jobcontrol", "machinery-jobs", ("mill",), connection, limits)
     state_dir = folder / "state" / "machines" / name
-    shown = JOBCONTROL.trust(machine, state_dir, None)
-    JOBCONTROL.trust(machine, state_dir, shown.server_fingerprint)
-    trust_there(certificate(state_dir))
+    trusting(JOBCONTROL, machine, state_dir, lambda: trust_there(certificate(state_dir)))
 
 
 def certificate(state_dir: Path) -> Path:

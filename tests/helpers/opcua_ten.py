@@ -13,7 +13,8 @@ import pytest
 
 from edge.cli.client import call
 from edge.folders import make_state_dir
-from tests.helpers.opcua_site import mill, password_in, trust_mill
+from tests.helpers.opcua_site import mill, trust_mill
+from tests.helpers.opcua_trust import password_in
 from tests.helpers.site import SiteFolder, until
 from tests.helpers.trust import step_document
 

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 
+def password_in(folder: Path, password: str) -> Path:
+    """The file `password` in `folder`, for nobody else to read."""
+    path = folder / "password"
+    path.write_text(f"{password}\n")
+    path.chmod(0o600)
+    return path
+
+
 def way_in(folder: Path, user: str, password: str) -> dict[str, Any]:
     """What ``connection`` says of a server that wants both; the password is a file in `folder`."""
     folder.mkdir(exist_ok=True)
-    file = folder / "password"
-    file.write_text(f"{password}\n")
-    file.chmod(0o600)
-    return {"security": "Basic256Sha256", "user": user, "password_file": file}
+    return {"security": "Basic256Sha256", "user": user, "password_file": password_in(folder, password)}
 
 
 def trusting(plugin: Any, machine: Any, state_dir: Path, trust_us: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.mosquitto import program
+from tests.helpers.mosquitto import Mosquitto, program
 from tests.helpers.real_octoprint import RealOctoPrint, real_octoprint
 
 
@@ -29,6 +29,13 @@ def mosquitto() -> str:
         return program()
     except FileNotFoundError as error:
         pytest.fail(str(error))
+
+
+@pytest.fixture
+def broker(mosquitto: str, tmp_path: Path) -> Iterator[Mosquitto]:
+    """A Mosquitto of the test's own."""
+    with Mosquitto.begin(tmp_path / "broker") as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")

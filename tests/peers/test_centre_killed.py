@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,6 @@ from tests.helpers.centre import NAME, Centre, reporting, site_at, site_events, 
 from tests.helpers.mosquitto import CENTRE, Mosquitto
 from tests.helpers.sim import sim_printer
 from tests.helpers.site import PRINTER, SHORT, SITE, SiteFolder, starts, until
-
-
-@pytest.fixture(autouse=True)
-def _needs_mosquitto(mosquitto: str) -> None:
-    """See conftest.py."""
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    with Mosquitto.begin(tmp_path / "broker") as broker:
-        yield broker
 
 
 @pytest.mark.timeout(240)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,12 +29,6 @@ DEADLINE_S = 30.0
 @pytest.fixture(autouse=True)
 def _needs_mosquitto(mosquitto: str) -> None:
     """See conftest.py."""
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    with Mosquitto.begin(tmp_path / "broker") as broker:
-        yield broker
 
 
 @contextlib.asynccontextmanager

@@ -26,17 +26,6 @@ IN, STATE, LINK = (f"mf/v1/{NAME}/{what}" for what in ("in", "state", "link"))
 DEADLINE_S = 60.0
 
 
-@pytest.fixture(autouse=True)
-def _needs_mosquitto(mosquitto: str) -> None:
-    """See conftest.py."""
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    with Mosquitto.begin(tmp_path / "broker") as broker:
-        yield broker
-
-
 @pytest.fixture
 def site(tmp_path: Path, broker: Mosquitto) -> Iterator[SiteFolder]:
     folder = tmp_path / "site"

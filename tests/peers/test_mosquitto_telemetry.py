@@ -7,11 +7,8 @@ import base64
 import json
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from edge.journal.schema import FILE_NAME
 from edge.uplink.mqtt import MqttUplink, connect
@@ -24,17 +21,6 @@ from tests.helpers.slow_line import SlowLine
 
 OUT, VALUES = (f"mf/v1/{NAME}/{what}" for what in ("out", "telemetry"))
 COLLECTOR = "collector"
-
-
-@pytest.fixture(autouse=True)
-def _needs_mosquitto(mosquitto: str) -> None:
-    """See conftest.py."""
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    with Mosquitto.begin(tmp_path / "broker") as broker:
-        yield broker
 
 
 def test_an_outage_is_a_gap_with_its_ends_and_its_reason(tmp_path: Path, broker: Mosquitto) -> None:

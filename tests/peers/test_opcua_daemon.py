@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.helpers.nodeopcua import PASSWORD, Peer, node_opcua
-from tests.helpers.opcua_site import ceremony, mill, password_in, robot
+from tests.helpers.opcua_site import ceremony, mill, robot
+from tests.helpers.opcua_trust import password_in
 from tests.helpers.site import SiteFolder, until
 from tests.helpers.trust import step_document
 

@@ -25,6 +25,13 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resting, "POLL_S", 0.1)
 
 
+async def is_idle_again(context: RecordingContext) -> None:
+    """Wait until that is the newest that was told."""
+    async with asyncio.timeout(PATIENCE_S):
+        while context.of_kind(StateSeen)[-1].state is not MachineState.IDLE:  # noqa: ASYNC110 - the newest counts
+            await asyncio.sleep(0.05)
+
+
 async def test_nothing_is_begun_while_somebody_prints_from_the_card(tmp_path: Path) -> None:
     program = write_program(tmp_path / "program.gcode", PROGRAM)
     context = RecordingContext(tmp_path)
@@ -44,9 +51,7 @@ async def test_nothing_is_begun_while_somebody_prints_from_the_card(tmp_path: Pa
             assert await driver.recover(RUN, program) == Lost(
                 f"the printer is at other work: {words}", same_machine=False
             )
-            async with asyncio.timeout(PATIENCE_S):
-                while context.of_kind(StateSeen)[-1].state is not MachineState.IDLE:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+            await is_idle_again(context)
             (work,) = context.of_kind(ForeignWork)
             assert work.detail == "somebody printed CUP~1.GCO from the printer's SD card"
             assert (await driver.execute(RUN, program)).kind is OutcomeKind.SUCCEEDED
@@ -77,9 +82,7 @@ async def test_a_print_that_stood_paused_before_anybody_connected_is_found(tmp_p
             assert caught.value.motion is Motion.NONE
             assert (printer.program(), printer.modes()) == ([], [])
             assert context.of_kind(StateSeen)[-1].state is MachineState.EXECUTE
-            async with asyncio.timeout(PATIENCE_S):
-                while context.of_kind(StateSeen)[-1].state is not MachineState.IDLE:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+            await is_idle_again(context)
             (work,) = context.of_kind(ForeignWork)
             assert work.detail == "somebody has begun CUP~1.GCO from the printer's SD card"
             assert (await driver.execute(RUN, program)).kind is OutcomeKind.SUCCEEDED
@@ -121,9 +124,7 @@ async def test_a_printer_that_is_busy_for_others_begins_nothing_and_is_free_when
                 await driver.execute(RUN, program)
             await levelling
             assert context.of_kind(ForeignWork) == []
-            async with asyncio.timeout(PATIENCE_S):
-                while context.of_kind(StateSeen)[-1].state is not MachineState.IDLE:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+            await is_idle_again(context)
 
 
 def test_a_site_keeps_its_orders_back_until_a_person_has_cleared_what_others_made(tmp_path: Path) -> None:

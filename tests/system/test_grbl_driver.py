@@ -68,6 +68,13 @@ async def state(context: RecordingContext, wanted: MachineState, words: str = ""
     return next(s.detail for s in reversed(context.of_kind(StateSeen)) if s.state is wanted and words in s.detail)
 
 
+async def carried_out(router: SimRouter, count: int) -> None:
+    """Wait until so many blocks were."""
+    async with asyncio.timeout(DEADLINE_S):
+        while len(router.blocks()) < count:  # noqa: ASYNC110 - another process tells nobody
+            await asyncio.sleep(0.02)
+
+
 def soon(context: RecordingContext) -> float:
     return context.clock.mono_s() + DEADLINE_S
 
@@ -313,9 +320,7 @@ async def test_an_abort_that_nothing_confirms_is_left_to_the_emergency_stop(tmp_
     with sim_router(tmp_path, "--fault", "silent-after=40") as router:
         async with opened(router, tmp_path) as (driver, context):
             task = await begun(driver, context, tmp_path, LONG)
-            async with asyncio.timeout(DEADLINE_S):
-                while len(router.blocks()) < 40:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
+            await carried_out(router, 40)
             await driver.abort()
             await driver.abort()
             assert context.of_kind(StateSeen)[-1] == StateSeen(MachineState.ABORTED, "not confirmed yet")
@@ -337,9 +342,7 @@ async def test_the_last_resort_of_an_abort_is_a_reset_by_dtr(tmp_path: Path, mon
         monkeypatch.setattr(link.Link, "set_dtr", set_dtr)
         async with opened(router, tmp_path) as (driver, context):
             task = await begun(driver, context, tmp_path, LONG)
-            async with asyncio.timeout(DEADLINE_S):
-                while len(router.blocks()) < 40:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
+            await carried_out(router, 40)
             await driver.abort()
             await asyncio.wait([task])
     assert context.of_kind(StateSeen)[-1] == StateSeen(MachineState.ABORTED, "reset by its DTR line")

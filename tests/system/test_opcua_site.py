@@ -11,7 +11,8 @@ import pytest
 
 from edge.folders import make_state_dir
 from tests.helpers.opcua import SimServer, sim_server
-from tests.helpers.opcua_site import ceremony, password_in
+from tests.helpers.opcua_site import ceremony
+from tests.helpers.opcua_trust import password_in
 from tests.helpers.site import SiteFolder, until
 
 pytestmark = pytest.mark.slow
