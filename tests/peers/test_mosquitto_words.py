@@ -104,6 +104,7 @@ def flat(said: str) -> str:
 def check(case: Case) -> str:
     done = case.site.edge("check")
     assert done.returncode == 1
+    assert "uplink: " in done.stderr
     assert SECRET not in done.stdout + done.stderr
     return flat(done.stderr)
 
