@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import ssl
 import sys
@@ -214,6 +213,8 @@ def run(args: argparse.Namespace) -> int:
     A machine that cannot be opened is no reason not to start: after a power cut the others must work, orders must be
     taken, and what was left open must be written down. It is said at once, and tried again for ever.
     """
+    import uvloop
+
     from edge import daemon
 
     path = sitefile.find(args.config)
@@ -225,7 +226,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(path, "site.state_dir", f"{config.site.state_dir}: {error.strerror}") from error
     try:
-        code = asyncio.run(_serve(path, config, equipment, authority))
+        code = uvloop.run(_serve(path, config, equipment, authority))
         if code == daemon.RESTART:
             # The same process id, so that whoever supervises the daemon sees no end of it; started as it was.
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
