@@ -14,14 +14,14 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from bench.equipment import MissingError
 from edge.journal.journal import CHECK_AT_OPEN_BYTES
 from edge.journal.schema import FILE_NAME
 from edge.trust import read_envelope
-from edge.uplink.mqtt import connect
+from edge.uplink.mqtt import MqttUplink, connect
 from edge.uplink.topics import What, topic
 from tests.helpers.centre import NAME, Centre, site_at, uplink_table
 from tests.helpers.large_journal import fill
@@ -58,7 +58,7 @@ def _line(what: str, target: str, found: str, *, reached: bool) -> str:
 
 
 @contextlib.contextmanager
-def _setting(folder: Path) -> Iterator[tuple[Mosquitto, SiteFolder, Centre]]:
+def setting(folder: Path) -> Iterator[tuple[Mosquitto, SiteFolder, Centre]]:
     """A running broker, and a site and a collector that do not run yet."""
     with Mosquitto.begin(folder / "broker") as broker:
         site = site_at(folder / "site", uplink_table(broker, NAME))
@@ -71,15 +71,30 @@ def _setting(folder: Path) -> Iterator[tuple[Mosquitto, SiteFolder, Centre]]:
                     daemon.end()
 
 
+def waiting_printer(site: SiteFolder, broker: Mosquitto) -> None:
+    """Give it a printer that is not there: orders are taken, and wait."""
+    machine = PRINTER.format(port=site.folder / "printer")
+    site.config.write_text(f'{SITE}\n[time]\nsource = "host"\n{uplink_table(broker, NAME)}{machine}')
+
+
+@contextlib.asynccontextmanager
+async def issuing(broker: Mosquitto) -> AsyncIterator[MqttUplink]:
+    """A connection of somebody who may send orders."""
+    broker.authority.issue(ISSUER)
+    acl = broker.folder / "acl"
+    acl.write_text(f"{acl.read_text()}\nuser {ISSUER}\ntopic write mf/v1/+/in\n")
+    broker.reload()
+    async with connect(broker.at(ISSUER), ISSUER, []) as issuer:
+        yield issuer
+
+
 # Publish to `job_accepted`
 
 
 def _latency(folder: Path) -> list[str]:
-    with _setting(folder) as (broker, site, centre):
-        # A printer that is not there: orders are taken, and wait.
-        machine = PRINTER.format(port=site.folder / "printer")
-        site.config.write_text(f'{SITE}\n[time]\nsource = "host"\n{uplink_table(broker, NAME)}{machine}')
-        _alone(site)
+    with setting(folder) as (broker, site, centre):
+        waiting_printer(site, broker)
+        alone(site)
         centre.start()
         site.start(ready="connected to the broker")
         orders = [read_envelope(site.bundle(files=False)) for _ in range(ORDERS)]
@@ -96,12 +111,7 @@ async def _published(broker: Mosquitto, centre: Centre, orders: Sequence[bytes])
     """How long each order took, in s, in the order in which they came out at the collector."""
     sent_s: list[float] = []
     watching = asyncio.create_task(asyncio.to_thread(_accepted, centre, len(orders)), name="bench: accepted")
-    files = broker.authority.issue(ISSUER)
-    assert files.certificate is not None
-    acl = broker.folder / "acl"
-    acl.write_text(f"{acl.read_text()}\nuser {ISSUER}\ntopic write mf/v1/+/in\n")
-    broker.reload()
-    async with connect(broker.at(ISSUER), ISSUER, []) as issuer, asyncio.TaskGroup() as publishing:
+    async with issuing(broker) as issuer, asyncio.TaskGroup() as publishing:
         began_s = time.monotonic()
         for number, raw in enumerate(orders):
             await asyncio.sleep(max(0.0, began_s + number / ORDERS_PER_S - time.monotonic()))
@@ -154,15 +164,15 @@ def _timed(centre: Centre, first: int, last: int) -> float:
     return (seq - began[1]) / (time.monotonic() - began[0])
 
 
-def _alone(site: SiteFolder) -> Path:
+def alone(site: SiteFolder) -> Path:
     """Let the site make its key and its journal."""
     site.start(ready="is up").end(signal.SIGKILL)
     return site.state_dir / FILE_NAME
 
 
 def _replay(folder: Path) -> list[str]:
-    with _setting(folder) as (_, site, centre):
-        fill(_alone(site), NAME, REPLAYED)
+    with setting(folder) as (_, site, centre):
+        fill(alone(site), NAME, REPLAYED)
         centre.start()
         site.start(ready="is up")
         rate = _timed(centre, 0, REPLAYED)
@@ -175,8 +185,8 @@ def _replay(folder: Path) -> list[str]:
 def _large(folder: Path) -> list[str]:
     events = int(os.environ.get("BENCH_EVENTS", LARGE))
     acknowledged = events - events // 10
-    with _setting(folder) as (_, site, centre):
-        path = _alone(site)
+    with setting(folder) as (_, site, centre):
+        path = alone(site)
         began_s = time.monotonic()
         fill(path, NAME, events, acknowledged)
         made_s = time.monotonic() - began_s

@@ -7,7 +7,9 @@ Rules
 2. A PUBACK's reason code is looked at: a message that the broker's access list forbids is acknowledged too, with 0x87.
 3. A message that came is acknowledged by whoever has made it durable, never by this module.
 4. Not more than `RECEIVE_MAXIMUM` messages are on their way in, and not more than the broker allows out. paho holds no
-   broker to what CONNECT has said: one that sends more, larger packets, or QoS 2 is left before it fills the memory.
+   broker to what CONNECT has said, and Mosquitto 2.0.11 sends to a client that was away all that waited, at once: so
+   nothing more is read while that many are here and nobody has taken them. One that sends larger packets, or QoS 2, is
+   left before it fills the memory.
 
 paho-mqtt works in a thread of its own, which blocks while it looks up the broker's name and greets it; everything that
 it tells is handed to the event loop. Section numbers are those of the OASIS standard MQTT Version 5.0.
@@ -103,6 +105,7 @@ class MqttMessage:
     topic: str
     payload: bytes
     again: bool
+    qos: int
     _acknowledge: Callable[[], object]
 
     async def ack(self) -> None:
@@ -130,10 +133,13 @@ class MqttUplink:
         self._connecting = _connecting(session_s, receive_maximum)
         self._clean = session_s == 0
         self._greeted: asyncio.Future[tuple[ReasonCode, Properties | None]] = self._loop.create_future()
-        self._granted: asyncio.Future[list[ReasonCode]] = self._loop.create_future()
+        self._topics: Sequence[str] = ()
+        self._granted: asyncio.Future[None] = self._loop.create_future()
         self._lost: asyncio.Future[UplinkError] = self._loop.create_future()
         self._taken: dict[int, asyncio.Future[ReasonCode]] = {}
-        self._arrived: asyncio.Queue[MqttMessage] = asyncio.Queue(4 * receive_maximum)
+        self._arrived: asyncio.Queue[MqttMessage] = asyncio.Queue()
+        self._room = threading.Semaphore(receive_maximum)  # for messages of QoS 1 in `_arrived`
+        self._unsure_max = 2 * receive_maximum  # so many messages there, and those of QoS 0 are dropped
         self._window = asyncio.Semaphore(IN_FLIGHT)
         self._farewell: ReasonCode | None = None
         self._said_nonsense = False
@@ -144,6 +150,11 @@ class MqttUplink:
         self.dropped = 0  # messages of QoS 0 for which there was no room
         self.session_present = False  # whether the broker has kept what came while the site was away
         self.max_packet_bytes: int | None = None  # that the broker takes
+
+    @property
+    def at_hand(self) -> int:
+        """Messages that have come, and that nobody has taken yet."""
+        return self._arrived.qsize()
 
     # From the event loop
 
@@ -166,13 +177,11 @@ class MqttUplink:
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self._window = asyncio.Semaphore(min(IN_FLIGHT, getattr(properties, "ReceiveMaximum", IN_FLIGHT)))
         if topics:
+            self._topics = topics
             client.subscribe([(topic, _SUBSCRIPTION) for topic in topics])
-            codes = await self._answer(self._granted, CONNECT_S, "said nothing to SUBSCRIBE")
-            for topic, granted in zip(topics, codes, strict=False):
-                if granted.value >= Code.FIRST_FAILURE:
-                    raise UplinkError(
-                        Trouble.REFUSED, f"the broker {self._broker} does not let the site listen to {topic}: {granted}"
-                    )
+            # With a session the broker listens already, and what waited comes first: that must be taken before SUBACK.
+            if not self.session_present:
+                await self._answer(self._granted, CONNECT_S, "said nothing to SUBSCRIBE")
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False, sure: bool = True) -> None:
         """See `edge.uplink.port.Uplink`."""
@@ -211,6 +220,8 @@ class MqttUplink:
                 message = arrival.result()
             finally:
                 arrival.cancel()
+            if message.qos:
+                self._room.release()
             yield message
 
     async def lost(self) -> UplinkError:
@@ -220,6 +231,7 @@ class MqttUplink:
     async def close(self) -> None:
         """Say goodbye, if anybody is there to hear it, and let go of the connection."""
         self._closing = True
+        self._room.release()  # the thread may wait for it
         self._client.disconnect()
         # A thread that still looks up the broker's name cannot be stopped; it ends by itself, and nobody listens to it.
         await asyncio.to_thread(self._ended.wait, CLOSE_S)
@@ -293,7 +305,7 @@ class MqttUplink:
             self._farewell = code
 
     def _on_subscribe(self, _: Client, __: Any, ___: int, codes: list[ReasonCode], ____: Properties | None) -> None:
-        self._tell(_settle, self._granted, codes)
+        self._tell(self._subscribed, codes)
 
     def _on_publish(self, _: Client, __: Any, mid: int, code: ReasonCode, ___: Properties | None) -> None:
         self._tell(self._was_taken, mid, code)
@@ -304,7 +316,9 @@ class MqttUplink:
         except UnicodeDecodeError:
             topic = ""  # nobody listens there
         acknowledge = functools.partial(client.ack, message.mid, message.qos)
-        self._tell(self._came, MqttMessage(topic, bytes(message.payload), message.dup, acknowledge), message.qos)
+        if message.qos and not self._closing:
+            self._room.acquire()
+        self._tell(self._came, MqttMessage(topic, bytes(message.payload), message.dup, message.qos, acknowledge))
 
     # What the thread has told
 
@@ -312,17 +326,21 @@ class MqttUplink:
         self.session_present = session_present
         _settle(self._greeted, (code, properties))
 
+    def _subscribed(self, codes: list[ReasonCode]) -> None:
+        for topic, granted in zip(self._topics, codes, strict=False):
+            if granted.value >= Code.FIRST_FAILURE:
+                text = f"the broker {self._broker} does not let the site listen to {topic}: {granted}"
+                _settle(self._lost, UplinkError(Trouble.REFUSED, text))
+                return
+        _settle(self._granted, None)
+
     def _was_taken(self, mid: int, code: ReasonCode) -> None:
         if mid in self._taken:
             _settle(self._taken[mid], code)
 
-    def _came(self, message: MqttMessage, qos: int) -> None:
-        # The Receive Maximum keeps those of QoS 1 within the queue; nothing does so for QoS 0, which promises nothing.
-        if qos == 0 and self._arrived.qsize() >= self._arrived.maxsize // 2:
+    def _came(self, message: MqttMessage) -> None:
+        if message.qos == 0 and self.at_hand >= self._unsure_max:
             self.dropped += 1
-        elif self._arrived.full():
-            text = f"the broker {self._broker} sends more at once than this site has said that it takes"
-            _settle(self._lost, UplinkError(Trouble.LOST, text))
         else:
             self._arrived.put_nowait(message)
 

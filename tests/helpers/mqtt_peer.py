@@ -21,13 +21,17 @@ RECEIVE_MAXIMUM, MAXIMUM_PACKET_SIZE, RETAIN_AVAILABLE = 0x21, 0x27, 0x25
 
 
 class Peer:
-    """What it answers; None: nothing. `properties` go into CONNACK. `acked` are the messages acknowledged to it."""
+    """What it answers; None: nothing. `properties` go into CONNACK. `acked` are the messages acknowledged to it.
+
+    With a session it says that it knows the client, and sends what waited, (topic, payload), right behind CONNACK.
+    """
 
     def __init__(self) -> None:
         self.connack: int | None = 0
         self.suback: int | None = 1
         self.puback: int | None = 0
         self.properties = b""
+        self.session: list[tuple[str, bytes]] | None = None
         self.published: list[tuple[int, bytes]] = []  # packet type's flags, body
         self.acked: list[int] = []
         self.connects: list[bytes] = []
@@ -72,6 +76,16 @@ class Peer:
         for writer in self._writers:
             writer.write(packet(PUBLISH, qos << 1, text(topic) + identifier + b"\0" + payload))
 
+    def _greeting(self) -> list[bytes]:
+        if self.connack is None:
+            return []
+        properties = _length(len(self.properties)) + self.properties
+        waited = [
+            packet(PUBLISH, 1 << 1, text(topic) + mid.to_bytes(2, "big") + b"\0" + payload)
+            for mid, (topic, payload) in enumerate(self.session or [], start=1)
+        ]
+        return [packet(CONNACK, 0, bytes([self.session is not None, self.connack]) + properties), *waited]
+
     def begin(self, size: int, content: bytes) -> None:
         """The beginning of a PUBLISH that says it has `size` bytes."""
         for writer in self._writers:
@@ -105,8 +119,7 @@ class Peer:
     def _answers(self, kind: int, flags: int, body: bytes) -> list[bytes]:
         if kind == CONNECT:
             self.connects.append(body)
-            properties = _length(len(self.properties)) + self.properties
-            return [] if self.connack is None else [packet(CONNACK, 0, bytes([0, self.connack]) + properties)]
+            return self._greeting()
         if kind == SUBSCRIBE:
             topics = body[3:].count(b"mf/v1/")
             codes = b"" if self.suback is None else bytes([self.suback]) * topics

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge.uplink.broker import Broker
-from edge.uplink.mqtt import MqttUplink, Will, connect
+from edge.uplink.mqtt import RECEIVE_MAXIMUM, MqttUplink, Will, connect
 from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.tls import TlsFiles
 from tests.helpers.certificates import Authority
@@ -181,6 +181,48 @@ async def test_not_more_than_the_receive_maximum_are_on_their_way(broker: Mosqui
                 await anext(site.messages())
         await held[0].ack()
         assert [message.payload for message in await take(site, 1)] == [b"5"]
+
+
+async def fill(broker: Mosquitto, count: int) -> None:
+    """Have so many messages wait for the site, which is away: ``0``, ``1`` …"""
+    async with site_at(broker.at(SITE)):
+        pass
+    async with connect(broker.at(CENTRE), CENTRE, []) as centre:
+        for number in range(count):
+            await centre.publish(IN, b"%d" % number)
+
+
+async def test_all_that_waited_for_a_site_comes_over_one_connection_and_no_faster_than_it_is_taken(
+    broker: Mosquitto,
+) -> None:
+    """Mosquitto 2.0.11 sends it all at once, whatever the Receive Maximum is."""
+    await fill(broker, 500)
+    async with site_at(broker.at(SITE)) as site:
+        with pytest.raises(TimeoutError):  # nobody takes one yet
+            async with asyncio.timeout(0.5):
+                await site.lost()
+        assert site.at_hand == RECEIVE_MAXIMUM
+        for number in range(500):
+            (message,) = await take(site, 1)
+            assert message.payload == b"%d" % number
+            await message.ack()
+
+
+async def test_all_that_waited_comes_though_the_connection_ends_again_and_again(broker: Mosquitto) -> None:
+    """Mosquitto sends what it has sent before, and was not acknowledged, ahead of its SUBACK."""
+    await fill(broker, 500)
+    found: list[int] = []
+    while len(found) < 500:
+        async with site_at(broker.at(SITE)) as site:
+            for place in range(100):
+                (message,) = await take(site, 1)
+                if (number := int(message.payload)) == len(found):
+                    found.append(number)
+                assert number < len(found), "one that came before it is missing"
+                if len(found) == 500:
+                    break
+                if place < 90:
+                    await message.ack()
 
 
 # The end of a connection

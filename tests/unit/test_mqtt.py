@@ -144,11 +144,52 @@ async def test_what_comes_at_qos_0_takes_no_room_from_what_must_not_be_lost() ->
         await peer.until(1, peer.acked)
 
 
-async def test_a_broker_that_sends_more_than_was_allowed_is_left() -> None:
-    async with Peer() as peer, connect(peer.broker, "berlin-1", [IN], receive_maximum=2) as uplink:
+async def test_a_broker_that_sends_more_at_once_than_was_allowed_is_read_no_faster_than_it_is_taken() -> None:
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        Peer() as peer,
+        connect(peer.broker, "berlin-1", [IN], receive_maximum=2) as uplink,
+    ):
         for number in range(1, 100):
-            peer.send(IN, b"order", mid=number)
-        assert "more at once" in str(await uplink.lost())
+            peer.send(IN, b"%d" % number, mid=number)
+        await until(lambda: uplink.at_hand == 2, DEADLINE_S)
+        messages = uplink.messages()
+        for number in range(1, 100):
+            message = await anext(messages)
+            assert message.payload == b"%d" % number
+            assert uplink.at_hand <= 2
+            await message.ack()
+        await peer.until(99, peer.acked)
+
+
+async def test_what_waited_may_come_before_the_broker_has_said_that_it_may_be_listened_to() -> None:
+    async with asyncio.timeout(DEADLINE_S), Peer() as peer:
+        peer.session = [(IN, b"%d" % number) for number in range(100)]
+        async with connect(peer.broker, "berlin-1", [IN], receive_maximum=2) as uplink:
+            messages = uplink.messages()
+            for number in range(100):
+                message = await anext(messages)
+                assert message.payload == b"%d" % number
+                await message.ack()
+            await peer.until(100, peer.acked)
+
+
+async def test_a_session_that_is_there_may_lose_the_right_to_listen() -> None:
+    async with asyncio.timeout(DEADLINE_S), Peer() as peer:
+        peer.session, peer.suback = [], 0x87
+        async with connect(peer.broker, "berlin-1", [IN]) as uplink:
+            error = await uplink.lost()
+    assert error.trouble is Trouble.REFUSED
+    assert IN in str(error)
+
+
+async def test_a_connection_can_be_ended_while_nothing_more_is_read_from_it() -> None:
+    async with asyncio.timeout(DEADLINE_S), Peer() as peer:
+        async with connect(peer.broker, "berlin-1", [IN], receive_maximum=2) as uplink:
+            for number in range(1, 100):
+                peer.send(IN, b"order", mid=number)
+            await until(lambda: uplink.at_hand == 2, DEADLINE_S)
+        assert uplink._ended.is_set()
 
 
 async def test_a_packet_that_is_larger_than_was_allowed_is_not_waited_for() -> None:
