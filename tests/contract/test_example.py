@@ -83,7 +83,7 @@ def test_a_program_that_is_none_is_refused_by_its_line(tmp_path: Path, program: 
     file.write_bytes(program)
     module = example()
     machine = Machine("table-1", "turntable", "auto", (), None, module.Limits(angle_deg=(0, 180)))
-    with pytest.raises(NotAcceptableError, match="^line 2: "):
+    with pytest.raises(NotAcceptableError, match=r"^line 2: "):
         module.PLUGIN.check(machine, Step("turn", "inspect"), Program(file.name, file, "", len(program)))
 
 
