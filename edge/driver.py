@@ -535,7 +535,8 @@ class DriverPlugin(ABC, Generic[ConnectionT, LimitsT]):
         """Switch off what heats, blows or turns, without a move; what the machine confirmed, in words.
 
         For when no daemon runs: synchronous, from a thread or process of its own, with no journal and no open driver.
-        `deadline_s` is a time of the host's monotonic clock. Empty if this kind of machine has nothing to make safe.
+        `deadline_s` is a time of the host's monotonic clock. Empty if nothing was asked of the machine: people are told
+        to look at it.
 
         Raises `ConnectError`, `IdentityError` or `NotConfirmedError`.
         """

@@ -95,7 +95,8 @@ def _words(problem: ErrorDetails, schema: type[BaseModel]) -> str:
 
 def _bare(message: str) -> str:
     # What pydantic calls a tuple, a person writes as a list.
-    return message.removeprefix("Value error, ").replace("a valid tuple", "a list").replace("Tuple", "List")
+    plain = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    return plain.replace("a valid tuple", "a list").replace("Tuple", "List")
 
 
 def _fields_beside(place: tuple[int | str, ...], schema: type[BaseModel]) -> list[str]:

@@ -31,6 +31,8 @@ class GcodePlugin(DriverPlugin[Connection, Limits]):
         profile = _named(machine)
         if machine.limits.homing == "program" and not _is_grbl(profile):
             raise DriverError(f"{machine.id}: limits.homing = 'program' is for profiles of the grbl dialect")
+        if profile is None:
+            profiles.known(machine.profiles_dir)  # the firmware's is found among them: each has to be whole
         if machine.connection.port is not None:
             link.look_at_port(ports.find(machine.connection.port))
 

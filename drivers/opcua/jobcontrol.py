@@ -312,13 +312,25 @@ class JobMachine(Equipment):
 
     def _ours(self) -> list[str]:
         if not hasattr(self, "_known"):
-            self._known = _read(self._file)
+            try:
+                self._known = _read(self._file)
+            except (OSError, ValueError) as error:
+                self._known = []
+                self._tell_of_names("read", error)
         return self._known
 
     async def _remember(self, run_id: str) -> None:
         self._known = [*self._ours(), run_id][-100:]
-        with contextlib.suppress(OSError):  # then old orders stay on the machine's list, and nothing worse
+        try:
             await asyncio.to_thread(write, self._file, json.dumps(self._known).encode())
+        except OSError as error:
+            self._tell_of_names("kept", error)
+
+    def _tell_of_names(self, done: str, error: Exception) -> None:
+        # Then old orders stay on the machine's list, and nothing worse: that is no reason not to begin.
+        lost = "orders that the machine got from here then stay on its list, and look like those of others"
+        why = getattr(error, "strerror", None) or error
+        self._context.emit(Message(f"the names of old orders in {self._file} cannot be {done} ({why}): {lost}"))
 
     @property
     def _file(self) -> Path:
@@ -331,6 +343,8 @@ _ISA95 = "/ISA95-JOBCONTROL_V2/"
 def _read(path: Path) -> list[str]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return []
-    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ValueError("it is no list of names")
+    return found

@@ -70,7 +70,7 @@ def serve(args: argparse.Namespace) -> int:
         raise ConfigError(path, "collector.state_dir", f"{state_dir}: {error.strerror}") from error
     key, sites = open_key(state_dir, "collector", PRIVATE_NAME, PUBLIC_NAME), found.public_keys()
     topics = [f"{PREFIX}+/{what}" for what in (What.OUT, What.STATE, What.LINK, What.TELEMETRY)]
-    logging.getLogger("edge.collector").info("%d sites report to %s over %s", len(sites), state_dir, broker)
+    logging.getLogger("edge.collector").info("sites that report to %s over %s: %d", state_dir, broker, len(sites))
     write = _write if args.ndjson else None
     served = service.run(
         state_dir / FILE_NAME, sites, key, lambda: connect(broker, name, topics), write, telemetry=args.telemetry
@@ -104,8 +104,9 @@ def init(args: argparse.Namespace) -> int:
         text.print_json({"file": str(file), "public_file": str(public)})
         return views.FINE
     print(f"wrote {file}")
-    print(f"public key   {public}  (goes into the trust root: --collector {PUBLIC_NAME})")
-    print(f"next: name the broker and the sites in it, then: edge collect --config {file}")
+    print(f"public key   {public}")
+    print(f"next, put it into the trust root:\n  edge root add … --collector {public}")
+    print(f"then name the broker and the sites in {file}:\n  edge collect --config {file}")
     return views.FINE
 
 

@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
-from edge.errors import NotRunningError
+from edge.cli.status import configured
+from edge.errors import NotRunningError, UsageError
 from edge.reading import beginning
 from edge.reading.status import FINE
 from edge.reading.views import open_readonly
@@ -32,6 +33,9 @@ def events(args: argparse.Namespace) -> int:
         found = snapshot.last_events(max(0, args.last), args.machine)
         before = beginning.in_words(beginning.pruned(snapshot.connection)) if len(found) < args.last else ""
         newest = (snapshot.summary()["last_event"] or {"seq": 0})["seq"]
+    known = [machine["id"] for machine in configured(file)]
+    if args.machine and not found and args.machine not in known:  # one that is gone has left events
+        raise UsageError(f"there is no machine {args.machine}; there are: {', '.join(known) or 'none'}")
     if before and not args.json:
         print("\n".join(text.wrap(before, "")))
     _show(found, as_json=args.json)

@@ -20,16 +20,16 @@ from edge.journal.schema import FILE_NAME
 from edge.journal.store import locked
 from edge.model.site import SiteConfig, validate
 from edge.reading import views
-from edge.reading.status import FINE, UNSAFE
+from edge.reading.status import ATTENTION, FINE, UNSAFE
 
 WITHIN_MAX_S = 120.0
-NOTHING = "its driver has nothing to switch off"
+NOTHING = "NOT ASKED: its driver does nothing without a daemon; look at the machine"
 MARGIN_S = 15.0
 """What a daemon that works may take beyond that: an abort, and writing it down."""
 
 
 def make_safe(args: argparse.Namespace) -> int:
-    """Switch machines off, and say what each of them has confirmed; exit code 2 unless all have."""
+    """Switch machines off, and say what each has confirmed; exit code 2 if one has not, 1 if one was not asked."""
     if not 0 < args.within <= WITHIN_MAX_S:
         raise UsageError(f"--within is {args.within:g}, more than 0 and at most {WITHIN_MAX_S:g} seconds are needed")
     path = sitefile.find(args.config)
@@ -43,7 +43,7 @@ def make_safe(args: argparse.Namespace) -> int:
         alive = False
         text.complain(f"{error}; the drivers are asked without it")
         made = _without_daemon(validate(file), path, args.machines, args.within)
-    level = UNSAFE if any(one.problem for one in made) else FINE
+    level = UNSAFE if any(one.problem for one in made) else FINE if all(one.confirmed for one in made) else ATTENTION
     if args.json:
         machines = [{"id": one.machine, "confirmed": one.confirmed, "problem": one.problem} for one in made]
         text.print_json({"daemon": alive, "level": level, "machines": machines})

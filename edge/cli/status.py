@@ -15,6 +15,7 @@ from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
 from edge.errors import NoJournalError, NotRunningError
+from edge.jobstate import JobState
 from edge.journal.rows import held_in_words
 from edge.reading.beginning import in_words
 from edge.reading.status import ATTENTION, FINE, NO_DAEMON, UNSAFE, document, without_journal
@@ -64,14 +65,14 @@ def fetch(file: SiteFile) -> dict[str, Any]:
         try:
             with open_readonly(file.state_dir) as snapshot:
                 waits = {job["job_id"]: [NO_DAEMON] for job in snapshot.jobs() if job["state"] == "ALLOWED_TO_START"}
-                answer = document(snapshot, _configured(file), None, {}, waits)
+                answer = document(snapshot, configured(file), None, {}, waits)
         except NoJournalError:
-            answer = without_journal(file.site, _configured(file))
+            answer = without_journal(file.site, configured(file))
         answer["daemon_missing"] = str(reason)
     return answer
 
 
-def _configured(file: SiteFile) -> list[dict[str, Any]]:
+def configured(file: SiteFile) -> list[dict[str, Any]]:
     """The machines of site.toml, as far as they can be read without their drivers."""
     tables = file.tables.get("machines", [])
     found = [table for table in tables if isinstance(table, dict)] if isinstance(tables, list) else []
@@ -176,7 +177,7 @@ def job_lines(jobs: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str,
         shown.append(line)
         if job["job_id"] in running:
             shown.append(f"    on {running[job['job_id']]}")
-        if job["held"]:
+        if job["held"] and not JobState(job["state"]).ended:
             shown += text.wrap(held_in_words(job["held"]), "    ", "      ")
         elif job["job_id"] not in running and job["waits"]:
             shown += text.wrap(f"waits: {job['waits'][0]['text']}", "    ", "      ")

@@ -22,5 +22,6 @@ def sign(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"file": str(args.out), "at": time_text(at), "nonce": args.nonce})
     else:
-        print(f"{args.out}: it is {time_text(at)}, in answer to {args.nonce}")
+        print(f"{args.out}: it is {time_text(at)}")
+        print(f"  in answer to {args.nonce}")
     return 0

@@ -173,12 +173,13 @@ def root_sign(args: argparse.Namespace) -> int:
 
 def root_show(args: argparse.Namespace) -> int:
     """`edge root show`; 1 while signatures are missing."""
-    if args.file is None:
+    in_force = args.file is None
+    if in_force:
         args.file, raw = _in_force(args)
         root, envelope = read_root(raw)
     else:
         root, envelope = _read_root_file(args.file)
-    _tell_root(args, root, envelope)
+    _tell_root(args, root, envelope, follows=in_force)
     complete = len(root.verify(Role.ROOT, envelope)) >= root.roles[Role.ROOT].threshold
     return 1 if not complete or _why_not_after(args, envelope) else 0
 
@@ -212,7 +213,8 @@ def _read_root_file(path: Path) -> tuple[TrustRoot, Envelope]:
         raise RootError(f"{path}: {error}") from error
 
 
-def _tell_root(args: argparse.Namespace, root: TrustRoot, envelope: Envelope) -> int:
+def _tell_root(args: argparse.Namespace, root: TrustRoot, envelope: Envelope, *, follows: bool = False) -> int:
+    """What a root says; nobody needs to look whether one that is in force `follows` the version before."""
     path: Path = args.out if "out" in args else args.file
     signers = sorted(root.verify(Role.ROOT, envelope), key=lambda key: key.name)
     missing = max(0, root.roles[Role.ROOT].threshold - len(signers))
@@ -247,7 +249,7 @@ def _tell_root(args: argparse.Namespace, root: TrustRoot, envelope: Envelope) ->
         print_field("problem", f"does not follow {args.after}: {problem}")
     elif problem == "":
         print(f"  follows {args.after}")
-    elif root.version > 1:
+    elif root.version > 1 and not follows:
         print(f"  version {root.version - 1}'s root keys sign it too; whether they have:")
         print(f"    edge root show {path} --after FILE")
     return 0

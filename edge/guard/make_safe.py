@@ -32,7 +32,7 @@ GUARD = "guard"
 """The actor of what the guard does."""
 
 FOLDER = "made-safe"
-OUT = "somebody had it made safe while no daemon ran: it is out of service"
+OUT = "somebody said `edge make-safe` while no daemon ran: it is out of service"
 HELD = "making machines safe; try again when it has ended"
 """What stands in the lock file beside the process id."""
 

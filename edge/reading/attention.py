@@ -151,6 +151,8 @@ def _refused(event: str, job_id: str | None) -> str:
     match event:
         case "root_refused":
             return "a trust root"
+        case "time_refused":
+            return "a signed time"
         case "command_refused":
             return f"a command for job {job_id}" if job_id else "a command"
         case _:

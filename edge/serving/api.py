@@ -260,7 +260,7 @@ async def serve_metrics(site: Site, port: int) -> AsyncIterator[None]:
         try:
             await web.TCPSite(runner, "127.0.0.1", port).start()
         except OSError as error:
-            raise UsageError(f"metrics.port: cannot listen on 127.0.0.1:{port}: {error.strerror}") from error
+            raise UsageError(f"metrics.port: cannot listen on 127.0.0.1:{port}: {_why(error)}") from error
         yield
     finally:
         await runner.cleanup()
@@ -274,7 +274,10 @@ async def serve(site: Site, path: Path, gid: int) -> AsyncIterator[None]:
     await runner.setup()
     bound = False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_listen(path, _why(error)) from error
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # The name appears with its final permissions: nobody else gets in between bind and chmod.
         before = os.umask(0o777 & ~SOCKET_MODE)
@@ -283,7 +286,7 @@ async def serve(site: Site, path: Path, gid: int) -> AsyncIterator[None]:
             bound = True
         except OSError as error:
             listener.close()
-            raise UsageError(f"cannot listen on {path}: {error.strerror}") from error
+            raise _cannot_listen(path, _why(error)) from error
         finally:
             os.umask(before)
         with contextlib.suppress(PermissionError):  # not ours to give away: then it keeps the daemon's own group
@@ -296,10 +299,19 @@ async def serve(site: Site, path: Path, gid: int) -> AsyncIterator[None]:
             path.unlink(missing_ok=True)
 
 
+def _cannot_listen(path: Path, problem: str) -> UsageError:
+    return UsageError(f"site.socket: cannot listen on {path}: {problem}")
+
+
+def _why(error: OSError) -> str:
+    """As the system has it: what asyncio makes of it repeats the address."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
 async def _remove_stale(path: Path) -> None:
     """Remove what a killed daemon left; refuse what is no socket, and one where somebody answers."""
     if problem := no_socket(path):
-        raise UsageError(f"cannot listen on {path}: {problem}")
+        raise _cannot_listen(path, problem)
     try:
         _, writer = await asyncio.open_unix_connection(str(path))
     except FileNotFoundError:
@@ -308,7 +320,7 @@ async def _remove_stale(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     except OSError as error:
-        raise UsageError(f"cannot listen on {path}: {error.strerror}") from error
+        raise _cannot_listen(path, _why(error)) from error
     writer.close()
     await writer.wait_closed()
     raise UsageError(f"another daemon answers on {path}")

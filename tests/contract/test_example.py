@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from edge.driver import Machine, Program
+import pytest
+
+from edge.driver import Machine, NotAcceptableError, Program, Step
 from edge.testing import Bench, DriverContract
 
 GUIDE = Path(__file__).parent.parent.parent / "docs" / "drivers.md"
@@ -73,6 +75,16 @@ class Table:
 def written(path: Path, angles: list[str]) -> Program:
     path.write_text("\n".join(angles))
     return Program(path.name, path, "", path.stat().st_size)
+
+
+@pytest.mark.parametrize("program", [b"10\nabc\n", b"10\nnan\n", b"10\n\xff\n"])
+def test_a_program_that_is_none_is_refused_by_its_line(tmp_path: Path, program: bytes) -> None:
+    file = tmp_path / "junk.txt"
+    file.write_bytes(program)
+    module = example()
+    machine = Machine("table-1", "turntable", "auto", (), None, module.Limits(angle_deg=(0, 180)))
+    with pytest.raises(NotAcceptableError, match=r"^line 2: "):
+        module.PLUGIN.check(machine, Step("turn", "inspect"), Program(file.name, file, "", len(program)))
 
 
 class TestTurntable(DriverContract):

@@ -9,6 +9,15 @@ from pathlib import Path
 
 from tests.helpers.site import DEADLINE_S, LONG, PRINTER, SiteFolder, site_with_printer, until
 
+BEHIND_OCTOPRINT = """
+[[machines]]
+id = "oct-1"
+driver = "octoprint"
+processes = ["fdm"]
+connection = {{url = "http://127.0.0.1:1", api_key_file = "{folder}/oct-1.key"}}
+limits = {{x_mm = [0, 220], y_mm = [0, 220], z_mm = [0, 250], nozzle_degc = [0, 260], bed_degc = [0, 100]}}
+"""
+
 OFF = ["M104 S0", "M140 S0", "M107", "M400"]
 
 
@@ -149,6 +158,18 @@ def test_one_machine_that_is_away_does_not_keep_the_others_from_being_made_safe(
         assert [(one["id"], bool(one["problem"])) for one in done["machines"]] == [("prn-1", False), ("prn-0", True)]
         assert printer.macros() == OFF
         assert site.json("make-safe", "prn-1")["level"] == 0
+
+
+def test_a_machine_whose_driver_does_nothing_without_a_daemon_is_not_called_safe(tmp_path: Path) -> None:
+    """Its print goes on: OctoPrint needs no daemon for that."""
+    with site_with_printer(tmp_path, start=False) as (site, printer):
+        site.config.write_text(site.config.read_text() + BEHIND_OCTOPRINT.format(folder=tmp_path))
+        done = site.edge("make-safe")
+        assert done.returncode == 1
+        assert "oct-1: NOT ASKED: its driver does nothing without a daemon; look at the machine" in flat(done.stdout)
+        found = site.json("make-safe", code=1)
+        assert (found["level"], found["machines"][1]) == (1, {"id": "oct-1", "confirmed": "", "problem": ""})
+        assert printer.macros() == OFF * 2
 
 
 def test_what_cannot_be_asked_is_one_sentence(tmp_path: Path) -> None:

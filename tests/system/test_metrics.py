@@ -61,4 +61,5 @@ def test_a_port_that_is_taken_is_named_and_the_site_does_not_begin(tmp_path: Pat
         port = taken.getsockname()[1]
         done = SiteFolder(tmp_path, machines=f"[metrics]\nport = {port}\n").edge("run")
     assert done.returncode == 2
-    assert f"metrics.port: cannot listen on 127.0.0.1:{port}" in done.stderr
+    said = f"edge: metrics.port: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert done.stderr.splitlines()[-1] == said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,15 @@ def test_the_cli_gets_the_daemons_own_sentence(site: SiteFolder) -> None:
 
 def test_the_journal_can_be_verified_while_the_daemon_has_it(site: SiteFolder) -> None:
     assert site.json("verify")["problems"] == []
+
+
+def test_a_socket_whose_folder_cannot_be_made_is_named_with_its_key(tmp_path: Path) -> None:
+    made = SiteFolder(tmp_path, machines="")
+    made.config.write_text(re.sub("socket = .*", 'socket = "/proc/nowhere/edge.sock"', made.config.read_text()))
+    done = made.edge("run")
+    assert (done.returncode, done.stdout) == (2, "")
+    said = "edge: site.socket: cannot listen on /proc/nowhere/edge.sock: No such file or directory"
+    assert done.stderr.splitlines()[-1] == said
 
 
 def test_the_socket_is_for_its_group_and_nobody_else(site: SiteFolder) -> None:

@@ -38,7 +38,11 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.fixture
 def config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     collect("init", str(tmp_path / "centre"))
-    assert "--collector collector.pub" in said(capsys)
+    shown = said(capsys).splitlines()
+    public = tmp_path / "centre" / "state" / "collector.pub"
+    assert f"  edge root add … --collector {public}" in shown, "typed as it stands"
+    assert public.is_file()
+    assert f"  edge collect --config {tmp_path / 'centre' / 'collector.toml'}" in shown
     file = tmp_path / "centre" / "collector.toml"
     file.write_text('[collector]\nstate_dir = "state"\n')
     return file

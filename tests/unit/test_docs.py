@@ -6,9 +6,16 @@ import argparse
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from pydantic import BaseModel
 
+import drivers.gcode.profile
+import drivers.opcua.profile
+import edge.collector.config
+import edge.model.site
+from drivers import gcode, octoprint, opcua
 from edge.cli.main import parser
 from edge.model.event import EventKind
 from edge.running.planner import Code
@@ -89,6 +96,46 @@ def test_every_command_that_the_program_names_exists() -> None:
         for words in re.findall(r"[\"`](edge [a-z-]+(?: [a-z|-]+)?)(?=[ \"`])", file.read_text()):
             found += [f"{file.name}: {problem}" for problem in not_there(words)]
     assert found == []
+
+
+def test_every_option_is_named_on_a_page() -> None:
+    text = "".join(page.read_text() for page in {*PAGES} - {*DECISIONS} - {ROOT / "CHANGELOG.md"})
+    options = {
+        (name, *action.option_strings): any(
+            re.search(rf"(?<![\w-]){word}(?![\w-])", text) for word in action.option_strings
+        )
+        for name, command in COMMANDS.items()
+        for action in command._actions
+        if action.option_strings and action.dest != "help"
+    }
+    assert len(options) > 100
+    assert [" ".join(option) for option, is_named in options.items() if not is_named] == []
+
+
+def models(module: ModuleType) -> list[type[BaseModel]]:
+    found = [thing for thing in vars(module).values() if isinstance(thing, type) and issubclass(thing, BaseModel)]
+    return [model for model in found if model.__module__ == module.__name__]
+
+
+SITE_TOML = ("README", "install", "orders", "uplink", "metrics", "trust", "profiles", "opcua")
+WRITTEN_BY_PEOPLE = [
+    (models(edge.model.site), SITE_TOML),
+    (models(edge.collector.config), ("collector", "uplink")),
+    (models(drivers.gcode.profile), ("profiles",)),
+    (models(drivers.opcua.profile), ("opcua",)),
+    ([gcode.PLUGIN.connection, gcode.PLUGIN.limits], ("profiles", "grbl", "octoprint")),
+    ([octoprint.PLUGIN.connection, octoprint.PLUGIN.limits], ("octoprint",)),
+    ([opcua.JOBCONTROL.connection, opcua.JOBCONTROL.limits], ("opcua",)),
+]
+
+
+@pytest.mark.parametrize(("tables", "pages"), WRITTEN_BY_PEOPLE, ids=range(len(WRITTEN_BY_PEOPLE)))
+def test_every_key_that_people_may_write_is_on_its_page(tables: list[type[BaseModel]], pages: tuple[str, ...]) -> None:
+    folder = {"README": ROOT}
+    text = "".join((folder.get(page, ROOT / "docs") / f"{page}.md").read_text() for page in pages)
+    assert tables
+    keys = {f"{table.__name__}.{key}": key for table in tables for key in table.model_fields}
+    assert [name for name, key in keys.items() if not re.search(rf"\b{key}\b", text)] == []
 
 
 def test_decisions_are_numbered_once_and_say_their_number() -> None:

@@ -52,6 +52,8 @@ async def test_an_answer_that_comes_several_times_at_once_counts_once(tmp_path: 
         verdicts = await asyncio.gather(*(intake.time(raw, "user:ada") for _ in range(3)))
         assert sorted(str(verdict.reason) for verdict in verdicts) == ["None", "replayed", "replayed"]
         assert len(site.events("time_accepted")) == 1
+        notices = [notice["text"] for notice in site.ask(lambda snapshot: snapshot.notices())]
+        assert notices[0].startswith("a signed time was refused, replayed: ")
 
 
 async def test_what_is_durable_counts_though_the_connection_that_brought_it_is_lost(

@@ -150,8 +150,8 @@ def test_two_that_fit_are_named(tmp_path: Path) -> None:
             "wire.baud: there is no such field; there are: rx_buffer_bytes, line_max_bytes, busy_interval_s, "
             "silence_s, proven_window, takes_compact",
         ),
-        ("= 64", "= 8", "wire.rx_buffer_bytes: Input should be greater than or equal to 32 (is 8)"),
-        ('"marlin"', '"marlni"', "dialect: Input should be 'marlin' or 'grbl' (is 'marlni')"),
+        ("= 64", "= 8", "wire.rx_buffer_bytes: must be greater than or equal to 32 (is 8)"),
+        ('"marlin"', '"marlni"', "dialect: must be 'marlin' or 'grbl' (is 'marlni')"),
         ("'^Ours'", "'^Ours('", "match.firmware_name: no regular expression: missing ), unterminated subpattern"),
         (
             '"M104 S0"',
@@ -170,7 +170,7 @@ def test_two_that_fit_are_named(tmp_path: Path) -> None:
             'abort = "M112", resume = ["G1 X{x}"]',
             "macro.resume: resume comes back to {x}, {y} and {z}",
         ),
-        ('["M104 S0"]', '"M104 S0"', "macro.make_safe: Input should be a list (is 'M104 S0')"),
+        ('["M104 S0"]', '"M104 S0"', "macro.make_safe: must be a list (is 'M104 S0')"),
         ('["M104 S0"]', "[]", "macro.make_safe: List should have at least 1 item"),
         ('abort = "M112"', 'abort = ""', "macro.abort: String should have at least 1 character (is '')"),
         (
@@ -231,6 +231,18 @@ def test_the_abort_of_a_controller_with_grbl_is_the_byte_that_acts_at_once(tmp_p
     words = 'the whole: macro.abort is "\\u0018" in the grbl dialect: only that acts at once'
     with pytest.raises(DriverError, match=re.escape(words)):
         named("ours", written(tmp_path, GOOD.replace('"marlin"', '"grbl"')), "grbl")
+
+
+def test_a_mistake_in_a_profile_is_told_to_a_printer_that_may_turn_out_to_need_it(tmp_path: Path) -> None:
+    profiles = written(tmp_path, GOOD.replace("= 64", "= 8"))
+
+    def look(name: str) -> None:
+        limits = Limits.model_construct()
+        PLUGIN.preflight(Machine("prn", "gcode", name, ("fdm",), Connection(url="tcp://h:1"), limits, {}, profiles))
+
+    look("marlin-2.1")
+    with pytest.raises(DriverError, match=r"ours\.toml: wire\.rx_buffer_bytes"):
+        look("auto")
 
 
 def test_a_profile_that_is_not_there_says_what_is() -> None:
