@@ -131,6 +131,8 @@ class Outbox:
                 self.held_bytes = sum(map(len, envelopes))
                 for raw in envelopes:
                     await uplink.publish(topic(self._journal.site, What.OUT), raw)
+                if envelopes:
+                    self._window.taken(loop.time())
                 if not self._ready(loop.time()):
                     await self._wait(self._window.due_at)
         finally:

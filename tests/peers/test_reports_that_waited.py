@@ -40,8 +40,9 @@ async def test_all_that_waited_for_the_collector_is_taken_over_one_connection(
         async with connect(broker.at(CENTRE), CENTRE, [OUT]) as uplink:
             serving = asyncio.create_task(collector.serve(uplink), name="test: serve")
             async with asyncio.timeout(DEADLINE_S):
-                while len(await copy_of(collector, journal.ident)) < journal.last_seq and not serving.done():
-                    await asyncio.sleep(0.05)
+                while len(await copy_of(collector, journal.ident)) < journal.last_seq:
+                    collector.moved.clear()
+                    await collector.moved.wait()
             assert not serving.done(), "the connection was lost"
             serving.cancel()
             with contextlib.suppress(asyncio.CancelledError, UplinkError):
