@@ -138,6 +138,31 @@ async def test_what_takes_longer_on_the_line_than_anybody_waits_for_an_answer_is
             assert b'"first_seq":2' in parse(await wire.published.get()).payload
 
 
+async def test_a_broker_that_takes_no_message_of_that_size_gets_smaller_ones(tmp_path: Path) -> None:
+    class Narrow(Wire):
+        max_bytes = 60_000
+
+        async def publish(self, topic: str, payload: bytes, *, retain: bool = False, sure: bool = True) -> None:
+            if len(payload) > self.max_bytes:
+                raise UplinkError(Trouble.TOO_LARGE, f"a message has {len(payload)} bytes")
+            await super().publish(topic, payload)
+
+    wire = Narrow()
+    async with asyncio.timeout(DEADLINE_S), reporting(tmp_path) as (journal, outbox), collecting(tmp_path) as collector:
+        await journal.record([fact("x" * 1000) for _ in range(200)])
+        await journal.record([fact("x" * 350_000)])  # an order of 256 KiB
+        async with sending(outbox, wire):
+            while outbox.backlog:
+                answer = await collector.take(topic(SITE, What.OUT), await wire.published.get())
+                if answer is not None:
+                    await outbox.take_ack(answer[1], asyncio.get_running_loop().time())
+        assert await copy_of(collector, journal.ident) == await events_of(journal)
+        wire.max_bytes = 1000
+        await journal.record([fact("x" * 1000)])
+        with pytest.raises(UplinkError, match="a message has"):
+            await outbox.send(wire)
+
+
 async def test_a_lost_connection_is_told_and_the_next_begins_at_the_mark(tmp_path: Path) -> None:
     async with asyncio.timeout(DEADLINE_S), reporting(tmp_path) as (journal, outbox):
         await journal.record([fact()])
