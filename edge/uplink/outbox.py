@@ -140,6 +140,7 @@ class Outbox:
                     if error.trouble is not Trouble.TOO_LARGE or self._max_bytes < 2 * SMALL_BYTES:
                         raise
                     self._max_bytes //= 2
+                    log.info("from now on a batch has %d bytes at most, before it is signed", self._max_bytes)
                     self._window.connected()
                     continue
                 if envelopes:
