@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import sqlite3
@@ -19,6 +20,7 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.collector import schema, telemetry
+from edge.collector.answers import Answers
 from edge.collector.ledger import Alarm, Answer, Ledger
 from edge.errors import BatchError, FormatError, JournalError
 from edge.journal.chain import EMPTY
@@ -81,18 +83,19 @@ class Collector:
 
         It begins by telling each site how far its journal is here: a site that knows it otherwise sends again. What
         comes is taken in the order in which it came, several messages in one commit: hundreds of sites say something
-        each second.
+        each second. No message waits for an answer to be said (`edge.collector.answers`).
         """
-        for site, raw in await self.positions():
-            await _say(uplink, topic(site, What.ACK), raw)
         lost: UplinkError | None = None
         room, before = asyncio.Semaphore(RECEIVE_MAXIMUM), None
         try:
             async with asyncio.TaskGroup() as group:
+                answers = Answers(group, functools.partial(self._say, uplink))
+                for site, answer in await self._positions():
+                    answers.put(site, answer)
                 try:
                     async for message in uplink.messages():
                         await room.acquire()
-                        before = group.create_task(self._deal_with(uplink, message, before), name="a site's message")
+                        before = group.create_task(self._deal_with(answers, message, before), name="a site's message")
                         before.add_done_callback(lambda _: room.release())
                 except UplinkError as error:
                     lost = error  # what is being written down is finished
@@ -102,18 +105,18 @@ class Collector:
         if lost is not None:
             raise lost
 
-    async def _deal_with(self, uplink: Uplink, message: Message, before: asyncio.Task[None] | None) -> None:
+    async def _deal_with(self, answers: Answers, message: Message, before: asyncio.Task[None] | None) -> None:
         """Take one message, and answer it. Acknowledged in the order in which they came: MQTT 5, section 4.6."""
         answer = await self._take_or_put_aside(message)
         if answer is not None:
-            await _say(uplink, *answer)
+            answers.put(*answer)
         if before is not None:
             await asyncio.wait([before])
         await message.ack()
 
-    async def _take_or_put_aside(self, message: Message) -> tuple[str, bytes] | None:
+    async def _take_or_put_aside(self, message: Message) -> tuple[str, Answer] | None:
         try:
-            return await self.take(message.topic, message.payload, again=message.again)
+            return await self._take(message.topic, message.payload, again=message.again)
         except JournalError:
             raise  # nobody knows what the disk holds: it comes again
         except Exception as error:  # noqa: BLE001 - one message must not block the rest: logged whole, and alarmed
@@ -124,19 +127,23 @@ class Collector:
 
     async def positions(self) -> list[tuple[str, bytes]]:
         """For each site whose journal is here, what is here of it: an acknowledgement that asks for the rest."""
+        return [(site, self._acknowledge(site, answer)) for site, answer in await self._positions()]
+
+    async def _positions(self) -> list[tuple[str, Answer]]:
         now = self._now()
         heads = await self.store.write(lambda connection: Ledger(connection, time_text(now)).heads())
-        return [
-            (site, self._acknowledge(site, Answer(journal, head, missing=True), now))
-            for site, journal, head in heads
-            if site in self._sites
-        ]
+        return [(site, Answer(journal, head, missing=True)) for site, journal, head in heads if site in self._sites]
 
     async def take(self, where: str, raw: bytes, *, again: bool = False) -> tuple[str, bytes] | None:
         """One message, dealt with durably on return; the topic and the envelope of the answer, if there is one.
 
         `again`: the broker gives it again, since it was not told that it was taken.
         """
+        answer = await self._take(where, raw, again=again)
+        return None if answer is None else (topic(answer[0], What.ACK), self._acknowledge(*answer))
+
+    async def _take(self, where: str, raw: bytes, *, again: bool) -> tuple[str, Answer] | None:
+        """The same; the site and the answer."""
         named = split(where)
         if named is None or not raw:  # an empty message asks the broker whether the site may write there
             return None
@@ -157,7 +164,7 @@ class Collector:
                 pass
         return None
 
-    async def _take_batch(self, site: str, raw: bytes, *, again: bool) -> tuple[str, bytes] | None:
+    async def _take_batch(self, site: str, raw: bytes, *, again: bool) -> tuple[str, Answer] | None:
         try:
             found, payload = batch.open_batch(raw, site, self._sites[site])
         except BatchError as error:
@@ -168,13 +175,22 @@ class Collector:
             lambda connection: Ledger(connection, time_text(now)).take(found, payload, again)
         )
         self.moved.set()
-        return None if answer is None else (topic(site, What.ACK), self._acknowledge(site, answer, now))
+        return None if answer is None else (site, answer)
 
-    def _acknowledge(self, site: str, answer: Answer, now: datetime) -> bytes:
-        payload = batch.ack_payload(site, answer.journal, answer.head, now, answer.missing)
+    async def _say(self, uplink: Uplink, site: str, answer: Answer) -> None:
+        """Answer one site; what the broker does not take for it is no reason to leave all others waiting."""
+        try:
+            await uplink.publish(topic(site, What.ACK), self._acknowledge(site, answer))
+        except UplinkError as error:
+            if error.ends_the_connection:
+                raise
+            log.error("%s", error)
+
+    def _acknowledge(self, site: str, answer: Answer) -> bytes:
+        payload = batch.ack_payload(site, answer.journal, answer.head, self._now(), answer.missing)
         return sign(PayloadType.ACK, payload, [self._key])
 
-    async def _take_state(self, site: str, raw: bytes) -> tuple[str, bytes] | None:
+    async def _take_state(self, site: str, raw: bytes) -> tuple[str, Answer] | None:
         """What a site says of itself, signed. One whose journal is not here at all is asked for it.
 
         What it sent before anybody listened is lost, and it would be a while before it sends that again.
@@ -188,7 +204,7 @@ class Collector:
         journal = document.get("journal")
         if is_here or not batch.is_journal_id(journal):
             return None
-        return topic(site, What.ACK), self._acknowledge(site, Answer(journal, EMPTY, missing=True), self._now())
+        return site, Answer(journal, EMPTY, missing=True)
 
     async def _take_link(self, site: str, raw: bytes) -> None:
         """Whether the site can be heard. It is not signed: the broker publishes the last will."""
@@ -249,16 +265,6 @@ def _is_news(told: Mapping[str, object], before: Mapping[str, object], now: date
     if not is_known or now - datetime.fromisoformat(before_at) > SILENT_LONG:
         return told != before
     return (seq, str(told.get("at"))) > (seq_before, str(before.get("at")))
-
-
-async def _say(uplink: Uplink, where: str, raw: bytes) -> None:
-    """Answer one site; what the broker does not take for it is no reason to leave all others waiting."""
-    try:
-        await uplink.publish(where, raw)
-    except UplinkError as error:
-        if error.ends_the_connection:
-            raise
-        log.error("%s", error)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

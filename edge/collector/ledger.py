@@ -104,7 +104,8 @@ class Ledger:
         if isinstance(acked, int) and found.last_seq < acked:
             text = (
                 f"events {found.first_seq} to {found.last_seq} came again, though the site has said that it knows them"
-                " to be here: somebody repeats what it once sent, or its disk was put back"
+                " to be here: somebody repeats what it once sent, or the broker crashed and gives again what it saved"
+                " last, or the site's disk was put back"
             )
             self.alarm(found.site, found.journal, Alarm.REPEATED, text)
 

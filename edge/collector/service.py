@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edge.collector.collector import Collector, Keys
 from edge.collector.ndjson import hand_on
 from edge.tasks import until_first
-from edge.uplink.port import Uplink, UplinkError
+from edge.uplink.port import Trouble, Uplink, UplinkError
 
 PAUSE_S = 0.5
 PAUSE_MAX_S = 30.0
 QUICK_S = 10.0
 FLAPS = 3
+"""So many connections in a row, each lost before `QUICK_S`, look like two clients under one name."""
 
 log = logging.getLogger("edge.collector")
 
@@ -54,19 +55,28 @@ async def run(
 
 
 async def _keep_serving(collector: Collector, connect: Connect) -> None:
-    failures, told = 0, ""
+    failures, flaps, told = 0, 0, ""
     loop = asyncio.get_running_loop()
     while True:
         up_s = None
         try:
             async with connect() as uplink:
-                log.info("connected")
-                up_s, told = loop.time(), ""
-                await collector.serve(uplink)
+                up_s = loop.time()
+                # Among those that are lost at once, again and again, it is said of one that stays.
+                saying = loop.call_later(QUICK_S if flaps >= FLAPS else 0.0, log.info, "connected")
+                try:
+                    await collector.serve(uplink)
+                finally:
+                    saying.cancel()
         except UplinkError as error:
-            if str(error) != told:
-                log.error("%s", error)
-            told = str(error)
+            stayed = up_s is not None and loop.time() - up_s >= QUICK_S
+            flaps = 0 if stayed or up_s is None else flaps + 1
+            text = str(error)
+            if flaps >= FLAPS and error.trouble is Trouble.LOST:  # nobody has said why
+                text += ", again and again: perhaps another client connects under the collector's name"
+            if text != told:
+                log.error("%s", text)
+            told = "" if stayed else text
         if up_s is not None:  # one that is thrown out at once, again and again, comes back slower
             failures = 0 if loop.time() - up_s >= QUICK_S else min(failures, FLAPS)
         failures += 1

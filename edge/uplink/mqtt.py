@@ -46,6 +46,9 @@ CONNECT_S = 10.0
 TAKEN_S = 60.0
 """For the PUBACK: a packet of 256 KiB over a link of 5 kB/s takes 52 s."""
 
+TAKEN_MAX_S = 900.0
+"""For the PUBACK while messages come: the broker sends first what waited, and a slow link takes its time for that."""
+
 CLOSE_S = 2.0
 KEEP_ALIVE_S = 30
 SESSION_S = 30 * 24 * 3600
@@ -138,6 +141,7 @@ class MqttUplink:
         self._lost: asyncio.Future[UplinkError] = self._loop.create_future()
         self._taken: dict[int, asyncio.Future[ReasonCode]] = {}
         self._arrived: asyncio.Queue[MqttMessage] = asyncio.Queue()
+        self._came_count = 0
         self._room = threading.Semaphore(receive_maximum)  # for messages of QoS 1 in `_arrived`
         self._unsure_max = 2 * receive_maximum  # so many messages there, and those of QoS 0 are dropped
         self._window = asyncio.Semaphore(IN_FLIGHT)
@@ -202,7 +206,7 @@ class MqttUplink:
             self._taken[sent.mid] = answer = self._loop.create_future()
             try:
                 # At QoS 0 paho answers when the last byte is on the line, so that no two wait for a slow one.
-                code = await self._answer(answer, TAKEN_S, f"did not take a message for {topic}")
+                code = await self._answer(answer, TAKEN_S, f"did not take a message for {topic}", TAKEN_MAX_S)
             finally:
                 del self._taken[sent.mid]
         if code.value >= Code.FIRST_FAILURE:
@@ -239,12 +243,16 @@ class MqttUplink:
         for future in left:
             future.cancel()
 
-    async def _answer(self, answer: asyncio.Future[Any], within_s: float, otherwise: str) -> Any:
+    async def _answer(self, answer: asyncio.Future[Any], within_s: float, otherwise: str, max_s: float = 0.0) -> Any:
+        """Wait for it; up to `max_s` as long as a message has come `within_s`."""
         waits: list[asyncio.Future[Any]] = [answer, self._lost]
-        await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-        if answer.done():
-            return answer.result()
-        self._raise_if_lost()
+        until_s, before = self._loop.time() + max_s, -1
+        while before < 0 or (before < self._came_count and self._loop.time() < until_s):
+            before = self._came_count
+            await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            self._raise_if_lost()
         raise UplinkError(Trouble.LOST, f"the broker {self._broker} {otherwise} within {within_s:g} s")
 
     def _raise_if_lost(self) -> None:
@@ -339,6 +347,7 @@ class MqttUplink:
             _settle(self._taken[mid], code)
 
     def _came(self, message: MqttMessage) -> None:
+        self._came_count += 1
         if message.qos == 0 and self.at_hand >= self._unsure_max:
             self.dropped += 1
         else:

@@ -12,7 +12,8 @@ Rules:
     4. A collector that has lost what it acknowledged, and what was pruned here since, gets what is here, with the word
        that the rest is gone (`Batch.begins`). Both sides tell their people. It is an event, but not within
        `QUIET_EVENTS` of the last one: a broker that repeats what the collector once asked must not fill the journal.
-    5. What does not verify changes nothing. It is counted, and its reason is kept.
+    5. A broker that takes no message of that size gets smaller ones, down to `SMALL_BYTES`.
+    6. What does not verify changes nothing. It is counted, and its reason is kept.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from edge.trust.envelope import PayloadType, sign
 from edge.trust.root import TrustRoot
 from edge.uplink import batch, tail
 from edge.uplink.batch import Ack, Packed
-from edge.uplink.port import Uplink
+from edge.uplink.port import Trouble, Uplink, UplinkError
 from edge.uplink.tail import Mark
 from edge.uplink.topics import What, topic
 from edge.uplink.window import RESEND_S, Window
@@ -45,6 +46,9 @@ log = logging.getLogger("edge.outbox")
 ACTOR = "outbox"
 
 QUIET_EVENTS = 1000
+
+SMALL_BYTES = 32 * 1024
+"""Of a payload: the largest order that a site takes still goes in `batch.MAX_PIECES` of them."""
 
 
 class Outbox:
@@ -129,8 +133,18 @@ class Outbox:
                 self._wake.clear()
                 envelopes = await self.next(loop.time())
                 self.held_bytes = sum(map(len, envelopes))
-                for raw in envelopes:
-                    await uplink.publish(topic(self._journal.site, What.OUT), raw)
+                try:
+                    for raw in envelopes:
+                        await uplink.publish(topic(self._journal.site, What.OUT), raw)
+                except UplinkError as error:
+                    if error.trouble is not Trouble.TOO_LARGE or self._max_bytes < 2 * SMALL_BYTES:
+                        raise
+                    self._max_bytes //= 2
+                    log.info("from now on a batch has %d bytes at most, before it is signed", self._max_bytes)
+                    self._window.connected()
+                    continue
+                if envelopes:
+                    self._window.taken(loop.time())
                 if not self._ready(loop.time()):
                     await self._wait(self._window.due_at)
         finally:

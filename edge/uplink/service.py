@@ -192,7 +192,9 @@ class UplinkService:
         self.connections += 1
         self._error = None
         self._denied.clear()
-        log.info("connected to the broker %s", self._where)
+        # Among those that are lost at once, again and again, it is said of one that stays.
+        later_s = QUICK_S if self._flaps >= FLAPS else 0.0
+        saying = asyncio.get_running_loop().call_later(later_s, log.info, "connected to the broker %s", self._where)
         watched = Watched(uplink, self._was_told)
         work = {
             "uplink: receive": self.inbox.receive(uplink),
@@ -208,6 +210,8 @@ class UplinkService:
                 async with asyncio.timeout(GOODBYE_S):
                     await uplink.publish(topic(self._site, What.LINK), self._link(online=False), retain=True)
             raise
+        finally:
+            saying.cancel()
 
     def _link(self, *, online: bool) -> bytes:
         return link(self._site, online=online, at=self._clock.stamp().at_wall)

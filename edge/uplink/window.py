@@ -4,9 +4,9 @@ Rules:
 
     1. `acked` is the newest event that the collector has, by its own word. Everything after it is sent, in order.
     2. At most `WINDOW` sendings wait for their acknowledgement. What is sent is forgotten: the journal has it.
-    3. Without an acknowledgement for `RESEND_S`, everything after `acked` is sent again: no carrier is believed. While
-       nobody answers it is one sending at a time, after twice the time each, `RESEND_MAX_S` at most: a broker keeps all
-       of it for a collector that is away.
+    3. Without an acknowledgement for `RESEND_S` after the broker has taken it, everything after `acked` is sent again:
+       no carrier is believed, and a slow line is no silence. While nobody answers it is one sending at a time, after
+       twice the time each, `RESEND_MAX_S` at most: a broker keeps all of it for a collector that is away.
     4. When the collector misses something, the same, at most once every `ASKED_S`: it asks for each batch that comes
        before its turn. What it asks sooner waits for that moment, unless it has meanwhile what it missed.
     5. A new connection begins with the newest acknowledged event, which the collector has already: its answer says
@@ -72,6 +72,11 @@ class Window:
         """Everything up to `last_seq` is on its way."""
         self._flights.append((last_seq, now))
         self.next_seq = last_seq + 1
+
+    def taken(self, now: float) -> None:
+        """The broker has taken what was sent last: from now on its acknowledgement can come."""
+        if self._flights:
+            self._flights[-1] = (self._flights[-1][0], now)
 
     def acknowledged(self, seq: int) -> None:
         """The collector has everything up to `seq`."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,22 @@ async def test_a_broker_that_takes_a_message_for_ever_is_left(monkeypatch: pytes
             await uplink.publish(OUT, b"batch")
     assert raised.value.ends_the_connection
     assert "did not take a message" in str(raised.value)
+
+
+async def test_while_messages_come_the_broker_may_take_longer_for_its_answer_is_behind_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mqtt, "TAKEN_S", 1.0)
+    async with asyncio.timeout(DEADLINE_S), Peer() as peer, connect(peer.broker, "berlin-1", [IN]) as uplink:
+        peer.puback = None
+        began_s = time.monotonic()
+        publishing = asyncio.create_task(uplink.publish(OUT, b"batch"), name="test: publish")
+        await asyncio.sleep(0)
+        peer.send(IN, b"order", mid=1)
+        with pytest.raises(UplinkError, match="did not take a message"):
+            await publishing
+        assert time.monotonic() - began_s >= 2 * mqtt.TAKEN_S
+        assert uplink.at_hand == 1
 
 
 async def test_what_the_broker_has_said_of_itself_binds_the_site() -> None:

@@ -20,6 +20,7 @@ from edge.journal.prune import Pruner
 from edge.journal.schema import FILE_NAME
 from edge.journal.transaction import Transaction
 from edge.model.event import Draft
+from edge.trust.envelope import parse
 from edge.uplink.outbox import Outbox
 from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.topics import What, topic
@@ -116,6 +117,50 @@ async def test_without_an_acknowledgement_everything_comes_again(tmp_path: Path)
         async with sending(outbox, wire):
             first, again = await wire.published.get(), await wire.published.get()
         assert first == again
+
+
+async def test_what_takes_longer_on_the_line_than_anybody_waits_for_an_answer_is_not_sent_again(tmp_path: Path) -> None:
+    resend_s = 1.0
+
+    class Slow(Wire):
+        async def publish(self, topic: str, payload: bytes, *, retain: bool = False, sure: bool = True) -> None:
+            await asyncio.sleep(1.1 * resend_s)
+            await super().publish(topic, payload)
+
+    wire = Slow()
+    async with asyncio.timeout(DEADLINE_S), reporting(tmp_path, resend_s=resend_s) as (journal, outbox):
+        await journal.record([fact()])
+        digest = (await events_of(journal))[0][1]
+        async with sending(outbox, wire):
+            await wire.published.get()
+            await outbox.take_ack(acknowledgement(journal.ident, 1, digest), asyncio.get_running_loop().time())
+            await journal.record([fact()])
+            assert b'"first_seq":2' in parse(await wire.published.get()).payload
+
+
+async def test_a_broker_that_takes_no_message_of_that_size_gets_smaller_ones(tmp_path: Path) -> None:
+    class Narrow(Wire):
+        max_bytes = 60_000
+
+        async def publish(self, topic: str, payload: bytes, *, retain: bool = False, sure: bool = True) -> None:
+            if len(payload) > self.max_bytes:
+                raise UplinkError(Trouble.TOO_LARGE, f"a message has {len(payload)} bytes")
+            await super().publish(topic, payload)
+
+    wire = Narrow()
+    async with asyncio.timeout(DEADLINE_S), reporting(tmp_path) as (journal, outbox), collecting(tmp_path) as collector:
+        await journal.record([fact("x" * 1000) for _ in range(200)])
+        await journal.record([fact("x" * 350_000)])  # an order of 256 KiB
+        async with sending(outbox, wire):
+            while outbox.backlog:
+                answer = await collector.take(topic(SITE, What.OUT), await wire.published.get())
+                if answer is not None:
+                    await outbox.take_ack(answer[1], asyncio.get_running_loop().time())
+        assert await copy_of(collector, journal.ident) == await events_of(journal)
+        wire.max_bytes = 1000
+        await journal.record([fact("x" * 1000)])
+        with pytest.raises(UplinkError, match="a message has"):
+            await outbox.send(wire)
 
 
 async def test_a_lost_connection_is_told_and_the_next_begins_at_the_mark(tmp_path: Path) -> None:

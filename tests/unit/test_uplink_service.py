@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -267,6 +268,17 @@ async def test_connections_that_are_lost_at_once_again_and_again_look_like_two_c
             bench.uplink.cut()
         await bench.until(lambda: bench.service.connections == service.FLAPS + 1)
         assert bench.service.view()["trouble"] == "taken_over"
+
+
+async def test_connections_that_are_lost_at_once_again_and_again_do_not_fill_the_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edge.uplink")
+    async with bench.running():
+        for number in range(1, 30):
+            await bench.until(lambda n=number: bench.service.connections == n)
+            bench.uplink.cut()
+    assert len(caplog.records) <= 2 * service.FLAPS
 
 
 async def test_a_broker_that_takes_and_forgets_is_told_by_the_missing_acknowledgement(

@@ -42,6 +42,17 @@ def test_what_is_not_acknowledged_is_sent_again_from_the_mark_on() -> None:
     assert (window.next_seq, window.in_flight) == (6, 0)
 
 
+def test_the_time_that_a_slow_line_takes_is_no_silence_of_the_collector() -> None:
+    window = Window(0)
+    sent(window, 10, now=5.0)
+    window.taken(5.0 + 2 * RESEND_S)
+    assert not window.may_send(10, 5.0 + 3 * RESEND_S - 1)
+    assert window.may_send(10, 5.0 + 3 * RESEND_S)
+    window.acknowledged(10)
+    window.taken(1000.0)
+    assert window.due_at is None, "it was acknowledged before the broker said that it has taken it"
+
+
 def test_whoever_asks_is_answered_once_a_while() -> None:
     window = Window(3)
     sent(window, 10, 20)
