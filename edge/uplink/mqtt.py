@@ -7,7 +7,7 @@ Rules
 2. A PUBACK's reason code is looked at: a message that the broker's access list forbids is acknowledged too, with 0x87.
 3. A message that came is acknowledged by whoever has made it durable, never by this module.
 4. Not more than `RECEIVE_MAXIMUM` messages are on their way in, and not more than the broker allows out. paho holds no
-   broker to what CONNECT has said, and Mosquitto 2.0.11 sends to a client that was away all that waited, at once: so
+   broker to what CONNECT has said, and Mosquitto 2.0.11 sends all that waited as soon as the first are acknowledged: so
    nothing more is read while that many are here and nobody has taken them. One that sends larger packets, or QoS 2, is
    left before it fills the memory.
 
