@@ -422,8 +422,9 @@ async def test_a_disk_that_takes_nothing_at_all_does_not_keep_a_machine_from_bei
         site, whole = serving(rigged), rigged.journal
         site._journal = FullJournal()  # type: ignore[assignment]
         monkeypatch.setattr("edge.serving.site.leave_mark", full)
+        monkeypatch.setattr("edge.serving.site.leave_note", full)
         (said,) = await site.make_safe([], 10.0, "user:ada")
-        assert said["problem"] == ""
+        assert said == {"id": "prn-1", "confirmed": "stopped and switched off", "problem": ""}
         site._journal = whole
         await site.end_maintenance("prn-1", "", "user:ada")
         assert len(rigged.events("maintenance_began")) == len(rigged.events("maintenance_ended")) == 1
