@@ -90,7 +90,8 @@ class Site:
         configured = [configured_row(item) for item in self._equipment]
         live = {name: _live(runner) for name, runner in self._runners.items()}
         waits = self._waits()
-        trouble, storage = self._dispatcher.trouble, self._storage()
+        # What people ask for is passed on by way of the journal: one that takes nothing keeps it from the machines.
+        trouble, storage = self._dispatcher.trouble or self._journal.trouble, self._storage()
         daemon = {**self._daemon, "clock": self._time.row()}
         uplink = None if self.uplink is None else self.uplink.view()
         return await self._ask(
