@@ -264,7 +264,9 @@ class Site:
                 await asyncio.to_thread(leave_note, self._state_dir, one, actor, None)
             except OSError as failure:  # who asked is to learn what came of the machines all the same
                 what = one.problem or one.confirmed
-                log.error("only this log knows what %s wanted made safe: %s: %s (%s)", actor, one.machine, what, failure)
+                log.error(
+                    "only this log knows what %s wanted made safe: %s: %s (%s)", actor, one.machine, what, failure
+                )
 
     async def begin_maintenance(self, machine: str, reason: str, actor: str) -> dict[str, Any]:
         """Let nothing more begin on a machine; what goes on there goes on. Nothing is done if it is so already."""
