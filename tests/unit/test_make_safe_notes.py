@@ -393,6 +393,41 @@ async def test_a_machine_that_is_away_says_why(tmp_path: Path) -> None:
         assert made == Made("prn-1", problem="nobody can be asked: not connected yet")
 
 
+async def test_a_machine_that_does_not_say_who_it_is_is_made_safe_as_without_a_daemon(tmp_path: Path) -> None:
+    """One that waits for a person, or a controller that is held: it answers no question, and may heat or turn."""
+    tries = asyncio.Event()
+
+    async def hang() -> None:
+        tries.set()
+        await asyncio.Event().wait()
+
+    def switch_off(deadline_s: float) -> str:
+        time.sleep(0.05)  # longer than the daemon pauses before it tries again
+        assert not tries.is_set(), "it lets go of the machine, and does not try again meanwhile"
+        return "spindle off"
+
+    async with rig(tmp_path) as site:
+        site.script.open, site.script.make_safe = hang, switch_off
+        serving = asyncio.create_task(site.runner.serve(), name="runner")
+        await tries.wait()
+        tries.clear()
+        made = await site.runner.make_safe("user:ada", site.clock.mono_s() + 10)
+        assert made == Made("prn-1", "spindle off")
+        await tries.wait()
+        site.runner.close()
+        await serving
+
+
+async def test_a_machine_that_cannot_be_made_safe_without_a_daemon_either_says_both(tmp_path: Path) -> None:
+    def silent(deadline_s: float) -> str:
+        raise ConnectError("nothing answers")
+
+    async with rig(tmp_path) as site:
+        site.script.make_safe = silent
+        made = await site.runner.make_safe("user:ada", site.clock.mono_s() + 10)
+        assert made == Made("prn-1", problem="nothing answers (not connected yet)")
+
+
 async def test_a_journal_that_takes_nothing_does_not_hide_what_was_done(tmp_path: Path) -> None:
     async with working_rig(tmp_path) as rigged:
         await rigged.until(lambda: rigged.runner.identity)
