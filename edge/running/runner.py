@@ -261,7 +261,7 @@ class Runner:
             finally:
                 pool.shutdown(wait=False)
         if made.problem:
-            return replace(made, problem=f"{made.problem} ({why})")
+            return made if made.problem in why else replace(made, problem=f"{made.problem} ({why})")
         return made if made.confirmed else replace(made, problem=f"nobody can be asked: {why}")
 
     async def acknowledge(self, token: str, actor: str, comment: str, deadline_s: float) -> Condition:

@@ -418,14 +418,20 @@ async def test_a_machine_that_does_not_say_who_it_is_is_made_safe_as_without_a_d
         await serving
 
 
-async def test_a_machine_that_cannot_be_made_safe_without_a_daemon_either_says_both(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [("nothing answers", "nothing answers (not connected yet)"), ("not connected yet", "not connected yet")],
+)
+async def test_a_machine_that_cannot_be_made_safe_without_a_daemon_either_says_both(
+    tmp_path: Path, problem: str, said: str
+) -> None:
     def silent(deadline_s: float) -> str:
-        raise ConnectError("nothing answers")
+        raise ConnectError(problem)
 
     async with rig(tmp_path) as site:
         site.script.make_safe = silent
         made = await site.runner.make_safe("user:ada", site.clock.mono_s() + 10)
-        assert made == Made("prn-1", problem="nothing answers (not connected yet)")
+        assert made == Made("prn-1", problem=said)
 
 
 async def test_a_journal_that_takes_nothing_does_not_hide_what_was_done(tmp_path: Path) -> None:
