@@ -24,11 +24,26 @@ class _OneLine(logging.Formatter):
         return message if calm else f"{record.levelname.lower()}: {message}"
 
 
+class _File(logging.handlers.RotatingFileHandler):
+    """A file on a disk that may be full: that is told once, and not by a traceback for each line."""
+
+    told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.told:
+            self.told = True
+            why = "cannot be written, what follows is told here only"
+            sys.stderr.write(f"error: {self.baseFilename} {why}: {error.strerror}\n")
+
+
 def set_up(state_dir: Path, *, verbose: bool = False, screen: bool = True) -> Path:
     """Log to a rotating file below `state_dir`, and with `screen` to standard error; the file's path."""
     path = state_dir / "log" / "edge.log"
     path.parent.mkdir(exist_ok=True)
-    file = logging.handlers.RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8")
+    file = _File(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handlers: list[logging.Handler] = [file]
     if screen:

@@ -17,10 +17,14 @@ from drivers.gcode.profile import Profile
 from drivers.gcode.replies import Busy, Reply, Text
 from drivers.gcode.resting import Resting
 from drivers.gcode.window import window_for
-from edge.driver import ConnectError, IdentityError, MachineError
+from edge.driver import ConnectError, IdentityError, MachineError, MachineState
 
 HANDSHAKE_S = 20.0
 """How long a printer that is not busy may take to say who it is; a bootloader alone takes 2 s."""
+
+PAUSED = "paused"
+"""How what a busy firmware says begins if a person is to end it: ``paused for user``, ``paused for input``
+(STR_BUSY_PAUSED_FOR_USER and …_INPUT, Marlin/src/core/language.h)."""
 
 GRBL_MET = "this is grbl ({text}), which profile = 'auto' does not try: name the profile, 'grbl' or 'grblhal'"
 
@@ -43,8 +47,11 @@ class Contact:
         if self._patience is None:
             return
         match reply:
-            case Busy() if not self._patience.expired():
+            case Busy(what=what) if not self._patience.expired():
                 self._patience.reschedule(asyncio.get_running_loop().time() + HANDSHAKE_S)
+                # It can be so for hours: why it was away before is no news any more, and this may need a person.
+                ends = "; a person at it must end that" if what.startswith(PAUSED) else ""
+                self._device.see(MachineState.OFFLINE, f"it does not say who it is yet, for it is busy: {what}{ends}")
             case Text(text=text) if grbl_replies.is_spoken(text):
                 self._other_dialect = GRBL_MET.format(text=text)
                 self._session.fail(ConnectError(self._other_dialect))

@@ -87,6 +87,11 @@ class Journal:
         return self._store.commits
 
     @property
+    def trouble(self) -> str:
+        """Why nothing can be written now, as of the newest attempt; empty if it could."""
+        return self._store.trouble
+
+    @property
     def last_seq(self) -> int:
         """The number of the newest durable event; 0 if there is none."""
         return self._last_seq

@@ -109,6 +109,8 @@ class Store:
         self._closing = False
         self._fault: JournalError | None = None
         self.commits = 0  # since it was opened; written by the writer alone
+        self.trouble = ""
+        """Why the newest transaction was not kept; empty if it was. Written by the writer alone."""
         self.after_commit: Callable[[sqlite3.Connection], None] = lambda connection: None
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
@@ -246,6 +248,7 @@ class Store:
                         raise JournalError("a write function ended the transaction") from job.error
                 connection.execute("COMMIT")
                 self.commits += 1
+                self.trouble = ""
                 self._follow_up(connection, group)
                 return
             except (JournalError, sqlite3.Error) as error:
@@ -253,9 +256,9 @@ class Store:
                     with contextlib.suppress(sqlite3.Error):  # the error that counts is the first one
                         connection.execute("ROLLBACK")
                 fault = _in_words(self.path, error)
+                self.trouble = str(fault)
                 if _code(error) not in _PASSING:
-                    _log.critical("%s; nothing more is written until a restart", fault)
-                    self._fault = fault
+                    self._latch(fault)
         for job in group:
             job.error = _again(fault)
 
@@ -264,10 +267,15 @@ class Store:
         try:
             self.after_commit(connection)
         except (JournalError, sqlite3.Error) as error:
-            self._fault = _in_words(self.path, error)
-            _log.critical("%s; nothing more is written until a restart", self._fault)
+            fault = _in_words(self.path, error)
+            self._latch(fault)
             for job in group:
-                job.error = _again(self._fault)
+                job.error = _again(fault)
+
+    def _latch(self, fault: JournalError) -> None:
+        self._fault = fault
+        self.trouble = f"{fault}; nothing more is written until a restart"
+        _log.critical("%s", self.trouble)
 
     def _settle(self, group: list[_Job[Any]]) -> None:
         def settle() -> None:

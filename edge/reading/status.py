@@ -177,8 +177,9 @@ def _hot(machines: Sequence[Row]) -> list[Row]:
             f"{name} to {t['target_degc']:.0f} degC" for name, t in m["temperatures"].items() if t["target_degc"]
         ]
         if heaters and m["state"] != "EXECUTE" and not m["run"]:
-            text = f"{m['id']} heats {', '.join(heaters)}, and no run is going on; switch it off at the machine"
-            found.append({"kind": "heating", "text": text, "command": "", "machine": m["id"]})
+            text = f"{m['id']} heats {', '.join(heaters)}, and no run is going on; switch it off there, or from here"
+            command = f"edge make-safe {m['id']}"
+            found.append({"kind": "heating", "text": text, "command": command, "machine": m["id"]})
     return found
 
 

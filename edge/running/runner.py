@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ from edge.driver import (
     StateSeen,
 )
 from edge.errors import EdgeError, JournalError, TrustError
-from edge.guard.make_safe import Made
+from edge.guard.make_safe import Made, all_safe
 from edge.intake.authority import Authority
 from edge.journal.journal import Journal
 from edge.journal.scribe import ACTOR, Scribe
@@ -117,6 +118,7 @@ class Runner:
         watcher: Watcher | None = None,
     ) -> None:
         self.machine = equipment.machine
+        self._equipment = equipment
         self._plugin = equipment.plugin
         self._journal = journal
         self._artifacts = artifacts
@@ -141,6 +143,7 @@ class Runner:
         self._online: bool | None = None
         self._closing = asyncio.Event()
         self._connection: asyncio.Task[str] | None = None
+        self._turn = asyncio.Lock()  # whose holder may open a connection to the machine
         self._scribe = Scribe(self.machine.id, journal, clock, self._closing, on_change)
         self._claimer = Claimer(journal, artifacts, authority, clock, self._scribe, self._must_not_begin)
         self._foreign = ForeignLog(self.machine.id, journal, self._scribe, on_change)
@@ -234,7 +237,7 @@ class Runner:
         if driver is None:
             if self._left is not None:  # then it must not go on when it is back
                 self._left = replace(self._left, made_safe=f"{actor} wanted the machine made safe while it was away")
-            return Made(self.machine.id, problem=f"nobody can be asked: {self.observed.state.detail}")
+            return await self._make_safe_unmet(deadline_s)
         if self._execution is not None:
             self._execution.safe_by = actor
             self._execution.stop()
@@ -243,6 +246,23 @@ class Runner:
             return Made(self.machine.id, "stopped and switched off")
         aborted = await abort_machine(driver, self.machine.driver)
         return Made(self.machine.id, problem=f"not stopped: {failure}; {aborted}")
+
+    async def _make_safe_unmet(self, deadline_s: float) -> Made:
+        """As without a daemon: a machine that answers no question may heat or turn all the same."""
+        why = self.observed.state.detail
+        if self._connection is not None:
+            self._connection.cancel()
+        async with self._turn:
+            # A thread of its own: many machines may be silent at once, and those of the loop have other work.
+            pool = ThreadPoolExecutor(1, f"make {self.machine.id} safe")
+            try:
+                asked = asyncio.get_running_loop().run_in_executor(pool, all_safe, [self._equipment], deadline_s)
+                (made,) = await asked
+            finally:
+                pool.shutdown(wait=False)
+        if made.problem:
+            return made if made.problem in why else replace(made, problem=f"{made.problem} ({why})")
+        return made if made.confirmed else replace(made, problem=f"nobody can be asked: {why}")
 
     async def acknowledge(self, token: str, actor: str, comment: str, deadline_s: float) -> Condition:
         """A person has taken note of a condition; which one. Raises `DriverError` if the machine does not confirm."""
@@ -296,14 +316,7 @@ class Runner:
         failures = 0
         while not self._closing.is_set():
             began_s = self._clock.mono_s()
-            self._connection = asyncio.create_task(self._connect(), name=f"connection to {self.machine.id}")
-            try:
-                await asyncio.wait([self._connection])
-            finally:
-                self._connection.cancel()
-                await asyncio.wait([self._connection])
-            reason = "the daemon stops" if self._connection.cancelled() else self._connection.result()
-            await self._disconnected(reason)
+            await self._disconnected(reason := await self._connect_once())
             too_late = self._clock.mono_s() >= self._recover_until_s and not self._closing.is_set()
             if self._left is not None and too_late:
                 away_s = self._clock.mono_s() - self._left_since_s
@@ -316,6 +329,23 @@ class Runner:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._closing.wait()
+
+    async def _connect_once(self) -> str:
+        """One connection, as a task of its own, when nobody else has the machine; why it ended."""
+        async with self._turn:
+            if self._closing.is_set():
+                return "the daemon stops"
+            self._connection = connection = asyncio.create_task(
+                self._connect(), name=f"connection to {self.machine.id}"
+            )
+            try:
+                await asyncio.wait([connection])
+            finally:
+                connection.cancel()
+                await asyncio.wait([connection])
+        if not connection.cancelled():
+            return connection.result()
+        return "the daemon stops" if self._closing.is_set() else "somebody had it made safe"
 
     async def _connect(self) -> str:
         """One connection from its beginning to its end; why it ended."""

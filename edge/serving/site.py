@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from edge.driver import DriverError
 from edge.errors import JournalError, UsageError
-from edge.guard.make_safe import event_of, leave_mark, leave_note, noted, record_notes, taken_out
+from edge.guard.make_safe import Made, event_of, leave_mark, leave_note, noted, record_notes, taken_out
 from edge.intake.intake import Intake
 from edge.intake.timekeeping import TimeKeeper
 from edge.jobstate import Requested, StepState
@@ -90,7 +90,8 @@ class Site:
         configured = [configured_row(item) for item in self._equipment]
         live = {name: _live(runner) for name, runner in self._runners.items()}
         waits = self._waits()
-        trouble, storage = self._dispatcher.trouble, self._storage()
+        # What people ask for is passed on by way of the journal: one that takes nothing keeps it from the machines.
+        trouble, storage = self._dispatcher.trouble or self._journal.trouble, self._storage()
         daemon = {**self._daemon, "clock": self._time.row()}
         uplink = None if self.uplink is None else self.uplink.view()
         return await self._ask(
@@ -239,8 +240,7 @@ class Site:
                 await self._journal.record([event_of(noted(one, actor)) for one in made])
         except JournalError as error:
             log.error("left for the next daemon to write down, since the journal cannot be written: %s", error)
-            for one in made:
-                await asyncio.to_thread(leave_note, self._state_dir, one, actor, None)
+            await self._leave_notes(made, actor)
         return [{"id": one.machine, "confirmed": one.confirmed, "problem": one.problem} for one in made]
 
     async def _take_out(self, machines: Sequence[str], actor: str) -> None:
@@ -257,6 +257,16 @@ class Site:
                 await asyncio.to_thread(leave_mark, self._state_dir, name, actor)
             except OSError as failure:
                 log.error("only this daemon knows that %s is out of service: %s", name, failure)
+
+    async def _leave_notes(self, made: Sequence[Made], actor: str) -> None:
+        for one in made:
+            try:
+                await asyncio.to_thread(leave_note, self._state_dir, one, actor, None)
+            except OSError as failure:  # who asked is to learn what came of the machines all the same
+                what = one.problem or one.confirmed
+                log.error(
+                    "only this log knows what %s wanted made safe: %s: %s (%s)", actor, one.machine, what, failure
+                )
 
     async def begin_maintenance(self, machine: str, reason: str, actor: str) -> dict[str, Any]:
         """Let nothing more begin on a machine; what goes on there goes on. Nothing is done if it is so already."""

@@ -14,6 +14,7 @@ from edge import daemon, folders, sitefile
 from edge.cli.main import main
 from edge.driver import MachineState, NotAcceptableError, NotConfirmedError, Outcome, Run
 from edge.intake.authority import Authority
+from edge.journal.journal import Journal
 from edge.model.site import validate
 from tests.helpers.fake_driver import Script, confirm
 from tests.helpers.rig import DEADLINE_S, Rig
@@ -133,6 +134,16 @@ async def test_a_job_is_held_and_released(shop: Shop) -> None:
     assert "is not held, and nothing of it waits" in await shop.edge("job", "release", shop.job)
     await shop.edge("status")
     assert shop.script.asked == ["pause", "resume"]
+
+
+async def test_a_journal_that_takes_nothing_is_told_while_the_print_goes_on(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.begin()
+    await shop.edge("status")
+    monkeypatch.setattr(Journal, "trouble", "the disk is full")
+    said = await shop.edge("status", code=2)
+    assert "nothing is planned, and no stop is passed on: the disk is full" in said
 
 
 async def test_a_machine_that_waits_for_somebody_is_answered(shop: Shop) -> None:

@@ -120,6 +120,26 @@ def test_a_printer_that_was_reset_while_the_cable_was_out_is_made_safe(site: Sit
         assert starts(printer) == 1
 
 
+def test_a_printer_that_waits_for_a_person_when_it_is_plugged_in_again_says_so(
+    site: SiteFolder, tmp_path: Path
+) -> None:
+    site.config.write_text(
+        site.config.read_text().replace('driver = "gcode"', 'driver = "gcode"\nprofile = "marlin-2.1"')
+    )
+    with sim_printer(tmp_path, speed=50.0) as printer, cable(printer.place, tmp_path / LINK) as wire:
+        site.start()
+        job_id = site.submit(site.bundle(b"G28\nG90\nM0\nG1 X10 F6000\n"))["job_id"]
+        until(lambda: state(site) == "HELD")
+        pulled(site, wire)
+        wire.plug_in()
+        until(lambda: "for it is busy: paused for user" in site.live()["machines"][0]["detail"])
+        assert state(site) == "OFFLINE", "nobody knows yet who is there"
+        assert "a person at it must end that" in " ".join(site.edge("why", job_id).stdout.split())
+        printer.reset()
+        assert site.wait_event("run_ended", job_id)["body"]["outcome"] == "UNKNOWN"
+        until(lambda: state(site) == "IDLE")
+
+
 def test_a_daemon_that_ends_while_the_cable_is_out_leaves_the_print_to_its_successor(
     site: SiteFolder, tmp_path: Path
 ) -> None:

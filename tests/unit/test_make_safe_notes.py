@@ -393,6 +393,47 @@ async def test_a_machine_that_is_away_says_why(tmp_path: Path) -> None:
         assert made == Made("prn-1", problem="nobody can be asked: not connected yet")
 
 
+async def test_a_machine_that_does_not_say_who_it_is_is_made_safe_as_without_a_daemon(tmp_path: Path) -> None:
+    """One that waits for a person, or a controller that is held: it answers no question, and may heat or turn."""
+    tries = asyncio.Event()
+
+    async def hang() -> None:
+        tries.set()
+        await asyncio.Event().wait()
+
+    def switch_off(deadline_s: float) -> str:
+        time.sleep(0.05)  # longer than the daemon pauses before it tries again
+        assert not tries.is_set(), "it lets go of the machine, and does not try again meanwhile"
+        return "spindle off"
+
+    async with rig(tmp_path) as site:
+        site.script.open, site.script.make_safe = hang, switch_off
+        serving = asyncio.create_task(site.runner.serve(), name="runner")
+        await tries.wait()
+        tries.clear()
+        made = await site.runner.make_safe("user:ada", site.clock.mono_s() + 10)
+        assert made == Made("prn-1", "spindle off")
+        await tries.wait()
+        site.runner.close()
+        await serving
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [("nothing answers", "nothing answers (not connected yet)"), ("not connected yet", "not connected yet")],
+)
+async def test_a_machine_that_cannot_be_made_safe_without_a_daemon_either_says_both(
+    tmp_path: Path, problem: str, said: str
+) -> None:
+    def silent(deadline_s: float) -> str:
+        raise ConnectError(problem)
+
+    async with rig(tmp_path) as site:
+        site.script.make_safe = silent
+        made = await site.runner.make_safe("user:ada", site.clock.mono_s() + 10)
+        assert made == Made("prn-1", problem=said)
+
+
 async def test_a_journal_that_takes_nothing_does_not_hide_what_was_done(tmp_path: Path) -> None:
     async with working_rig(tmp_path) as rigged:
         await rigged.until(lambda: rigged.runner.identity)
@@ -422,8 +463,9 @@ async def test_a_disk_that_takes_nothing_at_all_does_not_keep_a_machine_from_bei
         site, whole = serving(rigged), rigged.journal
         site._journal = FullJournal()  # type: ignore[assignment]
         monkeypatch.setattr("edge.serving.site.leave_mark", full)
+        monkeypatch.setattr("edge.serving.site.leave_note", full)
         (said,) = await site.make_safe([], 10.0, "user:ada")
-        assert said["problem"] == ""
+        assert said == {"id": "prn-1", "confirmed": "stopped and switched off", "problem": ""}
         site._journal = whole
         await site.end_maintenance("prn-1", "", "user:ada")
         assert len(rigged.events("maintenance_began")) == len(rigged.events("maintenance_ended")) == 1

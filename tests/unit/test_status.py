@@ -241,6 +241,7 @@ async def test_a_machine_that_heats_for_no_run_is_told(tell) -> None:
     found = await tell(online(), live=IDLE | {"temperatures": heat})
     assert (found["level"], kinds(found)) == (1, ["heating"])
     assert "prn-1 heats T to 200 degC, and no run is going on" in found["attention"][0]["text"]
+    assert found["attention"][0]["command"] == "edge make-safe prn-1"
     cold = {"T": {"actual_degc": 199.9, "target_degc": 0.0, "age_s": 0.5}}
     assert (await tell(live=IDLE | {"temperatures": cold}))["level"] == 0
 

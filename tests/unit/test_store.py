@@ -267,7 +267,9 @@ async def test_a_full_disk_fails_the_group_keeps_what_was_there_and_goes_on_when
         await store.write(lambda connection: connection.execute("PRAGMA max_page_count=3").fetchall())
         with pytest.raises(JournalError, match="disk is full"):
             await store.write(lambda connection: [add(n)(connection) for n in range(2, 5000)])
+        assert store.trouble == f"{store.path} cannot grow, the disk is full; nothing of this was kept"
         assert await store.write(all_rows) == [1]
+        assert store.trouble == ""
         await store.write(lambda connection: connection.execute("PRAGMA max_page_count=100000").fetchall())
         await store.write(add(2))
         assert on_disk(store.path) == [1, 2]
@@ -292,6 +294,7 @@ async def test_a_failed_write_latches_until_the_file_is_opened_again(
             signal.signal(signal.SIGXFSZ, previous)
         with pytest.raises(JournalError, match="IOERR"):
             await store.write(add(2))
+        assert store.trouble.endswith("nothing more is written until a restart")
     assert "until a restart" in caplog.text
     async with Store(path) as store:
         assert await store.write(all_rows) == [1]
