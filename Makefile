@@ -32,16 +32,12 @@ format: $(VENV)/.dev
 PEERS := EDGE_PEER_PRINTRUN=$(CURDIR)/.venv/printrun/bin/python \
   EDGE_PEER_OCTOPRINT=$(CURDIR)/.venv/octoprint/bin/octoprint EDGE_PEER_NODE=$$(command -v node)
 
-# Each class has a server of its own, and waits more than it works.
-ON_NODE_OPCUA := tests/peers/test_opcua_peer_contract.py tests/peers/test_opcua_peer_faults.py
-
 # On a busy host printcore joins its thread before it has started it.
 ALONE := tests/peers/test_printcore.py
 
 peers: $(VENV)/.dev .venv/printrun/.installed .venv/octoprint/.installed $(NODE_OPCUA)/node_modules/.installed mosquitto
-	@$(PEERS) $(BIN)/python -m pytest -n 4 --dist loadfile tests/peers $(addprefix --ignore=,$(ON_NODE_OPCUA) $(ALONE))
+	@$(PEERS) $(BIN)/python -m pytest -n 5 --dist loadscope tests/peers --ignore=$(ALONE)
 	@$(PEERS) $(BIN)/python -m pytest $(ALONE)
-	@$(PEERS) $(BIN)/python -m pytest -n 4 --dist loadscope $(ON_NODE_OPCUA)
 
 # What takes too long for every commit: open channels to node-opcua, faults of links to simulators, long faults.
 slow: $(VENV)/.dev $(NODE_OPCUA)/node_modules/.installed

@@ -105,7 +105,7 @@ def backlog(site: SiteFolder) -> None:
     """A running daemon with facts of hundreds of kB that nobody has heard."""
     daemon = site.start()
     daemon.end(signal.SIGKILL)
-    fill(site.state_dir / FILE_NAME, NAME, 2000)
+    fill(site.state_dir / FILE_NAME, NAME, 1200)
     site.start()
 
 
