@@ -68,6 +68,11 @@ class Seen:
     detail: str = ""
     outcome: Outcome | None = None
 
+    @property
+    def goes_on(self) -> bool:
+        """The machine has begun the run, and has not ended it."""
+        return self.phase in (Phase.RUNNING, Phase.HELD)
+
 
 @dataclass(slots=True)
 class Work:
@@ -114,7 +119,8 @@ class Equipment(ABC):
         self._state_names: dict[NodeId, str] = {}
         self.alarms = Alarms(context.state_dir, lambda text: context.emit(Message(f"alarm: {text}")))
         self.folder: Folder | None = None
-        self._stale: float | None = None
+        self._before: float | None = None  # while the machine says this of progress, it is about what was before
+        self._has_looked = False  # since the run has begun
         self.tell: Callable[[], None] = lambda: None
 
     # On a link
@@ -307,19 +313,28 @@ class Equipment(ABC):
         return "; ".join([*words, *blocking])
 
     def begins(self) -> None:
-        """A run begins: what the machine says of progress now belongs to what was before."""
-        self._stale = self._said_of_progress()
+        """A run begins."""
+        self._before, self._has_looked = None, False
 
-    def progress(self) -> float | None:
-        """Share of the program that the machine says is done, 0 to 1; None if it says nothing of this run."""
-        said = self._said_of_progress()
-        if said is None or said == self._stale:
+    async def progress(self, link: Link) -> float | None:
+        """Share of the program that the machine says is done, 0 to 1; None if it says nothing of this run.
+
+        What it says first of a run that goes on may still be about the one before. It is read, as the state is: what
+        the subscription brings may be older. Raises `LinkError`.
+        """
+        said = await self._said_of_progress(link)
+        if not self._has_looked:
+            self._before, self._has_looked = said, True
+        if said is None or said == self._before:
             return None
-        self._stale = None  # the run has moved it: from now on every value is about the run
+        self._before = None  # the run has moved it: from now on every value is about the run
         return said
 
-    def _said_of_progress(self) -> float | None:
-        done, total = (_number(self._values.get(self._nodes[n])) if n in self._nodes else None for n in _PROGRESS)
+    async def _said_of_progress(self, link: Link) -> float | None:
+        named = [name for name in _PROGRESS if name in self._nodes]
+        read = await link.read([self._nodes[name] for name in named])
+        found = {name: _number(_good(value)) for name, value in zip(named, read, strict=True)}
+        done, total = (found.get(name) for name in _PROGRESS)
         if not self.profile.progress_of:
             total = self.profile.progress_total
         if done is None or not total or total < 0:

@@ -175,8 +175,8 @@ class JobMachine(Equipment):
         super().begins()
         self._share = None
 
-    def progress(self) -> float | None:
-        return self._share if self._share is not None else super().progress()
+    async def progress(self, link: Link) -> float | None:
+        return self._share if self._share is not None else await super().progress(link)
 
     def _why_held(self) -> str:
         broken = self.broken()

@@ -119,20 +119,23 @@ class Sight:
 
     async def ask(self, work: Work) -> Seen | None:
         """What the machine says of the run; None if it cannot be asked now."""
+        share: float | None = None
         try:
             await self.equipment.alarms.take_in(self.session.link)  # they may say why the run has ended
             seen = work.over or await self.equipment.look(self.session.link, work)
             await self.equipment.catch_up(self.session.link)
+            if seen.goes_on:
+                share = await self.equipment.progress(self.session.link)
         except RefusedError as error:
             self._context.emit(Message(str(error)))
             seen = Seen(Phase.ABSENT, f"the machine cannot be asked about the run: {error}")
         except MachineError:
             return None
-        work.ran = work.ran or seen.phase in (Phase.RUNNING, Phase.HELD)
+        work.ran = work.ran or seen.goes_on
         if work is self.going:
             self.seen = seen
-            if seen.phase in (Phase.RUNNING, Phase.HELD):
-                self.progress(work, self.equipment.progress())
+            if seen.goes_on:
+                self.progress(work, share)
             self.show()
         return seen
 
