@@ -23,7 +23,7 @@ from edge.journal.schema import FILE_NAME
 from edge.trust import read_envelope
 from edge.uplink.mqtt import MqttUplink, connect
 from edge.uplink.topics import What, topic
-from tests.helpers.centre import NAME, Centre, site_at, uplink_table
+from tests.helpers.centre import NAME, Centre, ended, site_at, uplink_table
 from tests.helpers.large_journal import fill
 from tests.helpers.mosquitto import CENTRE, Mosquitto
 from tests.helpers.site import PRINTER, SITE, SiteFolder
@@ -63,12 +63,8 @@ def setting(folder: Path) -> Iterator[tuple[Mosquitto, SiteFolder, Centre]]:
     with Mosquitto.begin(folder / "broker") as broker:
         site = site_at(folder / "site", uplink_table(broker, NAME))
         centre = Centre(folder / "centre", uplink_table(broker, CENTRE), site)
-        try:
+        with ended(site, centre):
             yield broker, site, centre
-        finally:
-            for daemon in (site.daemon, centre.daemon):
-                if daemon is not None:
-                    daemon.end()
 
 
 def waiting_printer(site: SiteFolder, broker: Mosquitto) -> None:

@@ -233,7 +233,7 @@ class OpcUaDriver(Driver):
                         raise NotConfirmedError(f"the run was over before the machine could {verb} it")
                     if seen is not None and seen.phase is goal:
                         return
-                    ready = seen is not None and seen.phase in (Phase.RUNNING, Phase.HELD)
+                    ready = seen is not None and seen.goes_on
                     if ready and (asked_s is None or self._clock.mono_s() - asked_s > ASK_AGAIN_S):
                         asked_s = self._clock.mono_s()
                         refused = await self._ask_for(ask)

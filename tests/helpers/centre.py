@@ -11,6 +11,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,17 @@ class Centre:
         """`edge collect status`."""
         found: dict[str, Any] = json.loads(self.edge("status", "--config", str(self.config), "--json").stdout)
         return found
+
+
+@contextlib.contextmanager
+def ended(site: SiteFolder, centre: Centre) -> Iterator[None]:
+    """End both processes after the block."""
+    try:
+        yield
+    finally:
+        for daemon in (site.daemon, centre.daemon):
+            if daemon is not None:
+                daemon.end()
 
 
 def site_events(site: SiteFolder) -> Events:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.centre import Centre
+from tests.helpers.centre import Centre, ended
 from tests.helpers.sim import sim_printer
 from tests.helpers.site import PRINTER, SITE, SiteFolder
 
@@ -24,13 +24,9 @@ def reporting_printer(folder: Path, uplink: str, centre_uplink: str) -> Iterator
     site = SiteFolder(folder / "site")
     rewrite(site, uplink)
     centre = Centre(folder / "centre", centre_uplink, site)
-    with sim_printer(site.folder, speed=20.0):  # so that half an hour of printing is not over before it is looked at
-        try:
-            yield site, centre
-        finally:
-            for daemon in (site.daemon, centre.daemon):
-                if daemon is not None:
-                    daemon.end()
+    # So slow that half an hour of printing is not over before it is looked at.
+    with sim_printer(site.folder, speed=20.0), ended(site, centre):
+        yield site, centre
 
 
 def rewrite(site: SiteFolder, uplink: str, every_s: float = 1) -> None:

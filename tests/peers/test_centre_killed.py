@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import second_verifier
-from tests.helpers.centre import NAME, Centre, reporting, site_at, site_events, uplink_table
+from tests.helpers.centre import NAME, Centre, ended, reporting, site_at, site_events, uplink_table
 from tests.helpers.mosquitto import CENTRE, Mosquitto
 from tests.helpers.sim import sim_printer
 from tests.helpers.site import PRINTER, SHORT, SITE, SiteFolder, starts, until
@@ -29,7 +29,7 @@ def test_whatever_dies_the_centre_has_every_event(tmp_path: Path, broker: Mosqui
         return centre.database.exists() and centre.events() == site_events(site)
 
     site.start(ready="connected to the broker")
-    try:
+    with ended(site, centre):
         centre.start()
         assert centre.daemon is not None
         assert site.daemon is not None
@@ -57,10 +57,6 @@ def test_whatever_dies_the_centre_has_every_event(tmp_path: Path, broker: Mosqui
         assert found["sites"][0]["online"] is True
         until(lambda: reporting(site)["backlog"] == 0)
         assert reporting(site)["refused_acks"] == 0
-    finally:
-        for daemon in (site.daemon, centre.daemon):
-            if daemon is not None:
-                daemon.end()
     assert second_verifier.verify(site.state_dir / "journal.sqlite")[1] == ""
     handed = [json.loads(line) for line in centre.lines.read_bytes().splitlines()]
     assert {one["seq"]: one["hash"] for one in handed} == {seq: digest for seq, digest, _ in centre.events()}
@@ -77,7 +73,7 @@ def test_the_collector_notices_a_state_directory_that_was_put_back_as_a_whole_be
     head = SITE + 'guard_after_s = 0\n\n[time]\nsource = "host"\n\n'
     site.config.write_text(head + table + PRINTER.format(port=folder / "printer"))
     centre = Centre(tmp_path / "centre", uplink_table(broker, CENTRE), site)
-    try:
+    with ended(site, centre):
         site.start(ready="connected to the broker")  # without the printer, so that the order waits
         centre.start()
         job_id = str(site.submit(site.bundle(SHORT))["job_id"])
@@ -105,7 +101,3 @@ def test_the_collector_notices_a_state_directory_that_was_put_back_as_a_whole_be
             assert "the collector has event" in held["body"]["reason"]
             until(lambda: "edge journal confirm" in site.edge("why", job_id).stdout)
             assert starts(printer) == 1
-    finally:
-        for daemon in (site.daemon, centre.daemon):
-            if daemon is not None:
-                daemon.end()

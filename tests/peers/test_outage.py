@@ -9,14 +9,14 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edge.journal.schema import FILE_NAME
 from tests import second_verifier
-from tests.helpers.centre import NAME, Centre, Events, reporting, site_at, site_events, uplink_table
+from tests.helpers.centre import NAME, Centre, Events, ended, reporting, site_at, site_events, uplink_table
 from tests.helpers.forgetful import Forgetful
 from tests.helpers.large_journal import fill
 from tests.helpers.mosquitto import CENTRE, Mosquitto
@@ -26,17 +26,6 @@ from tests.helpers.slow_line import SlowLine
 EVENTS = 10_000
 SLOW_BYTES_PER_S = 2_000_000
 DEADLINE_S = 120.0
-
-
-@contextlib.contextmanager
-def ended(site: SiteFolder, centre: Centre) -> Iterator[None]:
-    """End both processes after the block."""
-    try:
-        yield
-    finally:
-        for daemon in (site.daemon, centre.daemon):
-            if daemon is not None:
-                daemon.end()
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -17,7 +17,7 @@ from edge.journal.journal import Journal
 from edge.journal.schema import FILE_NAME
 from edge.reading.views import open_readonly
 from tests import second_verifier
-from tests.helpers.centre import NAME, Centre, Events, site_at, site_events, uplink_table
+from tests.helpers.centre import NAME, Centre, Events, ended, site_at, site_events, uplink_table
 from tests.helpers.mosquitto import CENTRE, Mosquitto
 from tests.helpers.pruning import hourly, work
 from tests.helpers.site import SiteFolder, until
@@ -35,12 +35,8 @@ def both(tmp_path: Path) -> Iterator[tuple[SiteFolder, Centre]]:
         site = site_at(tmp_path / "site", uplink_table(broker, NAME))
         site.config.write_text(site.config.read_text() + '\n[time]\nsource = "host"\n')
         centre = Centre(tmp_path / "centre", uplink_table(broker, CENTRE), site)
-        try:
+        with ended(site, centre):
             yield site, centre
-        finally:
-            for daemon in (site.daemon, centre.daemon):
-                if daemon is not None:
-                    daemon.end()
 
 
 LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)

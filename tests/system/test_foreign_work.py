@@ -27,9 +27,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def is_idle_again(context: RecordingContext) -> None:
     """Wait until that is the newest that was told."""
-    async with asyncio.timeout(PATIENCE_S):
-        while context.of_kind(StateSeen)[-1].state is not MachineState.IDLE:  # noqa: ASYNC110 - the newest counts
-            await asyncio.sleep(0.05)
+    await context.seen(StateSeen, lambda _: context.of_kind(StateSeen)[-1].state is MachineState.IDLE, PATIENCE_S)
 
 
 async def test_nothing_is_begun_while_somebody_prints_from_the_card(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from edge.driver import (
     Step,
 )
 from edge.testing import RecordingContext
+from tests.helpers.opcua import until
 from tests.helpers.printing import program_at, write_program
 from tests.helpers.routing import LIMITS, SimRouter, bench_router, sim_router
 
@@ -70,9 +71,7 @@ async def state(context: RecordingContext, wanted: MachineState, words: str = ""
 
 async def carried_out(router: SimRouter, count: int) -> None:
     """Wait until so many blocks were."""
-    async with asyncio.timeout(DEADLINE_S):
-        while len(router.blocks()) < count:  # noqa: ASYNC110 - another process tells nobody
-            await asyncio.sleep(0.02)
+    await until(lambda: len(router.blocks()) >= count, DEADLINE_S)
 
 
 def soon(context: RecordingContext) -> float:

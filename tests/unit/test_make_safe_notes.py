@@ -395,15 +395,16 @@ async def test_a_machine_that_is_away_says_why(tmp_path: Path) -> None:
 
 async def test_a_machine_that_does_not_say_who_it_is_is_made_safe_as_without_a_daemon(tmp_path: Path) -> None:
     """One that waits for a person, or a controller that is held: it answers no question, and may heat or turn."""
-    tries = asyncio.Event()
+    tries, again = asyncio.Event(), threading.Event()
 
     async def hang() -> None:
         tries.set()
+        again.set()
         await asyncio.Event().wait()
 
     def switch_off(deadline_s: float) -> str:
-        time.sleep(0.05)  # longer than the daemon pauses before it tries again
-        assert not tries.is_set(), "it lets go of the machine, and does not try again meanwhile"
+        # Longer than the daemon pauses before it tries again.
+        assert not again.wait(0.05), "it lets go of the machine, and does not try again meanwhile"
         return "spindle off"
 
     async with rig(tmp_path) as site:
@@ -411,6 +412,7 @@ async def test_a_machine_that_does_not_say_who_it_is_is_made_safe_as_without_a_d
         serving = asyncio.create_task(site.runner.serve(), name="runner")
         await tries.wait()
         tries.clear()
+        again.clear()
         made = await site.runner.make_safe("user:ada", site.clock.mono_s() + 10)
         assert made == Made("prn-1", "spindle off")
         await tries.wait()
