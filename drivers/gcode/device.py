@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from drivers.analysis import commands
 from drivers.gcode.compact import compact
 from drivers.gcode.config import Printer
 from drivers.gcode.events import Silent, Speaks
-from drivers.gcode.framing import Wire
+from drivers.gcode.framing import Outgoing, Wire, program_lines
 from drivers.gcode.identity import Firmware
 from drivers.gcode.profile import Profile
 from drivers.gcode.replies import Position, Reply, Temperatures
@@ -93,9 +93,13 @@ class Device:
                 self.context.emit(Message(f"it said nothing for {after_s:.0f} s, and speaks again"))
                 self.context.emit(self.seen)
 
+    def lines(self, commands: Iterable[str], after: int) -> Iterator[Outgoing]:
+        """`commands` as they go out to this firmware, numbered behind `after`."""
+        return program_lines(commands, after, compact=self.known_profile.wire.takes_compact)
+
     async def run(self, macro: Iterable[str], after: int, *, counted: bool = False) -> None:
         """Commands of the driver's own, numbered behind `after`, until they are acknowledged. Raises `MachineError`."""
-        await self.session.run(iter(macro), lambda number: None, after, counted=counted)
+        await self.session.run(self.lines(macro, after), lambda number: None, after, counted=counted)
 
     async def counted(self, expected: int) -> None:
         """The proof that all lines were taken, and no other: the firmware's own counter, if it keeps one.
@@ -153,7 +157,6 @@ def wire_of(profile: Profile, window_bytes: int) -> Wire:
     wire = profile.wire
     return Wire(
         window_bytes=window_bytes,
-        compact=wire.takes_compact,
         stall_s=wire.busy_interval_s * STALL_BUSY_INTERVALS or wire.silence_s,
         silence_s=wire.silence_s,
         counts=profile.firmware.keeps_line_numbers,

@@ -249,7 +249,7 @@ class GcodeDriver(Driver):
         compacted = self._device.known_profile.wire.takes_compact
         with closing(program_commands(path, after, compacted=compacted)) as program:
             # One iterator for the whole run: what was held goes on with the next command.
-            rest = itertools.chain(program, (FINAL,))
+            rest = device.lines(itertools.chain(program, (FINAL,)), after)
             while not (after > total or self._stopping.is_asked or self._detached):
                 if self._holding.is_asked:
                     await self._holding.hold(path, after, keeper)

@@ -5,11 +5,15 @@ Source: Marlin/src/gcode/queue.cpp (2.1.2.1), `get_serial_commands`.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from drivers.gcode.replies import Reply
+
+BLOCK_LINES = 64
+"""How many lines are made ready in one go: a fifth of a millisecond's work."""
 
 _CODE = re.compile(r"[A-Z]\d+(?:\.\d+)?")
 
@@ -22,7 +26,7 @@ class Wire:
     ``ok`` or ``busy`` before the firmware is probed. `silence_s`: how long nothing at all may be heard while an answer
     is owed, before it is asked for the last time. `max_resends`: how often the same line may be asked for again.
     `counts`: the firmware says the last line that it took when it is asked. `harmless`: codes that the firmware need
-    not know, because they only inform. `compact`: it needs no blank behind the line number.
+    not know, because they only inform.
     """
 
     window_bytes: int = 0
@@ -31,7 +35,6 @@ class Wire:
     max_resends: int = 10
     counts: bool = True
     harmless: frozenset[str] = frozenset()
-    compact: bool = False
 
 
 @dataclass(slots=True)
@@ -59,6 +62,20 @@ def checksum(line: bytes) -> int:
     for byte in line:
         value ^= byte
     return value
+
+
+def program_lines(commands: Iterable[str], after: int = 0, *, compact: bool = False) -> Iterator[Outgoing]:
+    """Commands of a program as they go out, numbered from ``after + 1``: stripped, not empty, and free of ``M110``.
+
+    With `compact`, no blank stands between a number and a G-code. They are made ready a block at a time: done once for
+    each answer of the firmware, the same work takes several times as long, every time with cold caches.
+    """
+    waiting = enumerate(commands, after + 1)
+    while block := list(itertools.islice(waiting, BLOCK_LINES)):
+        yield from [
+            Outgoing(command, number, numbered(number, command, "" if compact and command[0] == "G" else " "))
+            for number, command in block
+        ]
 
 
 def numbered(number: int, command: str, gap: str = " ") -> bytes:

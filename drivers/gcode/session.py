@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from drivers.gcode.events import Cause, Event, Failed, Probed, Silent, Speaks
-from drivers.gcode.framing import Wire
+from drivers.gcode.framing import Outgoing, Wire
 from drivers.gcode.line import Line
 from drivers.gcode.replies import Reply
 from drivers.gcode.stream import GcodeStream
@@ -55,7 +55,7 @@ class Session(Line[GcodeStream]):
         return await self._wait(self._probed)
 
     async def run(
-        self, commands: Iterator[str], on_acked: Callable[[int], None], after: int = 0, *, counted: bool = False
+        self, lines: Iterator[Outgoing], on_acked: Callable[[int], None], after: int = 0, *, counted: bool = False
     ) -> None:
         """Send a program, from the command behind `after`; returns when all, or all up to a `cut`, is acknowledged.
 
@@ -63,7 +63,7 @@ class Session(Line[GcodeStream]):
         """
         self.check()
         self._on_acked = on_acked
-        self.stream.begin(commands, after, counted=counted)
+        self.stream.begin(lines, after, counted=counted)
         await self.settle()
 
     def go_on(self) -> None:

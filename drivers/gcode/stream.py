@@ -79,7 +79,7 @@ class GcodeStream:
     def __init__(self, wire: Wire, now_s: float) -> None:
         self._wire = wire
         self._splitter = LineSplitter()
-        self._source: Iterator[str] | None = None
+        self._source: Iterator[Outgoing] | None = None
         self._pulled = 0  # number of the last command taken from the source
         self._acked = 0  # number of the last command acknowledged
         self._allowed = PROBE_NUMBER  # number of the last command that may be sent
@@ -107,14 +107,14 @@ class GcodeStream:
 
     # What to do
 
-    def begin(self, commands: Iterator[str], after: int = 0, *, counted: bool = False) -> None:
-        """Number and send `commands`, from ``after + 1``. They are stripped, not empty, and free of ``M110``.
+    def begin(self, lines: Iterator[Outgoing], after: int = 0, *, counted: bool = False) -> None:
+        """Send `lines`, which are numbered from ``after + 1`` (`program_lines`).
 
         With `counted`, the firmware has counted up to `after` already and its counter is left alone; else it is set.
         """
         if not self.drained:
             raise RuntimeError("a program is begun only after the end of the one before it")
-        self._source = commands
+        self._source = lines
         self._pulled = self._acked = after
         self._counts = counted
         self._refused = (0, 0)
@@ -199,19 +199,17 @@ class GcodeStream:
 
     def take(self, now_s: float) -> bytes:
         """The bytes to write now. Ask again after every `receive` and `tick`."""
+        if self._failure is not None or self._probing or self._resend_ok_until_s is not None:
+            return b""
+        if self._probe_due:
+            if self._flight and not self._probes_unanswered:
+                return b""
+            self._probe_due = False
+            self._heard_s = now_s
+            return self._start_probe(now_s)
         out: list[bytes] = []
         window_bytes = self.window_bytes
-        while self._failure is None and not self._probing and self._resend_ok_until_s is None:
-            if self._probe_due:
-                if self._flight and not self._probes_unanswered:
-                    break
-                self._probe_due = False
-                self._heard_s = now_s
-                out.append(self._start_probe(now_s))
-                break
-            line = self._next(window_bytes)
-            if line is None:
-                break
+        while (line := self._next(window_bytes)) is not None:
             self._launch(line, now_s)
             out.append(line.wire)
         return b"".join(out)
@@ -231,13 +229,11 @@ class GcodeStream:
             return queue.popleft() if not self._flight or len(queue[0].wire) <= room_bytes else None
         if self._source is None or self._pulled >= self._allowed:
             return None
-        command = next(self._source, None)
-        if command is None:
+        line = next(self._source, None)
+        if line is None:
             self._source = None
             return None
         self._pulled += 1
-        gap = "" if self._wire.compact and command[0] == "G" else " "
-        line = Outgoing(command, self._pulled, numbered(self._pulled, command, gap))
         if not self._flight or len(line.wire) <= room_bytes:
             return line
         self._again.append(line)
@@ -482,9 +478,10 @@ class GcodeStream:
             return self._resend_ok_until_s
         if not (self._flight or self._probing):
             return None
-        late = max(0, self._unheard - QUESTIONS)
-        silent_s = self._heard_s + self._wire.silence_s + late * min(self._wire.stall_s, QUESTION_S)
-        return silent_s if self._unheard >= QUESTIONS else min(self._moved_s + self._wire.stall_s, silent_s)
+        silent_s = self._heard_s + self._wire.silence_s
+        if self._unheard < QUESTIONS:
+            return min(self._moved_s + self._wire.stall_s, silent_s)
+        return silent_s + (self._unheard - QUESTIONS) * min(self._wire.stall_s, QUESTION_S)
 
     def tick(self, now_s: float) -> tuple[bytes, list[Event]]:
         """The deadline has come: bytes to write now (a probe), and what is known. Ask `take` afterwards."""

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 
 from drivers.gcode.events import Acked, Event, Failed
-from drivers.gcode.framing import Wire
+from drivers.gcode.framing import Wire, program_lines
 from drivers.gcode.stream import GcodeStream
 from hil_sim.faults import Faults
 from hil_sim.printer.board import Options
@@ -89,9 +89,9 @@ class Bench:
     def acked(self) -> list[int]:
         return [event.number for event in self.events if isinstance(event, Acked) and event.number]
 
-    def print(self, commands: list[str]) -> None:
+    def print(self, commands: list[str], *, compact: bool = False) -> None:
         """Send a program, and let time pass until all of it is acknowledged or the stream has failed."""
-        self.stream.begin(iter(commands))
+        self.stream.begin(program_lines(commands, compact=compact))
         self.run()
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from drivers.gcode.compact import compact
 from drivers.gcode.events import Cause
-from drivers.gcode.framing import Wire
+from drivers.gcode.framing import Wire, program_lines
 from edge.demo.meaning import as_meant
 from hil_sim.faults import Faults
 from hil_sim.printer.board import Options
@@ -134,7 +134,7 @@ def test_a_cut_program_ends_at_the_command_that_was_sent_last(
     program: list[str], seed: int, rate: float, data: st.DataObject
 ) -> None:
     bench = Bench(PATIENT, None, Faults(corrupt=rate), seed)
-    bench.stream.begin(iter(program))
+    bench.stream.begin(program_lines(program))
     stop_at = data.draw(st.integers(0, len(program)))
     bench.run(until=lambda: len(bench.acked) >= stop_at)
     last = bench.stream.cut()
@@ -156,9 +156,9 @@ def test_a_second_program_starts_at_one_again(way: int) -> None:
 def test_compact_moves_are_the_same_moves_to_the_firmware(
     program: list[str], seed: int, window: int, corrupt: float
 ) -> None:
-    wire = Wire(window_bytes=window, max_resends=1000, compact=True)
+    wire = Wire(window_bytes=window, max_resends=1000)
     bench = Bench(wire, Options(), Faults(corrupt=corrupt if not window else 0.0), seed=seed)
-    bench.print([compact(command) for command in program])
+    bench.print([compact(command) for command in program], compact=True)
     if killed_by_noise(bench):
         return
     assert bench.failure is None

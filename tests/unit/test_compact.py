@@ -8,7 +8,7 @@ import pytest
 
 from drivers.gcode.compact import compact
 from drivers.gcode.device import BLOCK_CHARS, program_commands
-from drivers.gcode.framing import Wire
+from drivers.gcode.framing import Wire, program_lines
 from drivers.gcode.stream import GcodeStream
 
 
@@ -68,8 +68,8 @@ def test_anything_else_stays_byte_for_byte(command: str) -> None:
 
 
 def test_a_numbered_move_has_no_blank_behind_its_number_and_all_else_has_one() -> None:
-    stream = GcodeStream(Wire(window_bytes=127, compact=True), 0.0)
-    stream.begin(iter(["G1X1Y2", "M104 S200"]), after=7, counted=True)
+    stream = GcodeStream(Wire(window_bytes=127), 0.0)
+    stream.begin(program_lines(["G1X1Y2", "M104 S200"], 7, compact=True), 7, counted=True)
     assert stream.take(0.0) == b"N8G1X1Y2*2\nN9 M104 S200*110\n"
 
 
