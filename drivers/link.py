@@ -32,7 +32,9 @@ Address: TypeAlias = tuple[Any, ...]
 LOCK_FILES = Path("/var/lock")
 """Where programs such as minicom say which ports they use."""
 
-READ_BYTES = 4096
+READ_BYTES = 256
+"""Nearly all that a machine says is ``ok``: room for a page of text would be allocated for each of them."""
+
 WRITE_BUFFER_MAX_BYTES = 64 * 1024
 """More waiting to be written than this means that the other side has stopped reading: the link is given up."""
 
