@@ -16,13 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edge.collector.collector import Collector, Keys
 from edge.collector.ndjson import hand_on
 from edge.tasks import until_first
+from edge.uplink.attempts import Attempts
 from edge.uplink.port import Trouble, Uplink, UplinkError
 
 PAUSE_S = 0.5
 PAUSE_MAX_S = 30.0
-QUICK_S = 10.0
-FLAPS = 3
-"""So many connections in a row, each lost before `QUICK_S`, look like two clients under one name."""
 
 log = logging.getLogger("edge.collector")
 
@@ -55,29 +53,24 @@ async def run(
 
 
 async def _keep_serving(collector: Collector, connect: Connect) -> None:
-    failures, flaps, told = 0, 0, ""
+    attempts, told = Attempts(PAUSE_S, PAUSE_MAX_S), ""
     loop = asyncio.get_running_loop()
     while True:
-        up_s = None
         try:
             async with connect() as uplink:
-                up_s = loop.time()
+                attempts.up(loop.time())
                 # Among those that are lost at once, again and again, it is said of one that stays.
-                saying = loop.call_later(QUICK_S if flaps >= FLAPS else 0.0, log.info, "connected")
+                saying = loop.call_later(attempts.believed_after_s, log.info, "connected")
                 try:
                     await collector.serve(uplink)
                 finally:
                     saying.cancel()
         except UplinkError as error:
-            stayed = up_s is not None and loop.time() - up_s >= QUICK_S
-            flaps = 0 if stayed or up_s is None else flaps + 1
+            stayed = attempts.down(loop.time())
             text = str(error)
-            if flaps >= FLAPS and error.trouble is Trouble.LOST:  # nobody has said why
+            if attempts.flapping and error.trouble is Trouble.LOST:  # nobody has said why
                 text += ", again and again: perhaps another client connects under the collector's name"
             if text != told:
                 log.error("%s", text)
             told = "" if stayed else text
-        if up_s is not None:  # one that is thrown out at once, again and again, comes back slower
-            failures = 0 if loop.time() - up_s >= QUICK_S else min(failures, FLAPS)
-        failures += 1
-        await asyncio.sleep(random.uniform(0.0, min(PAUSE_MAX_S, PAUSE_S * 2**failures)))
+        await asyncio.sleep(random.uniform(0.0, attempts.pause_s))

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from edge.clock import SystemClock
 from edge.tasks import until_first
+from edge.uplink.attempts import Attempts
 from edge.uplink.inbox import Inbox, Intake
 from edge.uplink.port import Trouble, Uplink, UplinkError
 from edge.uplink.telemetry import Telemetry
@@ -45,11 +46,6 @@ OFFLINE_S = 60.0
 
 SILENT_S = 300.0
 """Events that wait longer than this for a collector's acknowledgement, with a broker that takes them."""
-
-QUICK_S = 10.0
-FLAPS = 3
-"""So many connections in a row, each lost before `QUICK_S` and nobody says why, look like two clients under one name;
-for whatever reason, the pause before the next one grows."""
 
 GOODBYE_S = 2.0
 
@@ -112,7 +108,7 @@ class UplinkService:
         self._error: UplinkError | None = None
         self._denied: dict[str, UplinkError] = {}
         self._said = ""  # in the log
-        self._flaps = 0
+        self._attempts = Attempts(PAUSE_S, PAUSE_MAX_S)
         self._flapping: UplinkError | None = None  # why the last connection was lost
         self.inbox = Inbox(site, intake, reporting.take_ack, clock)
         self.connections = 0
@@ -149,7 +145,7 @@ class UplinkService:
         found = [f"the uplink does not work: {self.trouble}"] if self.trouble else []
         worst = self._worst()
         passing = worst is not None and worst.trouble in (Trouble.LOST, Trouble.ENDED, Trouble.UNREACHABLE)
-        passing = passing and self._flaps < FLAPS  # what comes again and again does not pass
+        passing = passing and not self._attempts.flapping  # what comes again and again does not pass
         if worst is not None and not (passing and self._clock.mono_s() - self._since_s < OFFLINE_S):
             found.append(str(worst))
         return [*found, *self._reporting.attention()]
@@ -157,7 +153,7 @@ class UplinkService:
     def _worst(self) -> UplinkError | None:
         if self._error is not None:
             return self._error
-        if self._flaps >= FLAPS and self._clock.mono_s() - self._since_s < QUICK_S:
+        if self._attempts.flapping and not self._attempts.stays(self._clock.mono_s()):
             return self._flapping  # connected again, and not for long enough to believe in it
         if self._denied:
             return next(iter(self._denied.values()))
@@ -171,20 +167,14 @@ class UplinkService:
 
     async def serve(self) -> None:
         """Connect again and again, until cancelled."""
-        failures = 0
         while True:
-            began_s = self._clock.mono_s()
             try:
                 async with self._connect() as uplink:
-                    began_s, failures = self._clock.mono_s(), min(failures, FLAPS)
+                    self._attempts.up(self._clock.mono_s())
                     await self._up(uplink)
             except UplinkError as error:
-                lasted_s = self._clock.mono_s() - began_s
-                if self._online and lasted_s >= QUICK_S:
-                    failures = 0
-                self._went_down(error, lasted_s)
-            failures += 1
-            await asyncio.sleep(random.uniform(0.0, min(PAUSE_MAX_S, PAUSE_S * 2**failures)))
+                self._went_down(error)
+            await asyncio.sleep(random.uniform(0.0, self._attempts.pause_s))
 
     async def _up(self, uplink: Uplink) -> None:
         """Work over one connection. Raises `UplinkError` when it is lost."""
@@ -193,8 +183,8 @@ class UplinkService:
         self._error = None
         self._denied.clear()
         # Among those that are lost at once, again and again, it is said of one that stays.
-        later_s = QUICK_S if self._flaps >= FLAPS else 0.0
-        saying = asyncio.get_running_loop().call_later(later_s, log.info, "connected to the broker %s", self._where)
+        loop, later_s = asyncio.get_running_loop(), self._attempts.believed_after_s
+        saying = loop.call_later(later_s, log.info, "connected to the broker %s", self._where)
         watched = Watched(uplink, self._was_told)
         work = {
             "uplink: receive": self.inbox.receive(uplink),
@@ -221,17 +211,16 @@ class UplinkService:
             self._online = online
             self._since_s, self._since = self._clock.mono_s(), self._clock.stamp().at_wall
 
-    def _went_down(self, error: UplinkError, lasted_s: float) -> None:
-        was_up = self._online
-        self._flaps = self._flaps + 1 if was_up and lasted_s < QUICK_S else 0
-        if self._flaps >= FLAPS and error.trouble is Trouble.LOST:  # nobody has said why
+    def _went_down(self, error: UplinkError) -> None:
+        stayed = self._attempts.down(self._clock.mono_s())
+        if self._attempts.flapping and error.trouble is Trouble.LOST:  # nobody has said why
             text = f"the connection to the broker {self._where} is lost again and again: perhaps another client"
             error = UplinkError(Trouble.TAKEN_OVER, f"{text} connects under this site's name")
         self._flapping = error
         self._turned(online=False)
         if self._said != str(error):
             log.warning("%s; trying again", error)
-        self._said = "" if was_up and lasted_s >= QUICK_S else str(error)
+        self._said = "" if stayed else str(error)
         self._error = error
 
     # What goes out

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.collector import service
+from edge.uplink.attempts import FLAPS
 from edge.uplink.port import Trouble, Uplink, UplinkError
 from tests.helpers.memory_uplink import MemoryUplink
 from tests.helpers.reporting import collecting
@@ -44,5 +45,5 @@ async def test_a_connection_that_is_lost_again_and_again_is_told_once_and_why_it
         await asyncio.wait([task])
     said = [record.getMessage() for record in caplog.records]
     assert any("another client connects under the collector's name" in line for line in said)
-    assert sum(line == "connected" for line in said) <= 2 * service.FLAPS
-    assert len(said) <= 2 * (service.FLAPS + 2) + 1
+    assert sum(line == "connected" for line in said) <= 2 * FLAPS
+    assert len(said) <= 2 * (FLAPS + 2) + 1

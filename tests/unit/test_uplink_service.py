@@ -14,6 +14,7 @@ import pytest
 from edge.clock import SystemClock
 from edge.errors import IllegalTransitionError, JournalError, StoreClosedError
 from edge.uplink import inbox, service, telemetry
+from edge.uplink.attempts import FLAPS, Attempts
 from edge.uplink.mqtt import RECEIVE_MAXIMUM
 from edge.uplink.port import Trouble, Uplink, UplinkError
 from edge.uplink.service import UplinkService
@@ -262,11 +263,11 @@ async def test_what_passes_by_itself_is_nobodys_business_and_what_does_not_is(be
 
 async def test_connections_that_are_lost_at_once_again_and_again_look_like_two_clients(bench: Bench) -> None:
     async with bench.running():
-        for number in range(1, service.FLAPS + 1):
+        for number in range(1, FLAPS + 1):
             await bench.until(lambda n=number: bench.service.connections == n)
             assert bench.service.view()["trouble"] is None
             bench.uplink.cut()
-        await bench.until(lambda: bench.service.connections == service.FLAPS + 1)
+        await bench.until(lambda: bench.service.connections == FLAPS + 1)
         assert bench.service.view()["trouble"] == "taken_over"
 
 
@@ -278,7 +279,7 @@ async def test_connections_that_are_lost_at_once_again_and_again_do_not_fill_the
         for number in range(1, 30):
             await bench.until(lambda n=number: bench.service.connections == n)
             bench.uplink.cut()
-    assert len(caplog.records) <= 2 * service.FLAPS
+    assert len(caplog.records) <= 2 * FLAPS
 
 
 async def test_a_broker_that_takes_and_forgets_is_told_by_the_missing_acknowledgement(
@@ -338,7 +339,7 @@ async def test_what_the_broker_says_when_it_throws_the_site_out_is_not_covered_b
 
     monkeypatch.setattr(bench.service.inbox, "receive", throw_out)
     async with bench.running():
-        await bench.until(lambda: bench.service.connections > service.FLAPS)
+        await bench.until(lambda: bench.service.connections > FLAPS)
         assert bench.service.view()["trouble"] == trouble
         assert bench.service.view()["text"] == "the broker has no room"
         assert bench.service.view()["attention"] == ["the broker has no room"], "it does not pass by itself"
@@ -360,8 +361,18 @@ async def test_who_is_thrown_out_at_once_comes_back_slower_and_not_in_step(
         raise LOST
 
     monkeypatch.setattr(service.random, "uniform", drawn)
-    monkeypatch.setattr(service, "PAUSE_S", 1.0)
+    monkeypatch.setattr(bench.service, "_attempts", Attempts(1.0, 60.0))
     monkeypatch.setattr(bench.service.inbox, "receive", throw_out)
     async with bench.running():
         await bench.until(lambda: len(most) >= 10)
     assert most[:10] == [2, 4, 8, 16, 16, 16, 32, 60, 60, 60]
+
+
+async def test_a_broker_that_is_away_for_days_is_tried_again_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.random, "uniform", lambda low, high: 0.0)
+    bench.errors = [LOST] * 2000
+    async with bench.running():
+        await bench.until(lambda: bench.service.view()["online"])
+    assert not bench.errors
