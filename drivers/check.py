@@ -94,6 +94,8 @@ _TOLD = re.compile(r"T\d+|M862\.\d")
 """Tool changes, which the analysis counts, and Prusa's checks of printer and nozzle (Prusa-Firmware, M862)."""
 _NUMBER_BYTES = len("N9999999 *127")
 """What number and checksum add to a command, at the longest program that anyone prints. ASCII sums up to 127."""
+_UNNAMED = 'not under profile = "auto": name the profile of its firmware (edge machine profiles), for on some it'
+"""Said of what only some of the candidates forbid; the reason of one of them follows."""
 _UNHEATED: Range = (0.0, 0.0)
 """What a heater may be asked for that has no limits in site.toml: a chamber has none yet."""
 
@@ -126,6 +128,7 @@ def check_program(program: Program, limits: Limits, *profiles: Profile) -> Predi
 
 def _lawful(file: Iterable[str], profiles: Sequence[Profile]) -> Iterator[tuple[int, str]]:
     forbidden = {rule.command: rule.reason for profile in reversed(profiles) for rule in profile.program.forbidden}
+    by_all = set.intersection(*({rule.command for rule in profile.program.forbidden} for profile in profiles))
     harmless = frozenset.intersection(*(frozenset(p.program.harmless_if_unknown) for p in profiles))
     # The firmware's buffer ends with a zero.
     longest = min(profile.wire.line_max_bytes for profile in profiles) - 1 - _NUMBER_BYTES
@@ -142,14 +145,15 @@ def _lawful(file: Iterable[str], profiles: Sequence[Profile]) -> Iterator[tuple[
             if not _CODE.match(alone):
                 raise NotAcceptableError(f"line {number}", repr(command), "a command such as G1, M104 or T0")
             code = code_of(alone)
-            if reason := forbidden.get(code) or forbidden.get(code.partition(".")[0]):
-                raise NotAcceptableError(f"line {number}", code, f"never in a program, for it {reason}")
+            if rule := next((name for name in (code, code.partition(".")[0]) if name in forbidden), None):
+                never = _UNNAMED if rule not in by_all and code in _KNOWN else "never in a program, for it"
+                raise NotAcceptableError(f"line {number}", code, f"{never} {forbidden[rule]}")
             if code not in _KNOWN and code not in harmless and not _TOLD.fullmatch(code):
                 raise NotAcceptableError(f"line {number}", code, "commands whose effect is known before it comes")
             if code == "M118" and not _ECHO.match(alone):
                 raise NotAcceptableError(f"line {number}", repr(command), "M118 E1: other words look like an answer")
-            if code not in _TEXTS and (rule := _ambiguous(alone)):
-                raise NotAcceptableError(f"line {number}", repr(command), rule)
+            if code not in _TEXTS and (wanted := _ambiguous(alone)):
+                raise NotAcceptableError(f"line {number}", repr(command), wanted)
         yield number, command
 
 

@@ -21,10 +21,10 @@ def printer(profile: str = "auto", limits: Limits = LIMITS) -> Printer:
     return Machine("p1", "gcode", profile, ("fdm",), Connection(url="tcp://127.0.0.1:1"), limits)
 
 
-def checked(folder: Path, text: str, limits: Limits = LIMITS) -> Prediction:
+def checked(folder: Path, text: str, limits: Limits = LIMITS, profile: str = "auto") -> Prediction:
     path = folder / "program.gcode"
     path.write_text(text)
-    return PLUGIN.check(printer(limits=limits), STEP, Program("program.gcode", path, "", path.stat().st_size))
+    return PLUGIN.check(printer(profile, limits), STEP, Program("program.gcode", path, "", path.stat().st_size))
 
 
 def refusal(folder: Path, text: str, limits: Limits = LIMITS) -> NotAcceptableError:
@@ -69,6 +69,19 @@ def test_a_refusal_names_line_value_limit_and_unit(
     assert str(error.value) == value
     assert str(error.limit).startswith(limit)
     assert error.unit == unit
+
+
+@pytest.mark.parametrize("command", ["M0", "M1", "M600"])
+def test_what_only_some_firmware_must_not_get_is_refused_until_the_profile_is_named(
+    tmp_path: Path, command: str
+) -> None:
+    text = f"G28\n{command}\n"
+    words = str(refusal(tmp_path, text))
+    assert "line 2" in words
+    assert f'{command}, allowed: not under profile = "auto": name the profile of its firmware' in words
+    assert checked(tmp_path, text, profile="marlin-2.1").facts["commands"] == 2
+    with pytest.raises(NotAcceptableError, match="never in a program, for it"):
+        checked(tmp_path, text, profile="smoothieware")
 
 
 def test_a_heater_without_a_range_must_not_be_heated_but_may_be_switched_off(tmp_path: Path) -> None:
