@@ -166,6 +166,8 @@ class Run:
 class Prediction:
     """What `check` found. `duration_s` is None where nobody can tell; `facts` are shown to people.
 
+    A run that is at work for much longer than `duration_s` asks for somebody who looks (docs/orders.md).
+
     `timeline`: pairs of progress in the driver's unit and the seconds of `duration_s` passed by then, up to the end of
     the program; empty where nobody can tell.
     """

@@ -115,6 +115,12 @@ def released(run_id: str = "run-1", by: str = "request", **where: Any) -> Draft:
     return Draft(EventKind.RUN_RELEASED, "site", {"by": by}, run_id=run_id, **place)
 
 
+def overran(run_id: str = "run-1", limit_s: float = 3600.0, predicted_s: float | None = 1800.0, **where: Any) -> Draft:
+    place = {"job_id": JOB, "part": 1, "step": "print", "machine": "prn-1", **where}
+    body = {"worked_s": limit_s + 1, "limit_s": limit_s, "predicted_s": predicted_s}
+    return Draft(EventKind.RUN_OVERRAN, "site", body, run_id=run_id, **place)
+
+
 def request_failed(run_id: str = "run-1", requested: str = "pause", withdrawn: bool = False, **where: Any) -> Draft:
     place = {"job_id": JOB, "part": 1, "step": "print", "machine": "prn-1", **where}
     body = {"requested": requested, "reason": "no answer", "withdrawn": withdrawn}

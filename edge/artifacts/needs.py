@@ -33,6 +33,7 @@ _ENDS_NO_ORDER = frozenset(
         EventKind.RELEASE_REQUESTED,
         EventKind.RUN_SUSPENDED,
         EventKind.RUN_RELEASED,
+        EventKind.RUN_OVERRAN,
         EventKind.JOB_ACCEPTED,
         EventKind.JOB_PARKED,
         EventKind.JOB_REFUSED,

@@ -12,6 +12,7 @@ from edge.cli import text
 from edge.cli.client import call
 from edge.cli.status import STAGES, done
 from edge.errors import UsageError
+from edge.journal import worktime
 from edge.journal.maintenance import Maintenance, back_command
 from edge.reading.status import ATTENTION, FINE
 
@@ -116,6 +117,7 @@ def _work(machine: Mapping[str, Any]) -> list[str]:
     progress, run, lines = machine["progress"], machine["run"], []
     if run:
         lines.append(f"  job: {run['job_id']}")
+        lines += text.wrap(f"it {worktime.in_words(run['overrun'])}", "    ", "      ") if run["overrun"] else []
     if progress:
         counts = f" ({progress['done']} of {progress['total']} {progress['unit']})"
         lines.append(f"  done: {done(progress)}" + ("" if progress["unit"] == STAGES else counts))

@@ -16,6 +16,7 @@ from edge.cli import text
 from edge.cli.client import call
 from edge.errors import NoJournalError, NotRunningError
 from edge.jobstate import JobState
+from edge.journal import worktime
 from edge.journal.rows import held_in_words
 from edge.reading.beginning import in_words
 from edge.reading.status import ATTENTION, FINE, NO_DAEMON, UNSAFE, document, without_journal
@@ -136,7 +137,8 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
                 machine["id"],
                 machine["state"]
                 + ("*" if machine["needs_clearing"] and not machine["run"] else "")
-                + ("!" if machine["maintenance"] else ""),
+                + ("!" if machine["maintenance"] else "")
+                + ("+" if machine["run"] and machine["run"]["overrun"] else ""),
                 done(progress),
                 "  ".join(heat) or "-",
                 str(link["resends"] + link["time_outs"]) if link else "-",
@@ -149,6 +151,8 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
         lines.append("  * the last part is still on it")
     if any(machine["maintenance"] for machine in machines):
         lines.append("  ! out of service: it takes no work")
+    if any(machine["run"] and machine["run"]["overrun"] for machine in machines):
+        lines.append("  + its run has been at work for longer than its limit")
     return lines
 
 
@@ -169,16 +173,21 @@ def job_lines(jobs: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str,
     """A line each, and below it where it runs or why it waits."""
     if not jobs:
         return ["  none open"]
-    running = {machine["run"]["job_id"]: machine["id"] for machine in machines if machine["run"]}
+    running = {machine["run"]["job_id"]: machine for machine in machines if machine["run"]}
     rows = [[job["job_id"], job["state"], text.clip(job["product"], 28)] for job in jobs]
     header, *lines = text.table(["JOB", "STATE", "PRODUCT"], rows)
     shown = [header]
     for job, line in zip(jobs, lines, strict=True):
         shown.append(line)
         if job["job_id"] in running:
-            shown.append(f"    on {running[job['job_id']]}")
+            shown += text.wrap(_where(running[job["job_id"]]), "    ", "      ")
         if job["held"] and not JobState(job["state"]).ended:
             shown += text.wrap(held_in_words(job["held"]), "    ", "      ")
         elif job["job_id"] not in running and job["waits"]:
             shown += text.wrap(f"waits: {job['waits'][0]['text']}", "    ", "      ")
     return shown
+
+
+def _where(machine: Mapping[str, Any]) -> str:
+    overrun = machine["run"]["overrun"]
+    return f"on {machine['id']}" + (f": it {worktime.in_words(overrun)}" if overrun else "")

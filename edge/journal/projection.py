@@ -98,6 +98,8 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             runs.suspended(connection, event)
         case EventKind.RUN_RELEASED:
             runs.released(connection, event)
+        case EventKind.RUN_OVERRAN:
+            runs.overran(connection, event)
         case EventKind.RUN_ENDED:
             runs.ended(connection, event)
         case EventKind.RUN_RESOLVED:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from edge.journal.maintenance import Maintenance
@@ -16,6 +18,13 @@ def rows(connection: sqlite3.Connection, query: str, *values: object) -> list[Ro
     cursor = connection.execute(query, values)
     columns = [column[0] for column in cursor.description]
     return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+
+def events_of_run(connection: sqlite3.Connection, job_id: str, run_id: str, kinds: Sequence[str]) -> list[Row]:
+    """The events of some kinds about one run, the oldest first. Those of an open job are never pruned."""
+    wanted = f"SELECT raw FROM events WHERE job_id = ? AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY seq"
+    found = (json.loads(raw) for (raw,) in connection.execute(wanted, (job_id, *kinds)))
+    return [event for event in found if event["run_id"] == run_id]
 
 
 def with_held(row: Row) -> Row:

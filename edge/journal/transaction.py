@@ -14,9 +14,10 @@ from datetime import datetime
 
 from edge.errors import IllegalTransitionError, Motion, StaleRevisionError
 from edge.jobstate import Requested, StepState
-from edge.journal import chain, forgetting, projection
+from edge.journal import chain, forgetting, projection, worktime
 from edge.journal.fold import machines, standing
 from edge.journal.maintenance import Maintenance
+from edge.journal.rows import Row, events_of_run
 from edge.model.event import Draft, Event, EventKind, Stamp
 from edge.replay import ReplayWindow
 from edge.timefloor import Known
@@ -159,6 +160,10 @@ class Transaction:
         if row is None:
             raise IllegalTransitionError(f"step {job_id}/{part}/{step} is not known here")
         return Standing(StepState(row[0]), Requested(row[1]), row[2])
+
+    def time_of_run(self, job_id: str, run_id: str) -> tuple[list[Row], worktime.Moment]:
+        """The events that its time is counted by, and now."""
+        return events_of_run(self.connection, job_id, run_id, worktime.MARKS), worktime.now_by(self._stamp)
 
     def root_in_force(self) -> KnownRoot | None:
         """The newest trust root that was taken; None if the journal has none."""

@@ -47,6 +47,7 @@ class EventKind(enum.StrEnum):
     RUN_RESUMED = "run_resumed"
     RUN_SUSPENDED = "run_suspended"
     RUN_RELEASED = "run_released"
+    RUN_OVERRAN = "run_overran"
     RUN_ENDED = "run_ended"
     RUN_RESOLVED = "run_resolved"
     FOREIGN_WORK = "foreign_work"

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from edge.jobstate import JobState
+from edge.journal import worktime
 from edge.journal.rows import Row
 from edge.reading import beginning
 from edge.reading.views import Snapshot, with_waits
@@ -69,6 +70,7 @@ def document(
         *_clock(daemon, snapshot.parked()),
         *_unwatched(machines, daemon),
         *snapshot.attention(),
+        *_overrun(machines, daemon, snapshot.suspended()),
         *_no_daemon(daemon),
         *({"kind": "storage", "text": text, "command": ""} for text in storage),
         *({"kind": "uplink", "text": text, "command": ""} for text in (uplink or {}).get("attention", ())),
@@ -158,6 +160,23 @@ def _unwatched(machines: Sequence[Row], daemon: Mapping[str, Any] | None) -> lis
             {"kind": "unwatched_run", "text": text, "command": command, "machine": machine["id"], **machine["run"]}
         )
     return found
+
+
+def _overrun(machines: Sequence[Row], daemon: Mapping[str, Any] | None, suspended: Collection[str]) -> list[Row]:
+    """Runs that take longer than they may; not of one that is suspended, or that nobody looks at: that is told."""
+    return [
+        {
+            "kind": "overrun",
+            "text": f"job {run['job_id']}, part {run['part']}, step {run['step']}: its run on {m['id']}"
+            f" {worktime.in_words(run['overrun'])}; nothing is stopped by itself: look at the machine",
+            "command": f"edge why {run['job_id']}",
+            "machine": m["id"],
+            **run,
+        }
+        for m in machines
+        if (run := m["run"]) and run["overrun"] and m["id"] not in suspended
+        if daemon is not None and m["state"] != "OFFLINE"
+    ]
 
 
 def _not_planning(trouble: str) -> list[Row]:

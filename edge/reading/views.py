@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.jobstate import JobState, Requested, StepState, job_state
-from edge.journal.rows import Row, maintenance_of, rows, with_held
+from edge.journal import worktime
+from edge.journal.rows import Row, events_of_run, maintenance_of, rows, with_held
 from edge.reading import attention, readonly
 
 
@@ -91,7 +92,7 @@ class Snapshot:
             "signers": signers,
             "artifacts": self._artifacts(payload),
             "steps": self._rows("SELECT * FROM steps WHERE job_id = ? ORDER BY part, step", job_id),
-            "runs": self._rows("SELECT * FROM runs WHERE job_id = ? ORDER BY began_at, run_id", job_id),
+            "runs": [self._with_overrun(row) for row in self._rows(_RUNS_OF_JOB, job_id)],
             "events": self.events(job_id=job_id),
         }
 
@@ -242,7 +243,14 @@ class Snapshot:
             "SELECT run_id, job_id, part, step, attempt, began_at FROM runs WHERE ended_at IS NULL AND machine = ?",
             machine,
         )
-        return found[0] if found else None
+        return self._with_overrun(found[0]) if found else None
+
+    def _with_overrun(self, run: Row) -> Row:
+        """A run with what was told of it if it takes too long; null of one that has ended."""
+        if run.get("ended_at") is not None:
+            return {**run, "overrun": None}
+        events = events_of_run(self.connection, run["job_id"], run["run_id"], worktime.MARKS)
+        return {**run, "overrun": worktime.overrun_of(events, _now)}
 
     def _is_stored(self, sha256: str) -> bool:
         return bool(self._rows("SELECT 1 FROM artifacts WHERE sha256 = ?", sha256))
@@ -268,6 +276,14 @@ def open_readonly(state_dir: Path) -> Iterator[Snapshot]:
     with readonly.connected(state_dir) as connection:
         yield Snapshot(connection)
 
+
+def _now() -> worktime.Moment:
+    from edge.clock import SystemClock  # rarely needed, and slow to load
+
+    return worktime.now_by(SystemClock().stamp())
+
+
+_RUNS_OF_JOB = "SELECT * FROM runs WHERE job_id = ? ORDER BY began_at, run_id"
 
 _UNJUDGED = (
     "job_id, issuer, product, reference, quantity, priority, due_at, not_before, expires_at, revision, parked_at,"

@@ -68,7 +68,7 @@ class Checker:
         loop = asyncio.get_running_loop()
         try:
             made = await loop.run_in_executor(self._pool, check, equipment.plugin, equipment.machine, step, program)
-            self._results[key] = CheckResult(CheckState.SUITS, "", made.duration_s, made.timeline)
+            self._results[key] = CheckResult(CheckState.SUITS, "", _in_numbers(made.duration_s), made.timeline)
         except DriverError as error:
             self._results[key] = CheckResult(CheckState.REFUSED, str(error))
         except (ArtifactError, FileNotFoundError) as error:
@@ -86,6 +86,11 @@ class Checker:
             reason = f"internal error in the driver {driver} ({log_bug(log, error)})"
             self._results[key] = CheckResult(CheckState.REFUSED, reason)
         self._on_result()
+
+
+def _in_numbers(duration_s: float | None) -> float | None:
+    """A prediction that no clock reaches is none."""
+    return duration_s if duration_s is not None and 0 <= duration_s < float("inf") else None
 
 
 def check(plugin: AnyPlugin, machine: AnyMachine, step: Step, program: Program) -> Prediction:

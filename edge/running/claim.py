@@ -20,6 +20,7 @@ from edge.errors import ArtifactError, IllegalTransitionError, JournalError, Sta
 from edge.intake.authority import NOT_AS_SIGNED, Authority
 from edge.journal.journal import Journal
 from edge.journal.scribe import ACTOR, Scribe
+from edge.journal.worktime import limit_of
 from edge.model.event import Draft, EventKind
 from edge.model.order import JobOrder
 from edge.running.planner import StepKey
@@ -35,6 +36,7 @@ class Assignment:
     """A step that the planner gave to a machine, as the journal's tables had it at `revision`.
 
     `order` is what was planned by; work begins only if it is what the signatures of `envelope` stand for.
+    `predicted_s` is how long the machine's driver expects it to take; None if it cannot tell.
     """
 
     key: StepKey
@@ -42,6 +44,7 @@ class Assignment:
     revision: int
     order: JobOrder
     envelope: bytes
+    predicted_s: float | None = None
 
 
 class Claimer:
@@ -80,7 +83,14 @@ class Claimer:
             log.error("job %s is not started: %s", run.job_id, error)
             await self._set_aside(program.sha256, str(error), run.job_id)
             return False
-        claim: dict[str, Json] = {"attempt": run.attempt, "sha256": program.sha256, "root_version": root_version}
+        (allowed_s,) = [ordered.max_duration_s for ordered in assignment.order.steps if ordered.id == run.step.id]
+        claim: dict[str, Json] = {
+            "attempt": run.attempt,
+            "sha256": program.sha256,
+            "root_version": root_version,
+            "predicted_s": assignment.predicted_s,
+            "limit_s": limit_of(allowed_s, assignment.predicted_s),
+        }
         return await self._recorded_in_time(self._scribe.draft(EventKind.RUN_BEGAN, run, claim), assignment)
 
     async def _recorded_in_time(self, began: Draft, assignment: Assignment) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge.artifacts.artifacts import Artifacts
@@ -201,8 +201,10 @@ class Dispatcher:
         self.waits = {**unreadable, **made.waits}
         self.open = open_steps
         for key, machine in made.assignments.items():
-            if self._runners[machine].offer(steps[key].assignment):
-                self.given[machine] = steps[key].open.program
+            step = steps[key]
+            predicted_s = checks[step.open.program, machine].duration_s
+            if self._runners[machine].offer(replace(step.assignment, predicted_s=predicted_s)):
+                self.given[machine] = step.open.program
 
     def _read(self, to_plan: bool) -> _Seen:
         with views.open_readonly(self._state_dir) as snapshot:

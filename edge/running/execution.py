@@ -50,6 +50,7 @@ from edge.journal.scribe import Scribe
 from edge.journal.transaction import Standing, Transaction
 from edge.logs import log_bug
 from edge.model.event import EventKind
+from edge.running.overrun import Overrun
 
 STOP_S = 120.0
 """How long a machine may take to confirm a stop: the move in its queue, and a lift of the tool."""
@@ -107,6 +108,7 @@ class Execution:
         self._commanded = False  # a pause or a resume is under way
         self._seen: StateSeen | None = None  # what the machine says by itself, and is not written down yet
         self._news = asyncio.Event()
+        self._overrun = Overrun(run, journal, scribe)
 
     @property
     def suspended(self) -> bool:
@@ -123,13 +125,17 @@ class Execution:
         work: Coroutine[None, None, Outcome] = self._driver.execute(self._run, program, resume)
         self._executing = executing = asyncio.create_task(work, name=f"run {self._run.run_id}")
         asking = asyncio.create_task(self._keep_asking(executing), name=f"requests to {self._machine}")
+        timing = asyncio.create_task(self._overrun.serve(), name=f"time of {self._machine}")
         begun()
         try:
             await asyncio.wait([executing])
             self._news.set()
-            await asyncio.wait([task for task in (asking, self._stopping) if task is not None])
+            timing.cancel()
+            await asyncio.wait([task for task in (asking, timing, self._stopping) if task is not None])
             if (error := asking.exception()) is not None:
                 log.error("requests to %s were not passed on (%s)", self._machine, log_bug(log, error))
+            if not timing.cancelled() and (error := timing.exception()) is not None:
+                log.error("nobody watches how long %s takes (%s)", self._machine, log_bug(log, error))
             if self._left_standing and executing.cancelled():
                 return None
             return self._held_if_made_safe(
@@ -138,6 +144,7 @@ class Execution:
         finally:
             executing.cancel()
             asking.cancel()
+            timing.cancel()
 
     # Called by the runner, on the event loop
 
@@ -194,10 +201,12 @@ class Execution:
     async def _suspend(self, reason: str, by: str) -> None:
         await self._record(EventKind.RUN_SUSPENDED, {"reason": reason, "by": by})
         self._suspended, self._prompt = True, reason if by == "machine" else None
+        self._overrun.look()
 
     async def _release(self, by: str) -> None:
         await self._record(EventKind.RUN_RELEASED, {"by": by})
         self._suspended, self._prompt = False, None
+        self._overrun.look()
 
     async def _do_what_was_asked(self, executing: asyncio.Task[Outcome]) -> None:
         run = self._run

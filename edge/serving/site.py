@@ -16,6 +16,7 @@ from edge.guard.make_safe import Made, event_of, leave_mark, leave_note, noted, 
 from edge.intake.intake import Intake
 from edge.intake.timekeeping import TimeKeeper
 from edge.jobstate import Requested, StepState
+from edge.journal import worktime
 from edge.journal.journal import Journal
 from edge.journal.maintenance import Maintenance
 from edge.journal.rows import Row
@@ -110,19 +111,22 @@ class Site:
         if found is None:
             gone = await self._ask(lambda snapshot: forgotten(snapshot.connection, job_id))
             raise UsageError(gone or f"there is no job {job_id} here")
-        return views.with_waits(found, [*self._waits().get(job_id, ()), *self._troubles(found["runs"])])
+        return views.with_waits(found, [*self._waits().get(job_id, ()), *self._troubles(found)])
 
-    def _troubles(self, runs: Sequence[Row]) -> list[dict[str, str]]:
-        """What machines say that carry these runs out, beside that they do, or wait for a person."""
+    def _troubles(self, job: Row) -> list[dict[str, str]]:
+        """What is to say of runs that go on: what their machines say beside that they do, and that one takes long."""
         troubles = []
-        for run in runs:
+        at_work = {step["run_id"] for step in job["steps"] if step["state"] == StepState.RUNNING}
+        for run in job["runs"]:
             runner = self._runners.get(run["machine"])
             if run["ended_at"] is not None or runner is None:
                 continue
-            seen = runner.seen
+            seen, about = runner.seen, {"step": run["step"]}
             if seen.detail and seen.state is not MachineState.HELD:
                 text = f"{run['machine']} is {seen.state}: {seen.detail}"
-                troubles.append({"code": "machine", "text": text, "command": "", "step": run["step"]})
+                troubles.append({"code": "machine", "text": text, "command": "", **about})
+            if run["overrun"] and run["run_id"] in at_work and seen.state is not MachineState.OFFLINE:
+                troubles.append({"code": "overrun", **_what_can_be_done(run, can_pause=runner.can_pause), **about})
         return troubles
 
     async def events(self, after: int, limit: int, wait_s: float, machine: str | None) -> list[Row]:
@@ -351,6 +355,14 @@ def configured_row(item: Equipment) -> Row:
     """What site.toml says of a machine, as far as `edge status` shows it."""
     machine = item.machine
     return {"id": machine.id, "driver": machine.driver, "processes": list(machine.processes)}
+
+
+def _what_can_be_done(run: Row, *, can_pause: bool) -> dict[str, str]:
+    """About a run that takes too long."""
+    hold, cancel = f"edge job hold {run['job_id']}", f"edge job cancel {run['job_id']}"
+    ways = f"pause it, or end it with `{cancel}`" if can_pause else "end it"
+    text = f"the run on {run['machine']} {worktime.in_words(run['overrun'])}; nothing is stopped by itself"
+    return {"text": f"{text}: look at the machine, and if it is stuck {ways}", "command": hold if can_pause else cancel}
 
 
 def _percent(observed: Observed) -> int | None:

@@ -51,9 +51,10 @@ class Shop:
         assert found == code, text
         return text
 
-    async def json(self, *arguments: str, code: int = 0) -> Any:
+    async def json(self, *arguments: str, code: int | None = 0) -> Any:
         self._capsys.readouterr()
-        assert await asyncio.to_thread(main, ["--config", str(self.config), *arguments, "--json"]) == code
+        found = await asyncio.to_thread(main, ["--config", str(self.config), *arguments, "--json"])
+        assert code is None or found == code
         return json.loads(self._capsys.readouterr().out)
 
     async def submit(self, **fields: Any) -> str:
@@ -134,6 +135,45 @@ async def test_a_job_is_held_and_released(shop: Shop) -> None:
     assert "is not held, and nothing of it waits" in await shop.edge("job", "release", shop.job)
     await shop.edge("status")
     assert shop.script.asked == ["pause", "resume"]
+
+
+async def test_a_run_that_takes_too_long_says_so_and_what_a_person_can_do(shop: Shop) -> None:
+    await shop.begin(steps=[step_document(max_duration_s=0.2)])
+
+    async def is_told() -> bool:
+        return "overrun" in [item["kind"] for item in (await shop.json("status", code=None))["attention"]]
+
+    await until(is_told)
+    told = "has been at work for "
+    status = await shop.edge("status", code=1)
+    assert f"its run on prn-1 {told}" in status
+    assert f"edge why {shop.job}" in status
+    why = await shop.edge("why", shop.job)
+    assert f"first: the run on prn-1 {told}" in why
+    assert f"pause it, or end it with `edge job cancel {shop.job}` edge job hold {shop.job}" in why
+    assert [wait["code"] for wait in (await shop.json("why", shop.job))["waits"]] == ["overrun"]
+    assert told in await shop.edge("jobs")
+    assert "+ its run has been at work for longer than its limit" in await shop.edge("machines")
+    assert f"it {told}" in await shop.edge("machine", "show", "prn-1")
+    (run,) = (await shop.json("job", "show", shop.job))["runs"]
+    assert run["overrun"]["limit_s"] == 0.2
+    await shop.edge("job", "hold", shop.job)
+    assert [item["kind"] for item in (await shop.json("status", code=1))["attention"]] == ["held_job"]
+    assert (await shop.json("why", shop.job))["waits"] == []
+    assert (shop.script.asked, shop.script.stops) == (["pause"], 0)
+
+
+async def test_a_machine_that_cannot_be_paused_can_only_be_ended_when_it_takes_too_long(shop: Shop) -> None:
+    shop.script.pause = None
+    await shop.begin(steps=[step_document(max_duration_s=0.2)])
+
+    async def is_told() -> bool:
+        return bool((await shop.json("why", shop.job))["waits"])
+
+    await until(is_told)
+    (wait,) = (await shop.json("why", shop.job))["waits"]
+    assert wait["text"].endswith("look at the machine, and if it is stuck end it")
+    assert (wait["command"], wait["step"]) == (f"edge job cancel {shop.job}", "print")
 
 
 async def test_a_journal_that_takes_nothing_is_told_while_the_print_goes_on(

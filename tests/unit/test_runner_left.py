@@ -74,7 +74,7 @@ class LeftRig(Rig):
 
 @contextlib.asynccontextmanager
 async def left_rig(
-    folder: Path, recovery: Recovery, on_restart: str, cancelled: bool = False
+    folder: Path, recovery: Recovery, on_restart: str, cancelled: bool = False, limit_s: float | None = None
 ) -> AsyncIterator[LeftRig]:
     """With the machine not at work yet."""
     async with Journal.open(folder / FILE_NAME, "berlin-1", SystemClock(Source.HOST).stamp) as journal:
@@ -82,6 +82,7 @@ async def left_rig(
         assignment = await site.assignment(steps=[step_document(on_restart=on_restart)])
         site.job_id, site.recovery = assignment.key.job_id, recovery
         claim = {"attempt": 1, "sha256": site.program_of(assignment).sha256}
+        claim |= {} if limit_s is None else {"predicted_s": None, "limit_s": limit_s}
         await journal.record([Draft(EventKind.RUN_BEGAN, "site", claim, site.job_id, 1, "print", "r1", "prn-1")])
         if cancelled:
             await site.cancel()

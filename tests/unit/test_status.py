@@ -14,14 +14,15 @@ from edge.cli import status as cli_status
 from edge.errors import UsageError
 from edge.journal.journal import Journal
 from edge.journal.schema import FILE_NAME
+from edge.journal.worktime import Moment
 from edge.model.event import Draft, EventKind
 from edge.reading import status, views
-from tests.journal_kit import JOB, SITE, accepted, began, cleared, ended, online, ticking
+from tests.journal_kit import JOB, SITE, accepted, began, cleared, ended, online, overran, released, suspended, ticking
 
 CONFIGURED = [{"id": "prn-1", "driver": "gcode", "processes": ["fdm"]}]
 CLOCK = {"now": "2026-11-21T10:00:00.000Z", "trust": "trusted"}
 DAEMON = {"pid": 1, "version": "0", "since": "2026-11-21T10:00:00.000Z", "clock": CLOCK}
-IDLE = {"state": "IDLE", "detail": ""}
+IDLE, EXECUTE = ({"state": state, "detail": ""} for state in ("IDLE", "EXECUTE"))
 
 
 @pytest.fixture
@@ -97,6 +98,38 @@ async def test_a_machine_that_is_out_of_service_says_who_did_it_and_what_ends_it
     assert "IDLE!" in screen
     found = await tell(Draft(EventKind.MAINTENANCE_ENDED, "user:ada", {"reason": ""}, machine="prn-1"))
     assert (found["level"], found["machines"][0]["maintenance"]) == (0, None)
+
+
+async def test_a_run_that_takes_too_long_says_for_how_long_and_that_nothing_is_stopped(tell, monkeypatch) -> None:
+    monkeypatch.setattr(views, "_now", lambda: Moment("2026-11-21T12:00:00.000Z", 8_402_500, "boot-1", False))
+    found = await tell(accepted(), began(), overran(), live=EXECUTE)
+    assert (found["level"], kinds(found)) == (1, ["overrun"])
+    (item,) = found["attention"]
+    assert item["text"] == (
+        f"job {JOB}, part 1, step print: its run on prn-1 has been at work for 2 h 03 min, longer than its limit of"
+        " 60 min (30 min predicted); nothing is stopped by itself: look at the machine"
+    )
+    assert (item["command"], item["machine"], item["run_id"]) == (f"edge why {JOB}", "prn-1", "run-1")
+    assert found["machines"][0]["run"]["overrun"] == {
+        "since": "2026-11-21T10:00:02.000Z",
+        "worked_s": 7401.0,
+        "limit_s": 3600.0,
+        "predicted_s": 1800.0,
+    }
+    screen = cli_status.screen(found)
+    assert "EXECUTE+" in "".join(screen)
+    assert "  + its run has been at work for longer than its limit" in screen
+    assert "on prn-1: it has been at work for 2 h 03 min, longer than" in " ".join(" ".join(screen).split())
+
+
+async def test_a_run_that_takes_too_long_is_not_told_of_while_it_waits_or_nobody_looks(tell) -> None:
+    found = await tell(accepted(), began(), overran(), suspended(), live={"state": "HELD", "detail": ""})
+    assert (found["level"], kinds(found)) == (0, [])
+    assert kinds(await tell(released(), live={"state": "OFFLINE", "detail": ""})) == ["unwatched_run"]
+    assert kinds(await tell(daemon=None)) == ["unwatched_run", "no_daemon"]
+    assert kinds(await tell(live=EXECUTE)) == ["overrun"]
+    found = await tell(ended("run-1", "SUCCEEDED"))
+    assert kinds(found) == ["needs_clearing"]
 
 
 async def test_a_held_step_needs_a_decision(tell) -> None:

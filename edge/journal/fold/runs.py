@@ -67,6 +67,14 @@ def released(connection: sqlite3.Connection, event: Event) -> None:
     steps.move(connection, event, step["part"], step["step"], Fact.RELEASED, None)
 
 
+def overran(connection: sqlite3.Connection, event: Event) -> None:
+    """Its step stays as it is; who wants to know finds the event."""
+    steps.step_of_run(connection, event)
+    query = "SELECT 1 FROM runs WHERE run_id = ? AND ended_at IS NULL"
+    if connection.execute(query, (event.run_id,)).fetchone() is None:
+        raise IllegalTransitionError(f"run {event.run_id} has ended: it takes no time any more")
+
+
 def request_failed(connection: sqlite3.Connection, event: Event) -> None:
     """The machine has not confirmed what stands requested, or refuses it; anything else was overtaken."""
     step = steps.step_of_run(connection, event)
