@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from edge.cli.client import call
 from tests.helpers.site import SHORT, SiteFolder, site_with_printer, until
 from tests.helpers.trust import step_document
 
@@ -19,7 +20,7 @@ def flat(text: str) -> str:
 
 def waits(site: SiteFolder, job_id: str) -> list[dict[str, Any]]:
     """Once it has been looked at, why a job waits."""
-    until(lambda: site.json("why", job_id)["waits"])
+    until(lambda: call(site.socket, "GET", f"/v1/jobs/{job_id}")["waits"])
     return list(site.json("why", job_id)["waits"])
 
 
@@ -75,8 +76,8 @@ def test_an_order_starts_once_somebody_says_that_its_material_is_in(tmp_path: Pa
         for material in ("ABS", "PLA"):
             site.config.write_text(asked.replace('material = "PLA"', f'material = "{material}"'))
             site.json("restart")
-            own = {"value": material, "configured": material, "loaded": None}
-            until(lambda own=own: site.json("machine", "load", "prn-1")["properties"]["material"] == own)
+            found = site.json("machine", "load", "prn-1")["properties"]["material"]
+            assert found == {"value": material, "configured": material, "loaded": None}
         (event,) = site.events("load_overtaken")
         assert event["body"] == {"configured": {"material": "ABS"}}
         assert site.wait_event("run_ended", following)["body"]["outcome"] == "SUCCEEDED"

@@ -162,7 +162,7 @@ async def test_what_is_loaded_outlives_its_event(tmp_path: Path) -> None:
 def serving(parts: Rig) -> Site:
     """The site as the API serves it, without anybody who plans."""
     time: TimeKeeper = SimpleNamespace(clock=parts.clock, row=lambda: {"trust": "trusted"})  # type: ignore[assignment]
-    dispatcher: Any = SimpleNamespace(waits={}, trouble="")
+    dispatcher: Any = SimpleNamespace(waits={}, trouble="", open=(), checks={}, given={})
     runners, equipment = {"prn-1": parts.runner}, [parts.equipment]
     return Site(parts.journal, parts.folder, None, dispatcher, equipment, runners, time, "", int, int)  # type: ignore[arg-type]
 
@@ -196,6 +196,8 @@ async def test_what_a_person_says_is_in_the_journal_with_the_name(tmp_path: Path
             with pytest.raises(UsageError, match=words):
                 await site.load(machine, said, "user:ada")
         assert len(parts.events("machine_loaded")) == 1, "all of it, or nothing"
+        (machine,) = (await site.state())["machines"]
+        assert machine["properties"] == {"material": "PETG", "nozzle_mm": 0.6}, "the centre is told what counts"
 
 
 async def test_site_toml_that_has_changed_overtakes_what_was_loaded_for_good(tmp_path: Path) -> None:
