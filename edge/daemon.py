@@ -41,6 +41,7 @@ from edge.plugins import Equipment
 from edge.running import trusted
 from edge.running.checker import Checker
 from edge.running.dispatch import Dispatcher
+from edge.running.loads import record_overtaken
 from edge.running.recovery import REASON, left_runs
 from edge.running.runner import Runner
 from edge.serving import api
@@ -140,6 +141,7 @@ async def run(
         _empty(state_dir / "incoming")
         await record_notes(journal, state_dir)
         await trusted.record(journal, state_dir)
+        await record_overtaken(journal, equipment)
         askable = frozenset[str]() if held else {item.machine.id for item in equipment}
         left = await left_runs(journal, artifacts, authority, askable)
         await _begin(journal, clock, {run.run.run_id for run in left.values()}, NOT_WHOLE if held else REASON)

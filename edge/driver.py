@@ -118,7 +118,8 @@ class OutcomeKind(enum.StrEnum):
 class Machine(Generic[ConnectionT, LimitsT]):
     """A configured piece of equipment, its tables already validated by the plug-in's own types.
 
-    `profile` is ``auto`` or a profile's name; `profiles_dir` holds the site's own profiles, if any.
+    `profile` is ``auto`` or a profile's name; `profiles_dir` holds the site's own profiles, if any. `properties` are
+    those of site.toml: what somebody has loaded since is matched before a run begins, and is no concern of a driver.
     """
 
     id: str

@@ -115,7 +115,7 @@ class CorruptJournalError(JournalError):
 
 
 class StaleRevisionError(JournalError):
-    """Somebody recorded something about this job since the caller looked; look again and decide anew."""
+    """Somebody recorded something since the caller looked; look again and decide anew."""
 
 
 class IllegalTransitionError(JournalError):

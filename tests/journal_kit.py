@@ -140,5 +140,12 @@ def offline(machine: str = "prn-1") -> Draft:
     return Draft(EventKind.MACHINE_OFFLINE, "runner", machine=machine)
 
 
+def loaded(machine: str = "prn-1", *, actor: str = "user:ada", **values: Any) -> Draft:
+    """With site.toml's values as most tests have them."""
+    configured = {"material": "PLA", "nozzle_mm": 0.4}
+    said = {name: {"value": value, "configured": configured[name]} for name, value in values.items()}
+    return Draft(EventKind.MACHINE_LOADED, actor, {"values": said}, machine=machine)
+
+
 def root_of_project() -> Path:
     return Path(__file__).parent.parent

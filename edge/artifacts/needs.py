@@ -42,6 +42,8 @@ _ENDS_NO_ORDER = frozenset(
         EventKind.RUN_RESUMED,
         EventKind.FOREIGN_WORK,
         EventKind.MACHINE_CLEARED,
+        EventKind.MACHINE_LOADED,
+        EventKind.LOAD_OVERTAKEN,
         EventKind.MAINTENANCE_BEGAN,
         EventKind.MAINTENANCE_ENDED,
         EventKind.MACHINE_ONLINE,

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from edge import sitefile
 from edge.cli import text
 from edge.cli.client import call
-from edge.cli.status import STAGES, done
+from edge.cli.status import STAGES, done, property_words
 from edge.errors import UsageError
 from edge.journal import worktime
 from edge.journal.maintenance import Maintenance, back_command
@@ -84,6 +84,8 @@ def machine_page(machine: Mapping[str, Any]) -> list[str]:
         told = [who[name] for name in ("firmware", "version", "name", "serial") if who[name]]
         profile = f"; profile {who['profile']}" if who["profile"] else ""
         lines += text.wrap(f"it is: {' '.join(told)}{profile}", "  ", "    ")
+    counts = property_words(machine["properties"], everything=True)
+    lines += text.wrap(f"in it: {counts}", "  ", "    ") if counts else []
     lines += _work(machine)
     lines += _service(machine)
     if machine["message"]:

@@ -14,6 +14,7 @@ from edge.cli import text
 from edge.cli.client import call
 from edge.cli.status import configured
 from edge.errors import NotRunningError, UsageError
+from edge.model.machine import in_words
 from edge.reading import beginning
 from edge.reading.status import FINE
 from edge.reading.views import open_readonly
@@ -67,6 +68,8 @@ def line(event: Mapping[str, Any], *, job: bool = True, whole: bool = False) -> 
     about += [f"…{event['job_id'][-text.ID_TAIL :]}"] if event["job_id"] and job else []
     body = event["body"]
     said = ": ".join(str(body[key]) for key in SAID if body.get(key))
+    if event["kind"] == "machine_loaded":
+        said = ", ".join(f"{name}={in_words(one['value'])}" for name, one in body["values"].items())
     when, who = text.clock_time(event["at_wall"]), f"({event['actor']})"
     parts = [f"{event['seq']:>5}", when, event["kind"], *about, who, said]
     told = "  ".join(part for part in parts if part)

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     job_commands = group(commands, "job", "sign a job, hand it over, look at it, steer it")
     add_signing_commands(job_commands)
     add_job_commands(job_commands)
-    machine_commands = group(commands, "machine", "look at a machine, clear it, take it out of service, get to know it")
+    machine_commands = group(commands, "machine", "look at a machine, clear it, load it, take it out of service")
     add_machine_commands(machine_commands)
     add_trust_commands(commands)
     add_collect_commands(commands)

@@ -59,8 +59,8 @@ source = "ntp"                      # or "host", if this computer's own clock ha
 # password_file = "broker.password"
 # telemetry_every_s = 10              # newest values for whoever watches; 0 for never
 
-# One table for each machine. `properties` is what an order's `requires` is matched with; `limits` is what a program
-# must stay within, or it is refused before anything moves.
+# One table for each machine. `properties` is what an order's `requires` is matched with, and `edge machine load` may
+# change while the site runs; `limits` is what a program must stay within, or it is refused before anything moves.
 #
 # [[machines]]
 # id = "prn-1"

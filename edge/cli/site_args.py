@@ -86,12 +86,16 @@ def _add_steering_commands(job_commands: Commands) -> None:
 
 
 def add_machine_commands(machine_commands: Commands) -> None:
-    """`machine show`, `clear`, `acknowledge`, `maintain`, `identify`, `trust` and `profiles`."""
+    """`machine show`, `clear`, `load`, `acknowledge`, `maintain`, `identify`, `trust` and `profiles`."""
     show = command(machine_commands, "show", "all that is seen of a machine, with its open conditions", _machine_show)
     show.add_argument("machine", metavar="MACHINE")
     clear = command(machine_commands, "clear", "say that the finished part has been taken off", _machine_clear)
     clear.add_argument("machine", metavar="MACHINE")
     clear.add_argument("--run", metavar="RUN", help="the run that left it (default: the one that the site names)")
+    summary = "say what is loaded now, as material=PETG; without values: what counts, and who has said so"
+    load = command(machine_commands, "load", summary, _machine_load)
+    load.add_argument("machine", metavar="MACHINE")
+    load.add_argument("values", nargs="*", metavar="NAME=VALUE", help="properties that site.toml names for it")
     summary = "take note of an alarm or a safety stop that is over; nothing is started by it"
     noted = command(machine_commands, "acknowledge", summary, _machine_acknowledge)
     noted.add_argument("machine", metavar="MACHINE")
@@ -237,6 +241,12 @@ def _machine_clear(args: argparse.Namespace) -> int:
     from edge.cli import machine
 
     return machine.clear(args)
+
+
+def _machine_load(args: argparse.Namespace) -> int:
+    from edge.cli import load
+
+    return load.load(args)
 
 
 def _machine_maintain(args: argparse.Namespace) -> int:

@@ -18,6 +18,8 @@ from edge.errors import NoJournalError, NotRunningError
 from edge.jobstate import JobState
 from edge.journal import worktime
 from edge.journal.rows import held_in_words
+from edge.model.machine import Value
+from edge.model.machine import in_words as value_in_words
 from edge.reading.beginning import in_words
 from edge.reading.status import ATTENTION, FINE, NO_DAEMON, UNSAFE, document, without_journal
 from edge.reading.views import open_readonly
@@ -54,7 +56,7 @@ def machines(args: argparse.Namespace) -> int:
     if args.json:
         text.print_json(found["machines"])
     else:
-        print("\n".join(machine_lines(found["machines"])))
+        print("\n".join(machine_lines(found["machines"], properties=True)))
     return FINE if found["daemon"] else ATTENTION
 
 
@@ -78,9 +80,19 @@ def configured(file: SiteFile) -> list[dict[str, Any]]:
     tables = file.tables.get("machines", [])
     found = [table for table in tables if isinstance(table, dict)] if isinstance(tables, list) else []
     return [
-        {"id": str(t.get("id", "?")), "driver": str(t.get("driver", "?")), "processes": t.get("processes", [])}
+        {
+            "id": str(t.get("id", "?")),
+            "driver": str(t.get("driver", "?")),
+            "processes": t.get("processes", []),
+            "properties": _properties(t.get("properties")),
+        }
         for t in found
     ]
+
+
+def _properties(table: object) -> dict[str, Value]:
+    found = table if isinstance(table, dict) else {}
+    return {str(name): value for name, value in found.items() if isinstance(value, str | int | float | bool)}
 
 
 def screen(found: Mapping[str, Any]) -> list[str]:
@@ -122,8 +134,11 @@ def _uplink_lines(uplink: Mapping[str, Any] | None) -> list[str]:
     return lines
 
 
-def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line each: state, job, progress, temperatures, faults of the link, age of the oldest of it."""
+def machine_lines(machines: Sequence[Mapping[str, Any]], *, properties: bool = False) -> list[str]:
+    """A line each: state, job, progress, temperatures, faults of the link, age of the oldest of it.
+
+    Below it what somebody has loaded; all that counts, with `properties`.
+    """
     if not machines:
         return ["  none configured"]
     rows = []
@@ -146,7 +161,12 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"…{machine['run']['job_id'][-text.ID_TAIL :]}" if machine["run"] else "-",
             ]
         )
-    lines = text.table(["MACHINE", "STATE", "DONE", "TEMP degC", "LINK ERR", "AGE", "JOB"], rows)
+    header, *shown = text.table(["MACHINE", "STATE", "DONE", "TEMP degC", "LINK ERR", "AGE", "JOB"], rows)
+    lines = [header]
+    for machine, line in zip(machines, shown, strict=True):
+        lines.append(line)
+        if words := property_words(machine["properties"], everything=properties):
+            lines += text.wrap(words, "    ", "      ")
     if any(machine["needs_clearing"] and not machine["run"] for machine in machines):
         lines.append("  * the last part is still on it")
     if any(machine["maintenance"] for machine in machines):
@@ -154,6 +174,16 @@ def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[str]:
     if any(machine["run"] and machine["run"]["overrun"] for machine in machines):
         lines.append("  + its run has been at work for longer than its limit")
     return lines
+
+
+def property_words(properties: Mapping[str, Mapping[str, Any]], *, everything: bool) -> str:
+    """``material PETG (loaded by ada), nozzle_mm 0.4``; without `everything` only what was loaded."""
+    told = []
+    for name, one in properties.items():
+        by = f" (loaded by {one['loaded']['by'].removeprefix('user:')})" if one["loaded"] else ""
+        if by or everything:
+            told.append(f"{name} {value_in_words(one['value'])}{by}")
+    return ", ".join(told)
 
 
 def done(progress: Mapping[str, Any] | None) -> str:

@@ -139,11 +139,18 @@ class Journal:
 
         self._store.after_commit = after_commit
 
-    async def record(self, drafts: Sequence[Draft], expected_revision: int | None = None) -> list[Event]:
+    async def record(
+        self,
+        drafts: Sequence[Draft],
+        expected_revision: int | None = None,
+        expect: Callable[[Transaction], None] = lambda transaction: None,
+    ) -> list[Event]:
         """Record `drafts` in one transaction; with `expected_revision` they are about one job.
 
+        `expect` looks first, in the same transaction, and raises if something else is not as it was.
+
         Raises:
-            StaleRevisionError: the job has moved on.
+            StaleRevisionError: the job has moved on, or `expect` says that something else has.
             IllegalTransitionError: a draft does not fit what is there; none was recorded.
         """
 
@@ -151,6 +158,7 @@ class Journal:
             if expected_revision is not None:
                 (job_id,) = {draft.job_id for draft in drafts}
                 transaction.expect_revision(str(job_id), expected_revision)
+            expect(transaction)
             return [transaction.record(draft) for draft in drafts]
 
         return await self.transact(run)

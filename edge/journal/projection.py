@@ -108,6 +108,10 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             machines.foreign_work(connection, event)
         case EventKind.MACHINE_CLEARED:
             machines.cleared(connection, event)
+        case EventKind.MACHINE_LOADED:
+            machines.loaded(connection, event)
+        case EventKind.LOAD_OVERTAKEN:
+            machines.load_overtaken(connection, event)
         case EventKind.MACHINE_ONLINE:
             machines.seen(connection, event, online=True)
         case EventKind.MACHINE_OFFLINE:

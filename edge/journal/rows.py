@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge.journal.maintenance import Maintenance
+from edge.model.loaded import Loaded
 
 Row = dict[str, Any]
 
@@ -46,3 +47,12 @@ def maintenance_of(row: Row) -> Maintenance | None:
     """Who took the machine of this row out of service; None while it is in service."""
     by, since, reason = (row[f"maintenance_{key}"] for key in ("by", "since", "reason"))
     return None if by is None else Maintenance(by, since, reason, bool(row["made_safe"]))
+
+
+def loaded_in(connection: sqlite3.Connection) -> dict[str, dict[str, Loaded]]:
+    """What people have said is loaded, by machine and property. What counts of it, `edge.model.loaded` says."""
+    found: dict[str, dict[str, Loaded]] = {}
+    for row in rows(connection, "SELECT * FROM loaded ORDER BY machine, property"):
+        said = Loaded(json.loads(row["value"]), json.loads(row["configured"]), row["loaded_by"], row["since"])
+        found.setdefault(row["machine"], {})[row["property"]] = said
+    return found

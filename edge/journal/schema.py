@@ -21,13 +21,13 @@ from collections.abc import Iterator
 FILE_NAME = "journal.sqlite"
 
 #: Raised when a table changes its meaning; an older or newer edge then refuses the file instead of misreading it.
-FORMAT = "4"
+FORMAT = "5"
 
 #: Formats whose kept tables are those of today.
-FOLDED_ANEW = frozenset({"1", "2", "3"})
+FOLDED_ANEW = frozenset({"1", "2", "3", "4"})
 
 #: For each of them whose files may be pruned, the statements that give its `base_…` tables the shape of today.
-BASE_CHANGES: dict[str, str] = {}
+BASE_CHANGES: dict[str, str] = {"4": ""}  # `loaded` came, and nothing was loaded before
 
 KEPT_TABLES = """
 -- format, site, journal (its id); head_kept: there has been a head file beside this journal (`edge.journal.headfile`).
@@ -201,6 +201,18 @@ CREATE TABLE foreign_work (
     PRIMARY KEY (machine, token)
 ) STRICT, WITHOUT ROWID;
 
+-- What people have said is loaded in machines, the newest of each property. value: what they said; configured: what
+-- site.toml said then; both as JSON. What counts of it, `edge.model.loaded` says.
+CREATE TABLE loaded (
+    machine TEXT NOT NULL,
+    property TEXT NOT NULL,
+    value TEXT NOT NULL,
+    configured TEXT NOT NULL,
+    loaded_by TEXT NOT NULL,
+    since TEXT NOT NULL,
+    PRIMARY KEY (machine, property)
+) STRICT, WITHOUT ROWID;
+
 -- The trust roots that the site went by; the highest version is in force. payload_digest: SHA-256, in hexadecimal.
 CREATE TABLE roots (
     version INTEGER PRIMARY KEY,
@@ -272,6 +284,7 @@ DERIVED = {
     "runs": "run_id",
     "machines": "machine",
     "foreign_work": "machine, token",
+    "loaded": "machine, property",
     "artifacts": "sha256",
     "roots": "version",
     "standing": "id",

@@ -17,8 +17,9 @@ from edge.jobstate import Requested, StepState
 from edge.journal import chain, forgetting, projection, worktime
 from edge.journal.fold import machines, standing
 from edge.journal.maintenance import Maintenance
-from edge.journal.rows import Row, events_of_run
+from edge.journal.rows import Row, events_of_run, loaded_in
 from edge.model.event import Draft, Event, EventKind, Stamp
+from edge.model.loaded import Loaded
 from edge.replay import ReplayWindow
 from edge.timefloor import Known
 
@@ -236,6 +237,10 @@ class Transaction:
     def maintenance(self, machine: str) -> Maintenance | None:
         """Who took the machine out of service; None while it is in service."""
         return machines.maintenance(self.connection, machine)
+
+    def loaded(self, machine: str) -> dict[str, Loaded]:
+        """What people have said is loaded in the machine, by property."""
+        return loaded_in(self.connection).get(machine, {})
 
     def knows_foreign_work(self, machine: str, token: str) -> bool:
         """Whether this piece of work was written down."""

@@ -52,6 +52,8 @@ class EventKind(enum.StrEnum):
     RUN_RESOLVED = "run_resolved"
     FOREIGN_WORK = "foreign_work"
     MACHINE_CLEARED = "machine_cleared"
+    MACHINE_LOADED = "machine_loaded"
+    LOAD_OVERTAKEN = "load_overtaken"
     MAINTENANCE_BEGAN = "maintenance_began"
     MAINTENANCE_ENDED = "maintenance_ended"
     MACHINE_ONLINE = "machine_online"

@@ -44,14 +44,14 @@ from edge.model.fields import (
     matching,
     wrong_shape,
 )
+from edge.model.machine import Value as Scalar
+from edge.model.machine import in_words, same
 
 MAX_ORDER_BYTES = 192 * 1024  # what base64 makes 256 KiB of
 MAX_ARTIFACTS = 256
 MAX_STEPS = 256
 MAX_ARTIFACT_BYTES = 2**34
 MAX_SEQUENCE = 2**53 - 1  # the largest integer that every JSON reader keeps exact
-
-Scalar = str | bool | int | float
 
 
 class OnRestart(enum.StrEnum):
@@ -284,17 +284,27 @@ def order_bytes(order: JobOrder) -> bytes:
     return json.dumps(order.model_dump(mode="json", by_alias=True), ensure_ascii=False, indent=1).encode()
 
 
-def unmet(requires: Mapping[str, Requirement], properties: Mapping[str, Scalar]) -> str | None:
+def lacking(requires: Mapping[str, Requirement], properties: Mapping[str, Scalar]) -> list[str]:
+    """The names of what a machine with `properties` does not meet of `requires`, in their order."""
+    return [name for name, wanted in requires.items() if name not in properties or not _meets(properties[name], wanted)]
+
+
+def unmet(
+    requires: Mapping[str, Requirement], properties: Mapping[str, Scalar], origins: Mapping[str, str] | None = None
+) -> str | None:
     """Why a machine with `properties` does not do for `requires`, in words; None if it does.
 
-    Integers and floats compare by value; true and false are no numbers.
+    `origins` says where a property's value is from, as far as somebody wants to read that.
     """
-    for name, wanted in requires.items():
-        if name not in properties:
-            return f"{name} is not known, needs {_in_words(wanted)}"
-        if not _meets(properties[name], wanted):
-            return f"{name} is {_in_words(properties[name])}, needs {_in_words(wanted)}"
-    return None
+    found = [_lack(name, requires[name], properties, origins or {}) for name in lacking(requires, properties)]
+    return "; ".join(found) or None
+
+
+def _lack(name: str, wanted: Requirement, properties: Mapping[str, Scalar], origins: Mapping[str, str]) -> str:
+    if name not in properties:
+        return f"{name} is not known, needs {_in_words(wanted)}"
+    origin = f" ({origins[name]})" if name in origins else ""
+    return f"{name} is {in_words(properties[name])}{origin}, needs {_in_words(wanted)}"
 
 
 def _meets(value: Scalar, wanted: Requirement) -> bool:
@@ -304,14 +314,9 @@ def _meets(value: Scalar, wanted: Requirement) -> bool:
                 return False
             return (low is None or value >= low) and (high is None or value <= high)
         case AnyOf(any=choices):
-            return any(_same(value, choice) for choice in choices)
+            return any(same(value, choice) for choice in choices)
         case _:
-            return _same(value, wanted)
-
-
-def _same(value: Scalar, wanted: Scalar) -> bool:
-    # In Python True == 1.
-    return isinstance(value, bool) == isinstance(wanted, bool) and value == wanted
+            return same(value, wanted)
 
 
 def _in_words(wanted: Requirement) -> str:
@@ -324,7 +329,5 @@ def _in_words(wanted: Requirement) -> str:
             return f"{low} to {high}"
         case AnyOf(any=choices):
             return " or ".join(_in_words(choice) for choice in choices)
-        case bool():
-            return "true" if wanted else "false"
         case _:
-            return str(wanted)
+            return in_words(wanted)

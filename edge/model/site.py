@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from edge.errors import ConfigError
 from edge.model.fields import Process, SiteId, most_telling
+from edge.model.machine import Value
 from edge.model.strictjson import shown
 from edge.model.uplink import MetricsTable, SiteUplinkTable
 from edge.sitefile import SiteFile
@@ -26,6 +28,12 @@ def _unique(values: list[str]) -> list[str]:
         if count > 1:
             raise ValueError(f"'{value}' stands {count} times, must stand once")
     return values
+
+
+def _value(value: object) -> Value:
+    if not isinstance(value, str | int | float | bool) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"is {shown(value)}, must be a text, a finite number, true or false")
+    return value
 
 
 class _Table(BaseModel):
@@ -65,7 +73,7 @@ class MachineTable(_Table):
     profile: str = "auto"
     processes: Annotated[list[Process], Field(min_length=1, examples=[["fdm"]]), AfterValidator(_unique)]
     connection: dict[str, Any]
-    properties: dict[str, str | int | float | bool] = {}
+    properties: dict[str, Annotated[Value, PlainValidator(_value)]] = {}
     limits: dict[str, Any] = {}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from edge.jobstate import JobState
 from edge.journal import worktime
 from edge.journal.rows import Row
+from edge.model.loaded import Loaded, counting
 from edge.reading import beginning
 from edge.reading.views import Snapshot, with_waits
 
@@ -62,8 +63,11 @@ def document(
     is planned, `storage` what keeps files from coming in or being kept. `uplink` is how the connection to the centre
     is, with what of it wants a person; None without one.
     """
-    known = {row["machine"]: row for row in snapshot.machines()}
-    machines = [_machine(row, known.get(row["id"]), live.get(row["id"], NOT_WATCHED)) for row in configured]
+    known, loaded = {row["machine"]: row for row in snapshot.machines()}, snapshot.loaded()
+    machines = [
+        _machine(row, known.get(row["id"]), live.get(row["id"], NOT_WATCHED), loaded.get(row["id"], {}))
+        for row in configured
+    ]
     jobs = [with_waits(row, waits.get(row["job_id"], [])) for row in snapshot.jobs()]
     attention = [
         *_not_planning(trouble),
@@ -107,7 +111,7 @@ def without_journal(site: str, configured: Sequence[Row]) -> dict[str, Any]:
         "level": ATTENTION,
         "attention": [{"kind": "never_ran", "text": "this site has not run yet", "command": "edge run"}],
         "notices": [],
-        "machines": [_machine(row, None, NOT_WATCHED) for row in configured],
+        "machines": [_machine(row, None, NOT_WATCHED, {}) for row in configured],
         "jobs": [],
         "job_counts": dict.fromkeys((state.value for state in JobState), 0),
         "uplink": None,
@@ -121,11 +125,19 @@ def level(attention: Sequence[Mapping[str, Any]]) -> int:
     return ATTENTION if attention else FINE
 
 
-def _machine(configured: Row, known: Row | None, live: Mapping[str, Any]) -> Row:
+def loaded_row(machine: Mapping[str, Any]) -> Row:
+    """What counts of a machine, of its row in the document, and the job that goes on there meanwhile."""
+    job = machine["run"] and machine["run"]["job_id"]
+    return {"machine": machine["id"], "properties": machine["properties"], "job": job}
+
+
+def _machine(configured: Row, known: Row | None, live: Mapping[str, Any], loaded: Mapping[str, Loaded]) -> Row:
+    properties = counting(configured["properties"], loaded)
     empty: Row = {"identity": None, "progress": None, "temperatures": {}, "readings": {}, "link": None, "message": None}
     empty["conditions"] = []
     return {
         **configured,
+        "properties": {name: one.as_json() for name, one in properties.items()},
         **empty,
         **live,
         "run": known and known["run"],

@@ -17,7 +17,8 @@ from typing import Any
 
 from edge.jobstate import JobState, Requested, StepState, job_state
 from edge.journal import worktime
-from edge.journal.rows import Row, events_of_run, maintenance_of, rows, with_held
+from edge.journal.rows import Row, events_of_run, loaded_in, maintenance_of, rows, with_held
+from edge.model.loaded import Loaded
 from edge.reading import attention, readonly
 
 
@@ -215,6 +216,10 @@ class Snapshot:
         """Each machine that takes no work until a person says otherwise, and who took it out of service, in words."""
         rows = self._rows("SELECT * FROM machines WHERE maintenance_by IS NOT NULL ORDER BY machine")
         return {row["machine"]: out.in_words for row in rows if (out := maintenance_of(row)) is not None}
+
+    def loaded(self) -> dict[str, dict[str, Loaded]]:
+        """What people have said is loaded, by machine and property; `edge.model.loaded` says what counts of it."""
+        return loaded_in(self.connection)
 
     # What people are told
 

@@ -1,7 +1,7 @@
 """What stands between a step that the planner gave to a machine and its first command.
 
-The order's signatures, its latest start and the program's hash are checked once more, and the claim is durable before
-anything can move.
+The order's signatures, its latest start and the program's hash are checked once more, and so is what is loaded in the
+machine, in the transaction of the claim itself. The claim is durable before anything can move.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from edge.errors import ArtifactError, IllegalTransitionError, JournalError, Sta
 from edge.intake.authority import NOT_AS_SIGNED, Authority
 from edge.journal.journal import Journal
 from edge.journal.scribe import ACTOR, Scribe
+from edge.journal.transaction import Transaction
 from edge.journal.worktime import limit_of
 from edge.model.event import Draft, EventKind
+from edge.model.loaded import counting
 from edge.model.order import JobOrder
-from edge.running.planner import StepKey
+from edge.plugins import AnyMachine
+from edge.running.planner import StepKey, not_fitting
 from edge.running.work import work_of
 
 CLAIM_RETRY_S = 1.0
@@ -52,6 +55,7 @@ class Claimer:
 
     def __init__(
         self,
+        machine: AnyMachine,
         journal: Journal,
         artifacts: Artifacts,
         authority: Authority,
@@ -59,6 +63,7 @@ class Claimer:
         scribe: Scribe,
         must_not_begin: Callable[[], bool],
     ) -> None:
+        self._machine = machine
         self._journal = journal
         self._artifacts = artifacts
         self._authority = authority
@@ -97,9 +102,9 @@ class Claimer:
         """Whether the claim is durable, before it is too late and while nothing else was recorded about the job."""
         while not self._must_not_begin() and self._clock.now().passed(assignment.order.expires_at) is False:
             try:
-                await self._journal.record([began], assignment.revision)
+                await self._journal.record([began], assignment.revision, lambda now: self._expect_fit(now, assignment))
             except StaleRevisionError as error:
-                log.info("job %s moved on before it could start: %s", began.job_id, error)
+                log.info("job %s is not started, something has changed: %s", began.job_id, error)
                 break
             except IllegalTransitionError as error:
                 log.error("job %s is not started: %s", began.job_id, error)
@@ -113,6 +118,13 @@ class Claimer:
                 return True
         self._scribe.tell("")
         return False
+
+    def _expect_fit(self, transaction: Transaction, assignment: Assignment) -> None:
+        """Go on only if what is loaded by now is what the order requires. Raises `StaleRevisionError`."""
+        requires = next(step.requires for step in assignment.order.steps if step.id == assignment.key.step)
+        properties = counting(self._machine.properties, transaction.loaded(self._machine.id))
+        if reason := not_fitting(requires, properties):
+            raise StaleRevisionError(f"in {self._machine.id}, {reason}")
 
     async def _set_aside(self, sha256: str, reason: str, job_id: str) -> None:
         try:

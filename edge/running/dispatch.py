@@ -26,6 +26,7 @@ from edge.journal.rows import Row, held_in_words
 from edge.journal.scribe import ACTOR
 from edge.journal.transaction import KnownRoot
 from edge.model.event import Draft, EventKind
+from edge.model.loaded import Loaded
 from edge.model.order import JobOrder, parse_order
 from edge.plugins import Equipment
 from edge.reading import views
@@ -58,15 +59,16 @@ log = logging.getLogger("edge.dispatch")
 class _Seen:
     """What one round goes by, as the journal has it.
 
-    Steps that may start, what was asked of runs, what machines need clearing by, machines that are out of service,
-    steps that run, the trust root in force, and why nothing begins before somebody has confirmed the journal (empty if
-    nobody needs to).
+    Steps that may start, what was asked of runs, what machines need clearing by, machines that are out of service, what
+    people have loaded, steps that run, the trust root in force, and why nothing begins before somebody has confirmed
+    the journal (empty if nobody needs to).
     """
 
     startable: list[Row]
     asked: list[tuple[str, str, Requested]]
     clearing: dict[str, str | None]
     out_of_service: dict[str, str]
+    loaded: dict[str, dict[str, Loaded]]
     running: list[Row]
     root: Row | None
     held: str
@@ -193,7 +195,7 @@ class Dispatcher:
         for item in steps.values():
             self._want_checks(item)
         machines = [
-            runner.view(seen.clearing.get(name), seen.out_of_service.get(name, ""))
+            runner.view(seen.clearing.get(name), seen.out_of_service.get(name, ""), seen.loaded.get(name))
             for name, runner in self._runners.items()
         ]
         open_steps, checks = [item.open for item in steps.values()], dict(self._checker.results)
@@ -213,6 +215,7 @@ class Dispatcher:
                 snapshot.requests(),
                 snapshot.clearing(),
                 snapshot.out_of_service(),
+                snapshot.loaded(),
                 snapshot.going_on(),
                 snapshot.root_in_force(),
                 snapshot.journal_held(),

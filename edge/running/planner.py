@@ -11,14 +11,17 @@ Rules
 from __future__ import annotations
 
 import enum
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from edge.errors import UsageError
 from edge.journal.maintenance import back_command
-from edge.model.machine import MachineState, Value
-from edge.model.order import Requirement, unmet
+from edge.model.loaded import Property, typed
+from edge.model.machine import MachineState, Value, in_words, same
+from edge.model.order import AnyOf, Range, Requirement, lacking, unmet
 from edge.timefloor import Now
 
 
@@ -61,7 +64,7 @@ class MachineView:
 
     id: str
     processes: tuple[str, ...]
-    properties: Mapping[str, Value]
+    properties: Mapping[str, Property]
     state: MachineState
     state_detail: str = ""
     needs_clearing: str | None = None
@@ -212,8 +215,10 @@ def _machine_blockers(
     def add(code: Code, text: str, command: str = "") -> None:
         found.append(Blocker(code, f"{machine.id}: {text}", command, machine.id))
 
-    if reason := unmet(step.requires, machine.properties):
-        add(Code.UNMET, f"{reason}; its properties are in site.toml")
+    if reason := not_fitting(step.requires, machine.properties):
+        command = _load_command(step.requires, machine)
+        answer = "say so once it is in" if command else "its properties are in site.toml"
+        add(Code.UNMET, f"{reason}; {answer}", command)
     check = checks.get((step.program, machine.id), CheckResult(CheckState.PENDING))
     if check.state is CheckState.REFUSED:
         add(Code.REFUSED, f"refuses {step.program_name}: {check.reason}")
@@ -230,6 +235,45 @@ def _machine_blockers(
     if check.state is CheckState.PENDING and step.program_here:
         add(Code.CHECKING, f"{step.program_name} is being checked")
     return found
+
+
+def not_fitting(requires: Mapping[str, Requirement], properties: Mapping[str, Property]) -> str | None:
+    """Why a machine with these properties cannot take a step, in words; None if it can.
+
+    Also right before a step begins: what is loaded may have changed since it was planned.
+    """
+    origins = {name: one.origin for name, one in properties.items()}
+    return unmet(requires, _values(properties), origins)
+
+
+def _values(properties: Mapping[str, Property]) -> dict[str, Value]:
+    return {name: one.value for name, one in properties.items()}
+
+
+def _load_command(requires: Mapping[str, Requirement], machine: MachineView) -> str:
+    """What a person says once what the step needs is in the machine; empty if that cannot be loaded there."""
+    words = []
+    for name in lacking(requires, _values(machine.properties)):
+        found = machine.properties.get(name)
+        value = None if found is None else _to_load(name, requires[name], found.configured)
+        if value is None:
+            return ""
+        words.append(f"{name}={value}")
+    return shlex.join(["edge", "machine", "load", machine.id, *words])
+
+
+def _to_load(name: str, wanted: Requirement, configured: Value) -> str | None:
+    """The value as a person types it, ``VALUE`` if only they know which one it is; None if it is of another type."""
+    match wanted:
+        case Range():
+            return None if isinstance(configured, str | bool) else "VALUE"
+        case AnyOf(any=choices):
+            return "VALUE" if any(_to_load(name, one, configured) is not None for one in choices) else None
+        case _:
+            try:
+                return in_words(wanted) if same(typed(name, wanted, configured), wanted) else None
+            except UsageError:
+                return None
 
 
 def _time(value: datetime) -> str:

@@ -3,9 +3,10 @@
 Rules
 
 1. ``run_began`` is durable before the driver may send the first byte that can move the machine.
-2. Right before it, the order's signatures, its latest start and the program's hash are checked once more.
-   What is carried out is what was signed, not what the journal's tables say of it. And nothing begins or goes on
-   before the journal's file is known to be sound; a large one is still being checked when the daemon is up.
+2. Right before it, the order's signatures, its latest start, the program's hash and what is loaded in the machine are
+   checked once more. What is carried out is what was signed, not what the journal's tables say of it. And nothing
+   begins or goes on before the journal's file is known to be sound; a large one is still being checked when the daemon
+   is up.
 3. Whatever a driver returns or raises becomes an outcome in the journal; while the journal cannot take it, it is tried
    again, and the machine gets no other work. Only a daemon that is asked to stop gives up: its successor finds the run
    open, and holds it.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,7 @@ from edge.journal.journal import Journal
 from edge.journal.scribe import ACTOR, Scribe
 from edge.logs import log_bug
 from edge.model.event import Draft, EventKind
+from edge.model.loaded import Loaded, counting
 from edge.plugins import Equipment
 from edge.running import claim
 from edge.running.claim import Assignment, Claimer
@@ -145,7 +147,7 @@ class Runner:
         self._connection: asyncio.Task[str] | None = None
         self._turn = asyncio.Lock()  # whose holder may open a connection to the machine
         self._scribe = Scribe(self.machine.id, journal, clock, self._closing, on_change)
-        self._claimer = Claimer(journal, artifacts, authority, clock, self._scribe, self._must_not_begin)
+        self._claimer = Claimer(self.machine, journal, artifacts, authority, clock, self._scribe, self._must_not_begin)
         self._foreign = ForeignLog(self.machine.id, journal, self._scribe, on_change)
         self._recoverer = Recoverer(
             self.machine,
@@ -180,14 +182,16 @@ class Runner:
         """Whether a run goes on here, or the machine does anything else. From any thread."""
         return self.run_id is not None or self.seen.state in (MachineState.EXECUTE, MachineState.HELD)
 
-    def view(self, needs_clearing: str | None, maintenance: str = "") -> MachineView:
-        """The machine as the planner sees it."""
+    def view(
+        self, needs_clearing: str | None, maintenance: str = "", loaded: Mapping[str, Loaded] | None = None
+    ) -> MachineView:
+        """The machine as the planner sees it. `loaded`: what people have said is in it."""
         busy = self.run_id or (self.claimed and self.claimed.job_id)
         seen, machine = self.seen, self.machine
         return MachineView(
             machine.id,
             machine.processes,
-            machine.properties,
+            counting(machine.properties, loaded or {}),
             seen.state,
             seen.detail,
             needs_clearing,

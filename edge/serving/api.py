@@ -181,6 +181,10 @@ def application(site: Site) -> web.Application:
         change = site.end_maintenance if end else site.begin_maintenance
         return web.json_response(await change(request.match_info["machine"], _reason(body), actor_of(request)))
 
+    async def load(request: web.Request) -> web.Response:
+        body = await _body(request)
+        return web.json_response(await site.load(request.match_info["machine"], body.get("values"), actor_of(request)))
+
     async def trusted(request: web.Request) -> web.Response:
         return web.json_response(await site.trusted())
 
@@ -232,6 +236,7 @@ def application(site: Site) -> web.Application:
             web.post("/v1/jobs/{job}/resolve", resolve),
             web.post("/v1/machines/{machine}/clear", clear),
             web.post("/v1/machines/{machine}/maintain", maintain),
+            web.post("/v1/machines/{machine}/load", load),
             web.post("/v1/machines/{machine}/acknowledge", acknowledge),
             web.post("/v1/machines/trusted", trusted),
             web.get("/v1/events", events),

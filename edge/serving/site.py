@@ -22,11 +22,13 @@ from edge.journal.maintenance import Maintenance
 from edge.journal.rows import Row
 from edge.journal.transaction import Transaction
 from edge.model.event import Draft, EventKind, stamp_text
+from edge.model.loaded import checked
 from edge.model.machine import MachineState
 from edge.model.order import OnRestart
 from edge.plugins import Equipment
 from edge.reading import status, views
 from edge.reading.beginning import forgotten
+from edge.reading.status import loaded_row
 from edge.running import trusted
 from edge.running.dispatch import Dispatcher
 from edge.running.observed import Observed
@@ -142,8 +144,9 @@ class Site:
 
     async def state(self) -> dict[str, Any]:
         """What an issuer needs to know to choose this site: the payload of the topic ``…/state``."""
-        stations = [self._station(item) for item in self._equipment]
         document = await self.status()
+        machines = zip(self._equipment, document["machines"], strict=True)
+        stations = [self._station(item, row["properties"]) for item, row in machines]
         found = snapshot.state(document, stations, self._dispatcher.open, self._dispatcher.checks)
         uplink = document["uplink"] or {}
         return {
@@ -167,12 +170,12 @@ class Site:
         machines = [(runner.seen, runner.claimed, _percent(runner.observed)) for runner in self._runners.values()]
         return self._journal.last_seq, machines, self._dispatcher.waits
 
-    def _station(self, item: Equipment) -> snapshot.Station:
-        machine = item.machine
+    def _station(self, item: Equipment, properties: Mapping[str, Row]) -> snapshot.Station:
+        machine, counts = item.machine, {name: one["value"] for name, one in properties.items()}
         progress = self._runners[machine.id].observed.progress
         given = self._dispatcher.given.get(machine.id)
         done = progress.done if progress is not None and progress.unit == COMMANDS else None  # what predictions count
-        return snapshot.Station(machine.id, machine.processes, machine.properties, given, done)
+        return snapshot.Station(machine.id, machine.processes, counts, given, done)
 
     def time(self) -> dict[str, Any]:
         """The site's clock, and a nonce that a signed time may answer. Raises `OSError`."""
@@ -200,6 +203,17 @@ class Site:
         draft = Draft(EventKind.MACHINE_CLEARED, actor, {"run_id": run_id}, machine=machine)
         await self._journal.record([draft])
         return {"machine": machine, "cleared": run_id, "actor": actor}
+
+    async def load(self, machine: str, said: object, actor: str) -> dict[str, Any]:
+        """A person says what is loaded now: values by property. What goes on there was matched before, and goes on.
+
+        Raises `UsageError` for what site.toml does not name, or names with another type.
+        """
+        configured = self._known(machine).machine.properties
+        values = checked(machine, said, configured)
+        body = {name: {"value": value, "configured": configured[name]} for name, value in values.items()}
+        await self._journal.record([Draft(EventKind.MACHINE_LOADED, actor, {"values": body}, machine=machine)])
+        return loaded_row(next(row for row in (await self.status())["machines"] if row["id"] == machine))
 
     async def acknowledge(self, machine: str, token: str, comment: str, actor: str) -> dict[str, Any]:
         """A person has taken note of a condition of the machine. Raises `UsageError` if it does not confirm that."""
@@ -354,7 +368,8 @@ class Site:
 def configured_row(item: Equipment) -> Row:
     """What site.toml says of a machine, as far as `edge status` shows it."""
     machine = item.machine
-    return {"id": machine.id, "driver": machine.driver, "processes": list(machine.processes)}
+    processes, properties = list(machine.processes), dict(machine.properties)
+    return {"id": machine.id, "driver": machine.driver, "processes": processes, "properties": properties}
 
 
 def _what_can_be_done(run: Row, *, can_pause: bool) -> dict[str, str]:

@@ -29,6 +29,7 @@ from tests.journal_kit import (
     envelope,
     foreign,
     hold,
+    loaded,
     offline,
     online,
     order,
@@ -117,6 +118,11 @@ drafts = st.one_of(
     st.builds(refused, st.sampled_from((*JOBS, "C")), st.integers(1, 3), st.sampled_from((None, LONG_AGO, LATE))),
     st.builds(taken_out, st.booleans()),
     st.builds(lambda: Draft(EventKind.MAINTENANCE_ENDED, "user:ada", {}, machine="prn-1")),
+    st.builds(lambda machine, value: loaded(machine, material=value), machines, st.sampled_from(("PLA", "PETG"))),
+    st.builds(
+        lambda machine: Draft(EventKind.LOAD_OVERTAKEN, "site", {"configured": {"material": "ABS"}}, machine=machine),
+        machines,
+    ),
     st.builds(online, machines),
     st.builds(offline, machines),
 )

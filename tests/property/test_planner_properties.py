@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.model.loaded import Loaded, counting
 from edge.model.machine import MachineState
 from edge.model.order import unmet
 from edge.running.planner import CheckResult, CheckState, MachineView, OpenStep, StepKey, plan
@@ -42,7 +43,11 @@ machines = st.lists(
         MachineView,
         id=st.sampled_from(MACHINES),
         processes=st.sampled_from([("fdm",), ("fdm", "mill"), ()]),
-        properties=st.sampled_from([{}, {"material": "PLA"}, {"material": "ABS"}]),
+        properties=st.builds(
+            counting,
+            st.sampled_from([{}, {"material": "PLA"}, {"material": "ABS"}]),
+            st.sampled_from([{}, {"material": Loaded("PLA", "ABS", "user:ada", "2026-11-22T10:00:00.000Z")}]),
+        ),
         state=st.sampled_from([MachineState.IDLE, *MachineState]),
         needs_clearing=st.sampled_from([None, None, "r1"]),
         busy_with=st.sampled_from([None, None, "r1", "r2"]),
@@ -78,7 +83,7 @@ def test_no_machine_gets_two_steps_and_none_that_it_cannot_take_now(steps, machi
         assert machine.state is MachineState.IDLE
         assert (machine.busy_with, machine.needs_clearing, machine.maintenance) == (None, None, "")
         assert step.process in machine.processes
-        assert unmet(step.requires, machine.properties) is None
+        assert unmet(step.requires, {name: one.value for name, one in machine.properties.items()}) is None
         assert checks[step.program, name].state is CheckState.SUITS
         assert step.program_here
         assert not step.refusal

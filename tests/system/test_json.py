@@ -64,6 +64,8 @@ def real(site: SiteFolder) -> dict[str, Any]:
     found["profiles"] = site.json("machine", "profiles")
     found["make safe"] = site.json("make-safe")
     found["maintain"] = site.json("machine", "maintain", "prn-1", "--reason", "a new nozzle")
+    found["load"] = site.json("machine", "load", "prn-1", "material=PETG")
+    assert site.json("machine", "load", "prn-1") == found["load"]
     found["restart"] = site.json("restart", "--force")
     lines = site.edge("events", "-n", "100", "--json").stdout.splitlines()
     found["events"] = [json.loads(line) | {"body": None} for line in lines]

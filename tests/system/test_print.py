@@ -103,10 +103,12 @@ def test_what_is_no_bundle_is_one_line_and_exit_2(site: SiteFolder) -> None:
 def test_an_order_that_no_machine_fits_waits_and_why_says_what_to_do(site: SiteFolder) -> None:
     job_id = site.submit(site.bundle(steps=[step_document(requires={"material": "PETG"})]))["job_id"]
     until(lambda: site.json("why", job_id)["waits"])
-    assert "material is PLA, needs PETG" in site.edge("why", job_id).stdout
+    why = site.edge("why", job_id).stdout
+    assert "material is PLA (site.toml), needs PETG" in why
+    assert "edge machine load prn-1 material=PETG" in why
     status = site.edge("status")
     assert status.returncode == 1
-    assert "material is PLA, needs PETG" in " ".join(status.stdout.split())
+    assert "material is PLA (site.toml), needs PETG" in " ".join(status.stdout.split())
     assert site.json("job", "cancel", job_id)["state"] == "ABORTED"
     assert "cancelled" in site.edge("why", job_id).stdout
     assert site.json("job", "cancel", job_id)["state"] == "ABORTED", "cancelling again changes nothing"

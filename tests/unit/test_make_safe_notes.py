@@ -234,15 +234,15 @@ async def test_a_claim_in_flight_does_not_begin(tmp_path: Path, monkeypatch: pyt
             reached.set()
             await go_on.wait()
 
-        async def recorded(drafts: Any, expected_revision: int | None = None) -> Any:
+        async def recorded(drafts: Any, *more: Any) -> Any:
             if [draft.kind for draft in drafts] != [EventKind.RUN_BEGAN]:
-                return await record(drafts, expected_revision)
+                return await record(drafts, *more)
             if claim == "durable already":
-                found = await record(drafts, expected_revision)
+                found = await record(drafts, *more)
                 await wait()
                 return found
             await wait()
-            return await record(drafts, expected_revision)
+            return await record(drafts, *more)
 
         loop, verified = asyncio.get_running_loop(), threading.Event()
 

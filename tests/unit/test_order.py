@@ -299,7 +299,13 @@ MACHINE = {"material": "PLA", "nozzle_mm": 0.6, "axes": 3, "enclosed": True, "be
         ({"material": AnyOf(any=("PETG", "PLA"))}, None),
         ({"material": AnyOf(any=("PETG", "ABS"))}, "material is PLA, needs PETG or ABS"),
         ({"material": "PLA", "axes": 5}, "axes is 3, needs 5"),
+        ({"material": "PETG", "axes": 5}, "material is PLA, needs PETG; axes is 3, needs 5"),
     ],
 )
 def test_unmet_says_what_a_machine_lacks(requires, why):
     assert unmet(requires, MACHINE) == why
+
+
+def test_unmet_says_where_a_value_is_from_if_somebody_wants_to_know():
+    said = unmet({"material": "PETG", "axes": 5, "colour": "red"}, MACHINE, {"material": "site.toml", "colour": "?"})
+    assert said == "material is PLA (site.toml), needs PETG; axes is 3, needs 5; colour is not known, needs red"

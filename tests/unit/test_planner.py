@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from edge.model.event import ClockTrust
-from edge.model.machine import MachineState
-from edge.model.order import Range
+from edge.model.loaded import Loaded, Property, counting
+from edge.model.machine import MachineState, Value
+from edge.model.order import AnyOf, Range
 from edge.running.planner import CheckResult, CheckState, Code, MachineView, OpenStep, StepKey, plan
 from edge.timefloor import Now, vouched
 
@@ -29,7 +30,13 @@ STEP = OpenStep(
     expires_at=NOW + timedelta(days=1),
     accepted_seq=1,
 )
-MACHINE = MachineView("prn-1", ("fdm",), {"material": "PLA"}, MachineState.IDLE)
+
+
+def by_site_toml(**values: Value) -> dict[str, Property]:
+    return counting(values, {})
+
+
+MACHINE = MachineView("prn-1", ("fdm",), by_site_toml(material="PLA"), MachineState.IDLE)
 CHECKS = {("ab" * 32, "prn-1"): SUITS, ("ab" * 32, "prn-2"): SUITS}
 
 
@@ -105,7 +112,11 @@ def test_a_machine_takes_one_step_and_the_next_waits_for_it() -> None:
         ({"process": "mill"}, (Code.NO_MACHINE, "no machine here does mill", "")),
         (
             {"requires": {"material": "PETG"}},
-            (Code.UNMET, "prn-1: material is PLA, needs PETG; its properties are in site.toml", ""),
+            (
+                Code.UNMET,
+                "prn-1: material is PLA (site.toml), needs PETG; say so once it is in",
+                "edge machine load prn-1 material=PETG",
+            ),
         ),
         (
             {"requires": {"nozzle_mm": Range(max=0.4)}},
@@ -115,6 +126,41 @@ def test_a_machine_takes_one_step_and_the_next_waits_for_it() -> None:
 )
 def test_what_keeps_a_step_from_starting(fields: dict, expected: tuple[Code, str, str]) -> None:
     assert waits(replace(STEP, **fields), MACHINE)[0] == expected
+
+
+PRINTER = replace(MACHINE, properties=by_site_toml(material="PLA", nozzle_mm=0.4, enclosed=False))
+
+
+@pytest.mark.parametrize(
+    ("requires", "command"),
+    [
+        ({"material": "PETG", "nozzle_mm": 0.6}, "edge machine load prn-1 material=PETG nozzle_mm=0.6"),
+        ({"material": "PETG", "nozzle_mm": 0.4}, "edge machine load prn-1 material=PETG"),
+        ({"material": "PLA Silk; rm x"}, "edge machine load prn-1 'material=PLA Silk; rm x'"),
+        ({"enclosed": True}, "edge machine load prn-1 enclosed=true"),
+        ({"nozzle_mm": Range(min=0.6)}, "edge machine load prn-1 nozzle_mm=VALUE"),
+        ({"material": AnyOf(any=("PETG", "ABS"))}, "edge machine load prn-1 material=VALUE"),
+        ({"material": AnyOf(any=(1, True))}, ""),
+        ({"material": Range(min=1)}, ""),
+        ({"material": 5}, ""),
+        ({"material": " PETG"}, ""),
+        ({"nozzle_mm": "0.6"}, ""),
+        ({"material": "PETG", "colour": "red"}, ""),
+    ],
+)
+def test_what_can_be_loaded_comes_with_its_command_and_what_cannot_is_in_site_toml(requires, command: str) -> None:
+    ((code, text, found),) = waits(replace(STEP, requires=requires), PRINTER)
+    assert (code, found) == (Code.UNMET, command)
+    assert text.endswith("; say so once it is in" if command else "; its properties are in site.toml")
+
+
+def test_who_has_loaded_the_wrong_thing_is_named() -> None:
+    said = Loaded("PLA", "ABS", "user:ada", "2026-11-22T10:00:00.000Z")
+    machine = replace(MACHINE, properties=counting({"material": "ABS"}, {"material": said}))
+    ((_, text, _),) = waits(replace(STEP, requires={"material": "PETG"}), machine)
+    assert text == "prn-1: material is PLA (loaded 2026-11-22 by ada), needs PETG; say so once it is in"
+    fits = replace(STEP, requires={"material": "PLA"})
+    assert plan([fits], [machine], CHECKS, vouched(NOW)).assignments == {STEP.key: "prn-1"}
 
 
 def test_an_order_may_start_at_its_not_before_and_until_right_before_its_end() -> None:

@@ -321,19 +321,19 @@ async def test_verifying_finds_what_was_changed(tmp_path: Path, journal: Journal
 async def test_a_pruned_journal_of_an_older_format_is_folded_anew_from_its_base(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / FILE_NAME
+    path, format_now = tmp_path / FILE_NAME, schema.FORMAT
     async with Journal.open(path, SITE, hourly()) as journal:
         await work(journal, 60)
         await journal.record([accepted(), began("run-x", "prn-9")])
         await acknowledge(journal, 100)
         await pruner(tmp_path, journal).prune(0)
         before = {table: await rows(journal, f"SELECT * FROM {table}") for table in schema.DERIVED}
-    monkeypatch.setattr(schema, "FORMAT", "5")
-    monkeypatch.setattr(schema, "FOLDED_ANEW", frozenset({"1", "2", "3", "4"}))
+    monkeypatch.setattr(schema, "FORMAT", "next")
+    monkeypatch.setattr(schema, "FOLDED_ANEW", frozenset({format_now}))
     with pytest.raises(JournalError, match=r"events up to 99 were pruned: .* use the version of edge"):
         async with Journal.open(path, SITE, hourly()):
             pass
-    monkeypatch.setattr(schema, "BASE_CHANGES", {"4": "UPDATE base_orders SET product = 'changed'"})
+    monkeypatch.setattr(schema, "BASE_CHANGES", {format_now: "UPDATE base_orders SET product = 'changed'"})
     async with Journal.open(path, SITE, hourly()) as journal:
         after = {table: await rows(journal, f"SELECT * FROM {table}") for table in schema.DERIVED}
         changed = {"orders"} if ("changed",) in await rows(journal, "SELECT product FROM orders") else set()

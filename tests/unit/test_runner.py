@@ -186,8 +186,8 @@ async def test_a_stop_requested_between_the_claim_and_the_drivers_start_reaches_
 
         record = site.journal.record
 
-        async def record_and_cancel(drafts, expected_revision=None):
-            events = await record(drafts, expected_revision)
+        async def record_and_cancel(drafts, *more):
+            events = await record(drafts, *more)
             if drafts[0].kind is EventKind.RUN_BEGAN:
                 await record([Draft(EventKind.CANCEL_REQUESTED, "user:ada", {}, drafts[0].job_id)])
             return events
@@ -352,12 +352,12 @@ async def test_the_end_of_a_run_is_recorded_as_soon_as_the_journal_takes_it(tmp_
     async with working_rig(tmp_path) as site:
         record, failures, seen = site.journal.record, [], []
 
-        async def failing(drafts, expected_revision=None):
+        async def failing(drafts, *more):
             if drafts[0].kind is EventKind.RUN_ENDED and len(failures) < 3:
                 failures.append(drafts)
                 seen.append((site.runner.seen, site.runner.claimed))
                 raise JournalError("the disk is full")
-            return await record(drafts, expected_revision)
+            return await record(drafts, *more)
 
         site.journal.record = failing
         assert (await site.carry_out())["outcome"] == "SUCCEEDED"
@@ -370,11 +370,11 @@ async def test_a_claim_waits_for_the_journal_and_nothing_starts_before(tmp_path)
     async with working_rig(tmp_path) as site:
         record, failures = site.journal.record, []
 
-        async def failing(drafts, expected_revision=None):
+        async def failing(drafts, *more):
             if drafts[0].kind is EventKind.RUN_BEGAN and len(failures) < 3:
                 failures.append(len(site.script.executed))
                 raise JournalError("the disk is full")
-            return await record(drafts, expected_revision)
+            return await record(drafts, *more)
 
         site.journal.record = failing
         assert (await site.carry_out())["outcome"] == "SUCCEEDED"
@@ -385,10 +385,10 @@ async def test_a_closing_runner_gives_a_dead_journal_up_and_leaves_the_run_open_
     async with working_rig(tmp_path) as site:
         record = site.journal.record
 
-        async def failing(drafts, expected_revision=None):
+        async def failing(drafts, *more):
             if drafts[0].kind is EventKind.RUN_ENDED:
                 raise CorruptJournalError("damaged")
-            return await record(drafts, expected_revision)
+            return await record(drafts, *more)
 
         site.journal.record = failing
         begun = site.script.work_until_stopped()
@@ -417,8 +417,8 @@ async def test_close_right_after_the_claim_starts_nothing_and_says_so(tmp_path) 
     async with working_rig(tmp_path) as site:
         record = site.journal.record
 
-        async def record_and_close(drafts, expected_revision=None):
-            events = await record(drafts, expected_revision)
+        async def record_and_close(drafts, *more):
+            events = await record(drafts, *more)
             if drafts[0].kind is EventKind.RUN_BEGAN:
                 site.runner.close()
             return events

@@ -107,7 +107,7 @@ async def test_the_run_stays_open_and_the_machine_is_shown_as_one_that_nobody_wa
         assert (site.events("run_ended"), await away.open_runs()) == ([], 1)
         live = {"prn-1": site.runner.observed.as_json()}
         known = {"clock": {"trust": "trusted"}}
-        shown = site.ask(lambda snapshot: document(snapshot, [{"id": "prn-1"}], known, live, {}))
+        shown = site.ask(lambda snapshot: document(snapshot, [{"id": "prn-1", "properties": {}}], known, live, {}))
         assert (shown["level"], shown["attention"][0]["kind"]) == (2, "unwatched_run")
         assert site.runner.view(None).busy_with is not None, "it takes no other work"
 

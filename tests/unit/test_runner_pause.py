@@ -178,8 +178,8 @@ async def test_a_hold_between_the_claim_and_the_drivers_start_reaches_it(tmp_pat
         )
         record = site.site.journal.record
 
-        async def record_and_hold(drafts, expected_revision=None):
-            events = await record(drafts, expected_revision)
+        async def record_and_hold(drafts, *more):
+            events = await record(drafts, *more)
             if drafts[0].kind is EventKind.RUN_BEGAN:
                 await record([scribe.Draft(EventKind.HOLD_REQUESTED, "user:ada", {}, drafts[0].job_id)])
             return events

@@ -107,7 +107,11 @@ def test_machines_come_in_the_order_of_the_file_with_their_defaults(tmp_path) ->
             "machines[0].processes[0]: is 'FDM', must be the name of a process such as 'fdm' or 'robot.tend'",
         ),
         (SITE + MACHINE + MACHINE, "machines.id: 'prn-1' stands 2 times; each machine needs its own"),
-        (SITE + MACHINE + "properties = {x = []}\n", "machines[0].properties.x"),
+        (
+            SITE + MACHINE + "properties = {x = []}\n",
+            "machines[0].properties.x: is [], must be a text, a finite number, true or false",
+        ),
+        (SITE + MACHINE + "properties = {x = nan}\n", "machines[0].properties.x: is nan, must be a text, a finite"),
         (SITE.replace("edge.sock", "s" * 110), "site.socket: "),
         (SITE + 'profiles_dir = "nowhere"\n', "site.profiles_dir: "),
     ],

@@ -19,7 +19,9 @@ from edge.model.event import Draft, EventKind
 from edge.reading import status, views
 from tests.journal_kit import JOB, SITE, accepted, began, cleared, ended, online, overran, released, suspended, ticking
 
-CONFIGURED = [{"id": "prn-1", "driver": "gcode", "processes": ["fdm"]}]
+CONFIGURED = [
+    {"id": "prn-1", "driver": "gcode", "processes": ["fdm"], "properties": {"material": "PLA", "nozzle_mm": 0.4}}
+]
 CLOCK = {"now": "2026-11-21T10:00:00.000Z", "trust": "trusted"}
 DAEMON = {"pid": 1, "version": "0", "since": "2026-11-21T10:00:00.000Z", "clock": CLOCK}
 IDLE, EXECUTE = ({"state": state, "detail": ""} for state in ("IDLE", "EXECUTE"))
@@ -54,6 +56,10 @@ async def test_a_site_where_nothing_is_to_be_done_is_level_0(tell) -> None:
             "id": "prn-1",
             "driver": "gcode",
             "processes": ["fdm"],
+            "properties": {
+                "material": {"value": "PLA", "configured": "PLA", "loaded": None},
+                "nozzle_mm": {"value": 0.4, "configured": 0.4, "loaded": None},
+            },
             "identity": None,
             "progress": None,
             "temperatures": {},
@@ -163,6 +169,7 @@ async def test_the_age_is_that_of_the_oldest_thing_seen() -> None:
         "id": "prn-1",
         "state": "IDLE",
         "temperatures": {"T": {**heat, "age_s": 1.0}, "B": {**heat, "age_s": 90.0}},
+        "properties": {},
     }
     assert " 90 s " in cli_status.machine_lines([machine])[1]
 

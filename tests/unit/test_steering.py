@@ -161,7 +161,7 @@ async def test_an_answer_that_was_overtaken_says_nothing(desk: Desk) -> None:
 async def test_a_machine_that_waits_needs_a_hand_and_says_what_for(desk: Desk) -> None:
     await desk.record(accepted(), began(), suspended(by="machine", reason="insert filament"))
     with views.open_readonly(desk.folder) as snapshot:
-        configured = [{"id": "prn-1", "driver": "gcode", "processes": ["fdm"]}]
+        configured = [{"id": "prn-1", "driver": "gcode", "processes": ["fdm"], "properties": {}}]
         live = {"prn-1": {"state": "HELD", "detail": "insert filament"}}
         daemon = {"pid": 1, "version": "0", "since": "2026-11-21T10:00:00.000Z", "clock": {"trust": "trusted"}}
         found = status.document(snapshot, configured, daemon, live, {})

@@ -1,7 +1,8 @@
-"""Machines: whether they are online, need clearing, or are out of service."""
+"""Machines: whether they are online, need clearing, or are out of service, and what is loaded in them."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from edge.errors import IllegalTransitionError
@@ -79,3 +80,21 @@ def maintenance_ended(connection: sqlite3.Connection, event: Event) -> None:
         " WHERE machine = ?",
         (event.machine,),
     )
+
+
+def loaded(connection: sqlite3.Connection, event: Event) -> None:
+    """The newest word on a property counts. Of the other properties it says nothing."""
+    for name, said in dict(event.body["values"]).items():
+        value, configured = json.dumps(said["value"]), json.dumps(said["configured"])
+        connection.execute(
+            "INSERT INTO loaded VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value,"
+            " configured = excluded.configured, loaded_by = excluded.loaded_by, since = excluded.since",
+            (event.machine, name, value, configured, event.actor, event.at_wall),
+        )
+
+
+def load_overtaken(connection: sqlite3.Connection, event: Event) -> None:
+    for name in event.body["configured"]:
+        query = "DELETE FROM loaded WHERE (machine, property) = (?, ?)"
+        if connection.execute(query, (event.machine, name)).rowcount != 1:
+            raise IllegalTransitionError(f"nobody has loaded {name} in {event.machine}")
