@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge.model.event import Stamp, stamp_text
-from edge.timefloor import BEGINNING, Host, Known, Now, Source, doubt, raised, read
+from edge.timefloor import BEGINNING, Host, Known, Now, Source, booted_at, doubt, goes_on, raised, read
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -33,7 +33,10 @@ def synchronized() -> bool:
 
 
 class SystemClock:
-    """Time as the host tells it, and what that is worth. `wall` is the host's, and can be wrong."""
+    """Time as the host tells it, and what that is worth. `wall` is the host's, and can be wrong.
+
+    `vouched` is when this boot began, by `wall` while the kernel last vouched for it; None if it has not yet.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class SystemClock:
         self.boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
         self.source = source
         self.known = known or Known(BEGINNING)
+        self.vouched: datetime.datetime | None = None
         self._is_synchronized = is_synchronized
 
     def mono_s(self) -> float:
@@ -64,7 +68,12 @@ class SystemClock:
 
     def host(self) -> Host:
         """All clocks of the host at once."""
-        return Host(self.wall(), self.since_boot_s(), self.boot_id, self._is_synchronized())
+        wall, mono_s, synchronized = self.wall(), self.since_boot_s(), self._is_synchronized()
+        if synchronized:
+            self.vouched = booted_at(wall, mono_s)
+        elif self.vouched is not None:
+            synchronized = goes_on(self.vouched, wall, mono_s)
+        return Host(wall, mono_s, self.boot_id, synchronized)
 
     def now(self) -> Now:
         """What time it is, as far as the site may believe it."""

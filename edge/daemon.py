@@ -29,6 +29,7 @@ from edge.intake.nonce import NonceFile
 from edge.intake.rootfolder import FOLDER_NAME, RootFolder
 from edge.intake.spool import Spool
 from edge.intake.timekeeping import TimeKeeper
+from edge.intake.vouched import VouchedFile
 from edge.journal.journal import Journal
 from edge.journal.lookback import Witnesses
 from edge.journal.prune import Pruner
@@ -124,7 +125,8 @@ async def run(
     state_dir = config.site.state_dir
     runtime_dir = folders.make_runtime_dir(state_dir)
     stop.listen()
-    clock = SystemClock(config.time.source)
+    clock, vouched = SystemClock(config.time.source), VouchedFile(runtime_dir)
+    vouched.recall(clock)
     async with contextlib.AsyncExitStack() as stack:
         witnesses = Witnesses(state_dir, runtime_dir, clock.boot_id)
         stack.callback(witnesses.close)
@@ -185,7 +187,7 @@ async def run(
             max_bytes=config.artifacts.max_bytes,
             make_room=keeper.make_room,
         )
-        time = TimeKeeper(clock, intake, nonce, lambda: dispatcher.wake())
+        time = TimeKeeper(clock, intake, nonce, vouched, lambda: dispatcher.wake())
         fetcher = Fetcher(
             journal,
             state_dir,

@@ -6,8 +6,9 @@ A Raspberry Pi has no clock that survives a power cut, and network time can be f
        what was recorded while the clock was trusted. It only rises; an order's own dates never raise it. What a forged
        clock has raised too far is repaired by a signed time that an operator has signed too.
     2. The clock is *trusted* while somebody vouches for it: a signed time since this boot of the host, or the host's
-       own clock as far as the site's configuration believes it (`Source`). A host's clock behind the floor is wrong,
-       and one that is ahead of it by more than `AHEAD_MAX` is not believed.
+       own clock as far as the site's configuration believes it (`Source`). What the kernel has said of it in this boot
+       stays true while nobody sets the clock (`goes_on`): a site is not to stop for want of a network. A host's clock
+       behind the floor is wrong, and one that is ahead of it by more than `AHEAD_MAX` is not believed.
     3. A moment has passed for sure if the floor or a trusted clock has passed it. It lies ahead for sure only by a
        trusted clock. Everything else is unknown, and waits: nothing expires and nothing comes to life by a guess.
     4. A signed time answers one nonce of this site. It was signed between the making of the nonce and its arrival. So
@@ -35,6 +36,10 @@ ANSWER_MAX_S = 24 * 3600.0
 wrong the time is: an answer may come by a person with a USB stick."""
 
 
+SET_MIN = timedelta(seconds=2)
+"""A host's clock that moves by this against its clock since boot has been set: more than a leap second, and more than
+passes between reading the one and the other."""
+
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 """No site is older than this program."""
 
@@ -42,19 +47,33 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 class Source(enum.StrEnum):
     """Whose word a site takes for the time, beside signed times."""
 
-    NTP = "ntp"  # the kernel says that something keeps its clock synchronized
+    NTP = "ntp"  # the kernel says, or has said in this boot, that something keeps its clock synchronized
     HOST = "host"  # the host's clock as it is: it has a battery, and somebody looks after it
     SIGNED = "signed"  # nobody's but signed times
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The host's clocks at one moment. `synchronized`: what the kernel says of `wall`."""
+    """The host's clocks at one moment. `synchronized`: the kernel vouches for `wall`, or has, and it goes on since."""
 
     wall: datetime
     mono_s: float
     boot_id: str
     synchronized: bool
+
+
+def booted_at(wall: datetime, mono_s: float) -> datetime:
+    """When the host was booted, by a clock that says `wall` so many seconds later."""
+    return wall - timedelta(seconds=mono_s)
+
+
+def goes_on(vouched: datetime, wall: datetime, mono_s: float) -> bool:
+    """Whether a clock that once said that the host was booted at `vouched` has not been set since.
+
+    Both clocks of a host go by one oscillator, at the rate that network time has found for it (clock_gettime(2)). So
+    their difference says nothing of how far both have drifted, and it changes only if somebody sets one.
+    """
+    return abs(booted_at(wall, mono_s) - vouched) < SET_MIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +156,10 @@ def doubt(host: Host, known: Known, source: Source) -> str:
     if not _believed(host, source):
         if source is Source.SIGNED:
             return "this site believes signed times only, and none has come since the host was booted"
-        return "the kernel does not say that its clock is kept synchronized, and no signed time has come since the boot"
+        return (
+            "the kernel does not say that its clock is kept synchronized, nor has it since the host was booted or its"
+            " clock was set, and no signed time has come since the boot"
+        )
     days = f"more than {AHEAD_MAX.days} days ahead of what is known ({_text(known.floor)})"
     return f"the host's clock says {_text(host.wall)}: {days}"
 

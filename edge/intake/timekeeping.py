@@ -11,6 +11,7 @@ from edge.clock import SystemClock
 from edge.errors import EdgeError
 from edge.intake.intake import Intake
 from edge.intake.nonce import NonceFile
+from edge.intake.vouched import VouchedFile
 from edge.model.event import ClockTrust, stamp_text
 
 LOOK_S = 5.0
@@ -22,10 +23,13 @@ log = logging.getLogger("edge.time")
 class TimeKeeper:
     """What the site says of its clock."""
 
-    def __init__(self, clock: SystemClock, intake: Intake, nonce: NonceFile, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, clock: SystemClock, intake: Intake, nonce: NonceFile, vouched: VouchedFile, on_change: Callable[[], None]
+    ) -> None:
         self.clock = clock
         self._intake = intake
         self._nonce = nonce
+        self._vouched = vouched
         self._on_change = on_change
         self.trouble = ""  # why what has waited cannot be judged; empty while that goes well
 
@@ -49,6 +53,7 @@ class TimeKeeper:
         seen: ClockTrust | None = None
         while True:
             now = self.clock.now()
+            self._vouched.keep(self.clock)
             if now.trust is not seen:
                 seen = now.trust
                 self._tell(now.trusted)

@@ -308,7 +308,7 @@ class Willing:
 
 def serving(rigged: Rig) -> Site:
     """The site as the API serves it, as far as machines are concerned."""
-    runners, time = {"prn-1": rigged.runner}, TimeKeeper(rigged.clock, None, None, int)  # type: ignore[arg-type]
+    runners, time = {"prn-1": rigged.runner}, TimeKeeper(rigged.clock, None, None, None, int)  # type: ignore[arg-type]
     return Site(rigged.journal, rigged.folder, None, None, [], runners, time, "", int, int)  # type: ignore[arg-type]
 
 

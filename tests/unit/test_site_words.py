@@ -12,6 +12,7 @@ import pytest
 from edge.errors import UsageError
 from edge.intake.nonce import NonceFile
 from edge.intake.timekeeping import TimeKeeper
+from edge.intake.vouched import VouchedFile
 from edge.model.event import Draft, EventKind
 from edge.running.dispatch import Dispatcher
 from edge.serving.site import Site
@@ -21,7 +22,7 @@ from tests.helpers.rig import Rig, rig
 
 
 def site_of(parts: Rig) -> Site:
-    time = TimeKeeper(parts.clock, parts.intake, NonceFile(parts.clock), lambda: None)
+    time = TimeKeeper(parts.clock, parts.intake, NonceFile(parts.clock), VouchedFile(parts.folder), lambda: None)
     dispatcher: Dispatcher = None  # type: ignore[assignment]  # nobody plans here
     return Site(parts.journal, parts.folder, parts.intake, dispatcher, [], {}, time, "0", lambda: None, lambda: None)
 
