@@ -77,14 +77,11 @@ class Writer:
         self._last_ms: int | None = None
         self._waiting = b""  # came in, without a line end yet
         self._waiting_s = 0.0
-        self.name = ""
-        """Of the part that what is added belongs to, as it is written."""
 
     def begin(self, name: str, at_s: float) -> None:
         """A connection begins. It gets a heading once something crosses."""
         self.end()
-        self.name = _shown(name.encode())
-        self._heading = f"== {self.name}"
+        self._heading = heading(name)
         self._begun_ms = _ms(at_s)
 
     def add(self, direction: str, data: bytes, at_s: float) -> None:
@@ -115,6 +112,7 @@ class Writer:
 
     def remark(self, text: str) -> None:
         """For people."""
+        self._head()
         self._lines.append(f"# {_shown(text.encode())}")
 
     def take(self) -> str:
@@ -124,10 +122,13 @@ class Writer:
         self._lines.clear()
         return text
 
-    def _put(self, direction: str, line: bytes, at_s: float, end: str) -> None:
+    def _head(self) -> None:
         if self._heading:
             self._lines.append(self._heading)
             self._heading, self._last_ms = "", self._begun_ms
+
+    def _put(self, direction: str, line: bytes, at_s: float, end: str) -> None:
+        self._head()
         ms = _ms(at_s)
         if self._last_ms is None or self._last_ms < ms:
             if self._last_ms is not None:
@@ -137,6 +138,11 @@ class Writer:
             self._lines.append(f"{direction} {_shown(line[:LINE_BYTES])}\\")
             line = line[LINE_BYTES:]
         self._lines.append(f"{direction} {_shown(line)}{end}" if line else direction)
+
+
+def heading(name: str) -> str:
+    """The line that begins a part."""
+    return f"== {_shown(name.encode())}"
 
 
 def parse(text: str) -> list[Part]:

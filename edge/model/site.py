@@ -67,6 +67,8 @@ class MachineTable(_Table):
     connection: dict[str, Any]
     properties: dict[str, str | int | float | bool] = {}
     limits: dict[str, Any] = {}
+    record: Annotated[bool, Field(strict=True)] = False
+    """Whether what crosses its wire is kept in the state directory, for people who look for a fault."""
 
 
 class ArtifactsTable(_Table):
