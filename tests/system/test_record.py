@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import operator
 import re
@@ -11,10 +12,15 @@ from importlib import resources
 from pathlib import Path
 
 from drivers.analysis import commands
+from drivers.gcode import PLUGIN
 from edge.demo.meaning import as_meant
+from edge.driver import OutcomeKind, Run, Step
+from edge.testing import RecordingContext
 from edge.transcript import Part, parse
+from tests.helpers.printing import write_program
+from tests.helpers.routing import bench_router, sim_router
 from tests.helpers.sim import MODES_BASE
-from tests.helpers.site import SHORT, SiteFolder, site_with_printer, until
+from tests.helpers.site import DEADLINE_S, SHORT, SiteFolder, site_with_printer, until
 
 TINY = resources.files("edge.demo").joinpath("tiny.gcode").read_bytes()
 NUMBERED = re.compile(rb"N(\d+) ?(.+)\*(\d+)\n")
@@ -111,3 +117,20 @@ def test_a_disk_that_fails_is_told_and_the_print_goes_on(tmp_path: Path) -> None
         job = site.printed(SHORT)
         assert site.json("job", "show", job)["state"] == "COMPLETED"
         assert sum(said in line for line in daemon.lines) == 1
+
+
+async def test_what_acts_at_once_on_a_router_is_shown_by_itself(tmp_path: Path) -> None:
+    commands = ["G0 X10 Y10 Z5", "G1 X20 F3000", "G1 X10"]
+    context = RecordingContext(tmp_path)
+    with sim_router(tmp_path) as router:
+        machine = bench_router(router)
+        async with asyncio.timeout(DEADLINE_S), PLUGIN.open(machine, context) as driver:
+            run = Run("run-1", "job-1", 1, Step("mill", "mill"), 1)
+            outcome = await driver.execute(run, write_program(tmp_path / "program.nc", commands))
+            assert outcome.kind is OutcomeKind.SUCCEEDED
+    (part,) = parse(context.transcript(PLUGIN.wire(machine).at_once))
+    sent = [crossed.data for crossed in part.crossed if crossed.direction == ">"]
+    assert sent.count(b"?") > 1
+    assert [line for line in sent if b"?" in line] == [b"?"] * sent.count(b"?"), "never glued to a line"
+    assert [line.decode().rstrip() for line in sent if line.startswith((b"G0 X", b"G1 X"))] == commands
+    assert b"".join(sent) == b"".join(data for direction, data in context.wire if direction == ">")
