@@ -13,8 +13,9 @@
     model/       orders, commands, events and configuration as typed values
     jobstate.py  how steps move: the one table                                 PURE
 
-Beside them `driver.py` and `testing/`, all that an author of drivers needs; `cli/` and `demo/`; and what several of
-these stand on: errors, clocks, files, logs. Each folder imports from those below it alone, which `make check` proves.
+Beside them `driver.py` and `testing/`, all that an author of drivers needs; `transcript.py`, what crossed a wire as
+text (PURE); `cli/` and `demo/`; and what several of these stand on: errors, clocks, files, logs. Each folder imports
+from those below it alone, which `make check` proves.
 """
 
 DISTRIBUTION = "microfactory-edge"

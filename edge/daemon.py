@@ -213,6 +213,11 @@ async def run(
         storage: dict[str, Service] = {"keep files": keeper, "fetch files": fetcher}
         if config.spool is not None:
             storage["spool"] = Spool(config.spool.dir, intake.file, clock)
+
+        def troubles() -> list[str]:
+            kept = [service.trouble for service in storage.values()]
+            return [authority.trouble, time.trouble, *kept, *(runner.not_recorded for runner in runners.values())]
+
         site = Site(
             journal,
             state_dir,
@@ -224,9 +229,7 @@ async def run(
             version(DISTRIBUTION),
             stop.begin_anew,
             lambda: authority.could_begin_with(look_at_config()),
-            lambda: [
-                told for told in (authority.trouble, time.trouble, *(s.trouble for s in storage.values())) if told
-            ],
+            lambda: [told for told in troubles() if told],
         )
 
         services: dict[str, Service] = {"planning": dispatcher, "time": time, "loop lag": site.lag}

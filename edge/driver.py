@@ -87,6 +87,7 @@ __all__ = [
     "Temperature",
     "Trust",
     "Value",
+    "Wire",
     "shielded",
 ]
 
@@ -213,6 +214,17 @@ class ProfileInfo:
     summary: str
     tried_on: str
     hazards: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Where the bytes cross that a driver gives to `DriverContext.record_bytes`; `place` is a port or an address.
+
+    `at_once`: bytes to the machine that act wherever they stand and belong to no line, such as grbl's ``?``.
+    """
+
+    place: str
+    at_once: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +412,12 @@ class DriverContext(Protocol):
         ...
 
     def record_bytes(self, direction: str, data: bytes) -> None:
-        """Keep what crossed the wire, if the site records it. `direction` is ``>`` to the machine, ``<`` from it."""
+        """Keep what crossed the wire, if the site records it. `direction` is ``>`` to the machine, ``<`` from it.
+
+        For the event loop's thread, for each write as a whole right before it and each read right after it. Never
+        blocks, and costs next to nothing. Only for machines of which `DriverPlugin.wire` says where that is; never
+        give it a password or a key.
+        """
         ...
 
 
@@ -508,6 +525,14 @@ class DriverPlugin(ABC, Generic[ConnectionT, LimitsT]):
 
         Raises `NotAcceptableError`.
         """
+
+    def wire(self, machine: Machine[ConnectionT, LimitsT]) -> Wire | None:
+        """What ``record = true`` in site.toml records of `machine`; None, and it is refused, if there is no such thing.
+
+        Looks at nothing but `machine` and its profile, and raises nothing. Of a wire that is named here everything is
+        kept in a file that people send to others: there must be no password or key in what crosses it.
+        """
+        return None
 
     def authorise(self, machine: Machine[ConnectionT, LimitsT], tell: Callable[[str], None]) -> None:
         """Get what the machine wants to see before it lets anybody in, if that is missing: a key, a certificate.

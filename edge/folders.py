@@ -49,6 +49,11 @@ def has_begun(state_dir: Path) -> None:
     (state_dir / FIRST_START).unlink(missing_ok=True)
 
 
+def recording(state_dir: Path, machine: str) -> Path:
+    """What has crossed a machine's wire, if the site records it (`edge.transcript`); the older half ends in ``.1``."""
+    return state_dir / "wire" / f"{machine}.txt"
+
+
 def unwritable(directory: Path) -> str:
     """Why nothing can be made in `directory`, be it there or still to be made; empty if it can. Changes nothing."""
     place = directory

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edge.driver import DriverPlugin, Machine
+from edge.driver import DriverPlugin, Machine, Wire
 from edge.errors import ConfigError
 from edge.model.site import MachineTable, SiteConfig, config_error
 
@@ -21,10 +21,11 @@ AnyPlugin = DriverPlugin[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """A configured machine, and the plug-in that knows its kind."""
+    """A configured machine, and the plug-in that knows its kind. `wire`: what is recorded, if the site wants that."""
 
     machine: AnyMachine
     plugin: AnyPlugin
+    wire: Wire | None = None
 
 
 def installed() -> dict[str, AnyPlugin]:
@@ -42,7 +43,9 @@ def load(config: SiteConfig, file: Path) -> list[Equipment]:
         where = f"machines[{index}] ({table.id})"
         if table.driver not in loaded:
             loaded[table.driver] = _load(points, table.driver, file, where)
-        found.append(Equipment(_machine(table, loaded[table.driver], config, file, where), loaded[table.driver]))
+        plugin = loaded[table.driver]
+        machine = _machine(table, plugin, config, file, where)
+        found.append(Equipment(machine, plugin, _wire(machine, plugin, file, where) if table.record else None))
     return found
 
 
@@ -71,6 +74,14 @@ def _machine(table: MachineTable, plugin: AnyPlugin, config: SiteConfig, file: P
         properties=table.properties,
         profiles_dir=config.site.profiles_dir,
     )
+
+
+def _wire(machine: AnyMachine, plugin: AnyPlugin, file: Path, where: str) -> Wire:
+    wire = plugin.wire(machine)
+    if wire is None:
+        problem = f"is true, and what the driver '{machine.driver}' and its machine say to each other is not recorded"
+        raise ConfigError(file, f"{where}.record", problem, "remove the key")
+    return wire
 
 
 def _typed(schema: type[BaseModel], values: dict[str, Any], file: Path, where: str) -> BaseModel:

@@ -15,7 +15,7 @@ from drivers.gcode import grbl_check
 from drivers.gcode import profile as profiles
 from drivers.gcode.config import Connection, Limits, Printer
 from drivers.gcode.profile import GRBL, Profile
-from edge.driver import Driver, DriverContext, DriverError, DriverPlugin, Prediction, ProfileInfo, Program, Step
+from edge.driver import Driver, DriverContext, DriverError, DriverPlugin, Prediction, ProfileInfo, Program, Step, Wire
 
 
 class GcodePlugin(DriverPlugin[Connection, Limits]):
@@ -47,6 +47,16 @@ class GcodePlugin(DriverPlugin[Connection, Limits]):
         else:
             candidates = [profile]
         return check_program(program, machine.limits, *candidates)
+
+    def wire(self, machine: Printer) -> Wire:
+        from drivers.gcode.grbl import AT_ONCE
+
+        try:
+            at_once = AT_ONCE if _is_grbl(_named(machine)) else b""
+        except DriverError:  # no profile that can be used: nothing will cross, and `preflight` says why
+            at_once = b""
+        to = machine.connection
+        return Wire(to.place if to.port is None else f"{to.port}, {to.baud} baud", at_once)
 
     def open(self, machine: Printer, context: DriverContext) -> AbstractAsyncContextManager[Driver]:
         from drivers.gcode.driver import open_printer

@@ -52,6 +52,9 @@ RESUME = b"~"
 RESET = b"\x18"
 """Soft reset: drop every buffer and stop the spindle; in motion it loses the position."""
 
+AT_ONCE = STATUS + HOLD + RESUME + RESET
+"""What acts wherever it stands, of all that is sent here."""
+
 SPOIL = "$"
 """A first line for a new connection. Half a line that a dead host left behind becomes an error with it, where a bare
 line end would have it carried out; by itself it prints the help."""

@@ -142,7 +142,6 @@ class Session:
             async for message in socket:
                 if message.type is not aiohttp.WSMsgType.TEXT:
                     continue
-                self._context.record_bytes("<", message.data.encode())
                 for said in _understood(message.data):
                     if isinstance(said, api.Stale):
                         return

@@ -69,6 +69,7 @@ source = "ntp"                      # or "host", if this computer's own clock ha
 # connection = {{port = "{port}", baud = 250000}}      # or {{url = "tcp://host:port"}}
 # properties = {{material = "PLA", nozzle_mm = 0.4}}
 # limits = {{x_mm = [0, 220], y_mm = [0, 220], z_mm = [0, 250], nozzle_degc = [0, 260], bed_degc = [0, 100]}}
+# record = true                       # keep what crosses the wire, in state/wire/prn-1.txt (docs/install.md)
 """
 
 BY_ID = Path("/dev/serial/by-id")
@@ -134,7 +135,8 @@ def check(args: argparse.Namespace) -> int:
     if level == FINE and (uplink or spool or not found):
         level = ATTENTION
     if args.json:
-        machines = [{"id": ident, "problem": problem} for ident, problem in found]
+        records = {item.machine.id: item.wire is not None for item in equipment}
+        machines = [{"id": ident, "problem": problem, "record": records[ident]} for ident, problem in found]
         shown = {"file": str(path), "site": config.site.id, "level": level, "machines": machines}
         text.print_json(shown | {"uplink": uplink, "spool": spool})
         return level
@@ -146,6 +148,10 @@ def check(args: argparse.Namespace) -> int:
             print(f"  {ident}: in use by this site's own daemon")
         else:
             print(f"  {ident}: ready to be opened")
+    for item in equipment:
+        if item.wire is not None:
+            print(f"  {item.machine.id}: what crosses its wire is recorded, in")
+            print(f"    {folders.recording(config.site.state_dir, item.machine.id)}")
     if uplink:
         text.complain(f"uplink: {uplink}")
     elif config.uplink is not None:

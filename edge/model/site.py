@@ -75,6 +75,8 @@ class MachineTable(_Table):
     connection: dict[str, Any]
     properties: dict[str, Annotated[Value, PlainValidator(_value)]] = {}
     limits: dict[str, Any] = {}
+    record: Annotated[bool, Field(strict=True)] = False
+    """Whether what crosses its wire is kept in the state directory, for people who look for a fault."""
 
 
 class ArtifactsTable(_Table):

@@ -61,10 +61,12 @@ from edge.model.loaded import Loaded, counting
 from edge.plugins import Equipment
 from edge.running import claim
 from edge.running.claim import Assignment, Claimer
+from edge.running.context import Context
 from edge.running.execution import Execution, abort_machine, body_of, stop_machine, unknown
 from edge.running.foreign import ForeignLog
 from edge.running.observed import Observed, Watcher
 from edge.running.planner import MachineView, StepKey
+from edge.running.recording import Recorder, nobody
 from edge.running.recovery import LeftRun, Recoverer, left_run
 from edge.tasks import until_first
 
@@ -82,25 +84,6 @@ begins anew, so that one that comes and goes does not fill the journal."""
 NOTHING_SENT = Outcome(OutcomeKind.STOPPED, Motion.NONE, "the daemon was stopped before anything was sent")
 
 log = logging.getLogger("edge.runner")
-
-
-class _Context:
-    """The `DriverContext` of one machine."""
-
-    def __init__(self, runner: Runner, clock: SystemClock, state_dir: Path, runtime_dir: Path) -> None:
-        self._runner = runner
-        self.clock = clock
-        self.state_dir = state_dir
-        self.runtime_dir = runtime_dir
-
-    def emit(self, observation: Observation) -> None:
-        self._runner.emitted(observation)
-
-    async def checkpoint(self, value: Json) -> None:
-        await self._runner.checkpoint(value)
-
-    def record_bytes(self, direction: str, data: bytes) -> None:
-        """Nothing records the wire yet."""
 
 
 class Runner:
@@ -134,6 +117,7 @@ class Runner:
         self._recover_until_s = self._left_since_s + RECOVER_S
         self._broke = ""  # why this connection is of no use any more, if it broke in the middle of a run
         self._leaves = False  # the daemon is being restarted: what can stand is left standing
+        self._recorder = Recorder(state_dir, self.machine.id, equipment.wire, clock) if equipment.wire else None
         self.observed = Observed(clock.mono_s, on_change, watcher)
         self.identity: Identity | None = None
         self.claimed: StepKey | None = None  # from the offer until the run's end is durable
@@ -198,6 +182,11 @@ class Runner:
             busy,
             maintenance or self.safe_by,
         )
+
+    @property
+    def not_recorded(self) -> str:
+        """Why what crosses the wire is not recorded any more, though it should be; empty if nothing is wrong."""
+        return "" if self._recorder is None else self._recorder.trouble
 
     # Called by the dispatcher and the API, on the event loop
 
@@ -317,6 +306,12 @@ class Runner:
 
     async def serve(self) -> None:
         """Keep the machine connected and working until `close`."""
+        async with contextlib.AsyncExitStack() as stack:
+            if self._recorder is not None:
+                await stack.enter_async_context(self._recorder.at_work())
+            await self._serve()
+
+    async def _serve(self) -> None:
         failures = 0
         while not self._closing.is_set():
             began_s = self._clock.mono_s()
@@ -357,7 +352,9 @@ class Runner:
         try:
             for directory in (self._state_dir, self._runtime_dir):
                 directory.mkdir(parents=True, exist_ok=True)
-            context = _Context(self, self._clock, self._state_dir, self._runtime_dir)
+            record = nobody if self._recorder is None else self._recorder.begin()
+            directories = self._state_dir, self._runtime_dir
+            context = Context(self._clock, *directories, self.emitted, self.checkpoint, record)
             async with self._plugin.open(self.machine, context) as driver:
                 await self._connected(driver)
                 await self._until_sound()

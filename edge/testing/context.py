@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge.driver import Json, Observation
+from edge.transcript import Writer
 
 ObservationT = TypeVar("ObservationT", bound=Observation)
 
@@ -49,6 +50,14 @@ class RecordingContext:
         assert direction in ("<", ">")
         assert data, "nothing is no exchange"
         self.wire.append((direction, data))
+
+    def transcript(self, at_once: bytes = b"") -> str:
+        """What has crossed the wire so far, as edge would write it (`edge.transcript`), but without the seconds."""
+        writer = Writer(at_once)
+        for direction, data in self.wire:
+            writer.add(direction, data, 0.0)
+        writer.end()
+        return writer.take()
 
     def of_kind(self, kind: type[ObservationT]) -> list[ObservationT]:
         """Everything of this kind that was told, in order."""

@@ -62,6 +62,14 @@ class DriverContract(PauseContract):
 
             await context.seen(StateSeen, ready, self.patience_s)
 
+    async def test_what_crosses_the_wire_is_recorded_where_the_plug_in_says_that_there_is_one(
+        self, tmp_path: Path
+    ) -> None:
+        """Nothing else is: a site that cannot switch it on must find nothing kept."""
+        async with self.bench(tmp_path) as bench, self._open(bench, tmp_path) as opened:
+            ways = {direction for direction, _ in opened.context.wire}
+            assert ways == (set() if bench.plugin.wire(bench.machine) is None else {"<", ">"})
+
     # A run to its end
 
     async def test_a_run_succeeds_only_when_the_machine_has_done_everything(self, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.driver import Machine, NotAcceptableError, Program, Step
-from edge.testing import Bench, DriverContract
+from edge.driver import Machine, MachineError, NotAcceptableError, Program, Run, Step, Wire
+from edge.testing import Bench, DriverContract, RecordingContext, parse, replayed
 
 GUIDE = Path(__file__).parent.parent.parent / "docs" / "drivers.md"
 TURN_S = 0.005
@@ -126,3 +126,20 @@ class TestTurntable(DriverContract):
             unplug()
             await server.wait_closed()
             await table.ended()
+
+
+async def test_a_recording_of_the_example_becomes_a_test(tmp_path: Path) -> None:
+    """What the guide says of `replayed`, with a recording of this table."""
+    module, run = example(), Run("run-1", "job-1", 1, Step("turn", "inspect"), 1)
+    program, limits = written(tmp_path / "angles.txt", ["10", "9.5"]), module.Limits(angle_deg=(0, 180))
+
+    (part,) = parse("> WHO\n< Turntable 1.2\n> TURN 10\n~ 4.0\n< at 10\n> TURN 9.5\n~ 0.5\n< at 9\n")
+    async with replayed(part) as table:
+        connection, context = module.Connection(host=table.host, port=table.port), RecordingContext(tmp_path)
+        machine = Machine("table-1", "turntable", "auto", ("inspect",), connection, limits)
+        assert module.PLUGIN.wire(machine) == Wire(f"127.0.0.1:{table.port}")
+        async with module.PLUGIN.open(machine, context) as driver:
+            with pytest.raises(MachineError, match="at 9"):
+                await driver.execute(run, program)
+        await table.done(within_s=10)
+    assert context.transcript() == "> WHO\n< Turntable 1.2\n> TURN 10\n< at 10\n> TURN 9.5\n< at 9\n"

@@ -70,6 +70,10 @@ def test_a_driver_that_nobody_names_is_not_loaded() -> None:
         ({"connection": {"plaice": "x"}}, "connection.plaice: unknown key; known here: place"),
         ({"connection": {"place": 5}}, "connection.place: is 5, must be a valid string"),
         ({"limits": {"x": 1}}, "limits.x: unknown key; known here: none"),
+        (
+            {"record": True},
+            "record: is true, and what the driver 'fake' and its machine say to each other is not recorded; remove",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_machine_is_named(table: dict, expected: str) -> None:

@@ -61,7 +61,7 @@ def test_machines_come_in_the_order_of_the_file_with_their_defaults(tmp_path) ->
     config = load(tmp_path, SITE + MACHINE + MACHINE.replace("prn-1", "A.b_2"))
     assert [machine.id for machine in config.machines] == ["prn-1", "A.b_2"]
     first = config.machines[0]
-    assert (first.profile, first.properties, first.limits) == ("auto", {}, {})
+    assert (first.profile, first.properties, first.limits, first.record) == ("auto", {}, {}, False)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,9 @@ def test_machines_come_in_the_order_of_the_file_with_their_defaults(tmp_path) ->
         (
             SITE + MACHINE + "nozzle = 1\n",
             "machines[0].nozzle: unknown key; known here: id, driver, profile, processes, connection, properties,"
-            " limits",
+            " limits, record",
         ),
+        (SITE + MACHINE + 'record = "yes"\n', "machines[0].record: is 'yes', must be a valid boolean"),
         (SITE + MACHINE.replace('["fdm"]', "[]"), "machines[0].processes: is [], "),
         (SITE + MACHINE.replace('["fdm"]', '["fdm", "fdm"]'), "machines[0].processes: 'fdm' stands 2 times"),
         (
