@@ -159,7 +159,7 @@ async def open_tcp(
     try:
         async with asyncio.timeout_at(deadline_s):
             found = await loop.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
-            peer = await _connected([(family, address) for family, _, _, _, address in found])
+            peer = await _connected([(family, address) for family, _, _, _, address in found], deadline_s)
     except TimeoutError as error:
         raise ConnectError(f"nobody answers at {url}") from error
     except OSError as error:
@@ -167,11 +167,17 @@ async def open_tcp(
     return Link(peer, on_bytes, on_lost)
 
 
-async def _connected(addresses: list[tuple[int, Address]]) -> socket.socket:
-    """A connection to the first that takes it: a name such as `localhost` has one for each family."""
-    for family, address in addresses[:-1]:
-        with contextlib.suppress(OSError):
-            return await _connect(family, address)
+async def _connected(addresses: list[tuple[int, Address]], deadline_s: float) -> socket.socket:
+    """A connection to the first that takes it: a name such as `localhost` has one for each family.
+
+    Each has its share of the time that is left: one that nobody answers at must not use up that of the next.
+    """
+    loop = asyncio.get_running_loop()
+    for left, (family, address) in zip(range(len(addresses), 1, -1), addresses, strict=False):
+        now_s = loop.time()
+        with contextlib.suppress(OSError):  # a time-out is one, too
+            async with asyncio.timeout_at(now_s + (deadline_s - now_s) / left):
+                return await _connect(family, address)
     return await _connect(*addresses[-1])
 
 

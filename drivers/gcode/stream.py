@@ -13,7 +13,8 @@ Rules
    out again. The errors before it are printed when a line is read, before the ``ok``s of lines already queued, so they
    are never matched with the oldest line in flight.
 4. Marlin flushes its receive buffer on an error and executes the tail of a cut line unchecked. So after any error one
-   line is in flight at a time, until `CLEAN_LINES` were acknowledged; after `DISTRUST_ERRORS` errors it stays so.
+   line is in flight at a time, until `CLEAN_LINES` were acknowledged; after `DISTRUST_ERRORS` errors it stays so, and
+   only `FORGIVE_LINES` make up for one of them.
 5. Nothing is guessed after a silence: a line with a number far ahead is refused by the firmware with the last number
    it took (`PROBE_NUMBER`), and that is the truth. One that says nothing at all is asked a few times more before it is
    given up; what it then still answers to the questions before moves nothing.
@@ -61,7 +62,11 @@ CLEAN_LINES = 1000
 """Lines acknowledged in a row without an error before more than one is in flight again."""
 
 DISTRUST_ERRORS = 5
-"""Errors after which a link is never trusted with more than one line in flight."""
+"""Errors after which a link is not trusted with more than one line in flight any more."""
+
+FORGIVE_LINES = 1_000_000
+"""Lines acknowledged in a row that make up for one error: a connection lasts for months, and a link that errs once in
+many prints is none that keeps erring."""
 
 RESEND_OK_S = 0.25
 """How long the ``ok`` of a ``Resend`` may take. Marlin prints both in one go; a USB adapter may hold 16 ms back."""
@@ -97,6 +102,7 @@ class GcodeStream:
         self._garbled = False  # the next `ok` is of a line that the firmware did not recognise
         self._stale_resends = 0
         self._refused: tuple[int, int] = (0, 0)  # (line number, how often in a row it was asked for again)
+        self._errors = 0  # that nothing has made up for when `_clean` was last begun anew
         self._clean = CLEAN_LINES
         self._counts = False  # the firmware counts our lines: it has acknowledged `M110 N0`
         self._failure: Failed | None = None
@@ -187,13 +193,12 @@ class GcodeStream:
     @property
     def distrusted(self) -> bool:
         """Whether the link has erred so often that one line at a time is in flight for good."""
-        return self.resends >= DISTRUST_ERRORS
+        return self._errors - self._clean // FORGIVE_LINES >= DISTRUST_ERRORS
 
     @property
     def window_bytes(self) -> int:
         """Bytes that may be in flight now; 0 is one line at a time."""
-        trusted = self._clean >= CLEAN_LINES and self.resends < DISTRUST_ERRORS
-        return self._wire.window_bytes if trusted else 0
+        return self._wire.window_bytes if self._clean >= CLEAN_LINES and not self.distrusted else 0
 
     # Bytes out
 
@@ -275,7 +280,7 @@ class GcodeStream:
                 # Not every one is followed by a `Resend`: Prusa's "Full RX Buffer" and "RX timeout" are not.
                 self._moved_s = now_s
                 if self._flight or not self._probing:  # else it is the answer to a probe that was asked for
-                    self._clean = 0
+                    self._begin_clean()
                 return [Heard(reply)]
             case Busy():
                 self._moved_s = now_s
@@ -406,7 +411,8 @@ class GcodeStream:
     def _refuse(self, number: int) -> list[Event]:
         """The firmware has not taken line `number`: send it again, with what is behind it."""
         self.resends += 1
-        self._clean = 0
+        self._begin_clean()
+        self._errors += 1
         count = self._refused[1] + 1 if number == self._refused[0] else 1
         self._refused = (number, count)
         if count > self._wire.max_resends:
@@ -414,6 +420,10 @@ class GcodeStream:
         behind = self._take_back(number)
         self._stale_resends = max(0, behind - 1)
         return []
+
+    def _begin_clean(self) -> None:
+        self._errors = max(0, self._errors - self._clean // FORGIVE_LINES)
+        self._clean = 0
 
     def _take_back(self, number: int) -> int:
         """Move the lines from `number` on, and requests behind them, back to be sent again; how many they are."""

@@ -114,6 +114,11 @@ class Outbox:
         """Why nothing is sent any more, until a person has done something; empty if all is well."""
         return self._problem
 
+    @property
+    def due_at(self) -> float | None:
+        """When there may be something to send though nothing has happened; None if never."""
+        return None if self.stopped else self._window.due_at
+
     def attention(self) -> list[str]:
         """What keeps events from being reported, in sentences."""
         found = [f"nothing is reported any more: {self.stopped}"] if self.stopped else []
@@ -146,7 +151,7 @@ class Outbox:
                 if envelopes:
                     self._window.taken(loop.time())
                 if not self._ready(loop.time()):
-                    await self._wait(self._window.due_at)
+                    await self._wait(self.due_at)
         finally:
             self.held_bytes = 0
             watching.cancel()

@@ -8,6 +8,7 @@ from operator import xor
 
 import pytest
 
+from drivers.gcode import stream
 from drivers.gcode.events import Acked, Answered, Cause, Event, Failed, Heard, Probed, Silent, Speaks
 from drivers.gcode.framing import Wire, checksum, numbered, program_lines
 from drivers.gcode.replies import Position, Reply, Temperatures, Text, UnknownCommand
@@ -250,6 +251,36 @@ def test_a_line_in_a_window_is_refused_with_those_behind_it_and_trust_comes_back
         assert talk.say("ok") == [Acked(number)]
         assert len(talk.sent()) >= 1
     assert talk.stream.window_bytes == 100
+
+
+def test_an_error_in_many_prints_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "FORGIVE_LINES", 3 * CLEAN_LINES)
+    talk, acked = Talk(Wire(window_bytes=100)), 0
+    talk.begin(*["G1 X1"] * 100_000)
+
+    def clean(lines: int) -> None:
+        nonlocal acked
+        for acked in range(acked + 1, acked + lines + 1):  # noqa: B020 - it goes on from there
+            talk.sent()
+            assert talk.say("ok") == [Acked(acked)]
+
+    def err() -> None:
+        talk.sent()
+        # Some firmware says no `Resend` to each: what was clean until then counts once.
+        talk.say("Error:checksum mismatch", f"Resend: {acked + 1}", "ok")
+
+    for _ in range(3 * DISTRUST_ERRORS):
+        err()
+        assert not talk.stream.distrusted
+        clean(3 * CLEAN_LINES)
+        assert talk.stream.window_bytes == 100
+    for _ in range(DISTRUST_ERRORS):
+        err()
+        clean(2 * CLEAN_LINES)
+    assert talk.stream.distrusted
+    clean(CLEAN_LINES)
+    assert not talk.stream.distrusted, "now it has made up for one of them"
+    assert talk.stream.resends == 4 * DISTRUST_ERRORS
 
 
 def test_a_link_that_keeps_erring_is_never_trusted_with_a_window_again() -> None:

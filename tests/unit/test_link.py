@@ -206,21 +206,40 @@ async def test_tcp_that_refuses_is_named() -> None:
         await link.open_tcp(f"tcp://127.0.0.1:{port}", deadline_s, ear.heard, ear.lost)
 
 
-async def test_tcp_that_does_not_answer_ends_at_its_deadline() -> None:
-    ear = Ear()
+@contextmanager
+def nobody_answers() -> Iterator[tuple[str, int]]:
+    """An address that takes what comes and says nothing: a backlog that is full."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
-        address = server.getsockname()
         fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:  # a backlog that is full answers nobody
+        for filler in fillers:
             filler.setblocking(False)
-            filler.connect_ex(address)
+            filler.connect_ex(server.getsockname())
+        yield server.getsockname()
+        for filler in fillers:
+            filler.close()
+
+
+async def test_tcp_that_does_not_answer_ends_at_its_deadline() -> None:
+    ear = Ear()
+    with nobody_answers() as address:
         deadline_s = asyncio.get_running_loop().time() + 0.05
         with pytest.raises(ConnectError, match="nobody answers at tcp://"):
             await link.open_tcp(f"tcp://127.0.0.1:{address[1]}", deadline_s, ear.heard, ear.lost)
-        for filler in fillers:
-            filler.close()
+
+
+async def test_an_address_that_nobody_answers_at_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with the name of a host that has IPv6 and whose IPv6 leads nowhere."""
+    ear, loop = Ear(), asyncio.get_running_loop()
+    with nobody_answers() as deaf, socket.create_server(("127.0.0.1", 0)) as server:
+
+        async def found(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", at) for at in (deaf, deaf, server.getsockname())]
+
+        monkeypatch.setattr(loop, "getaddrinfo", found)
+        with await link.open_tcp("tcp://printer.local:23", loop.time() + 3.0, ear.heard, ear.lost):
+            server.accept()[0].close()
 
 
 async def test_what_does_not_fit_is_written_when_there_is_room_and_nothing_blocks() -> None:

@@ -24,6 +24,7 @@ from edge.trust.envelope import parse
 from edge.uplink.outbox import Outbox
 from edge.uplink.port import Message, Trouble, UplinkError
 from edge.uplink.topics import What, topic
+from edge.uplink.window import RESEND_S
 from tests import second_verifier
 from tests.helpers.clock import SetClock
 from tests.helpers.pruning import job
@@ -261,6 +262,22 @@ async def test_a_gap_in_the_middle_is_said(tmp_path: Path) -> None:
         await journal.transact(lose)
         assert await outbox.next(0.0) == []
         assert "event 2 is not in the journal" in outbox.stopped
+
+
+async def test_what_can_go_no_further_does_not_come_back_for_what_is_under_way(tmp_path: Path) -> None:
+    async with reporting(tmp_path) as (journal, outbox):
+        await journal.record([fact(), fact()])
+        assert await outbox.next(0.0)
+        assert outbox.due_at == RESEND_S
+        await journal.record([fact(), fact()])
+
+        def lose(transaction: Transaction) -> None:
+            transaction.connection.execute("DELETE FROM events WHERE seq = 3")
+
+        await journal.transact(lose)
+        assert await outbox.next(1.0) == []
+        assert outbox.stopped
+        assert outbox.due_at is None, "it would come back at once, again and again, and log each time"
 
 
 async def test_a_gap_in_the_journal_is_said(tmp_path: Path) -> None:
