@@ -110,6 +110,10 @@ class NoJournalError(JournalError):
     """There is no journal: the site has never run."""
 
 
+class NotNowError(JournalError):
+    """The disk is full, or another program has the file: nothing of this was kept, and the same may work later."""
+
+
 class CorruptJournalError(JournalError):
     """The journal's file, chain or projections do not hold together."""
 

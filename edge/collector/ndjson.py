@@ -16,28 +16,43 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sqlite3
 from collections.abc import Callable
 
 from edge.collector.collector import Collector
+from edge.errors import NotNowError
 
 LINES = 256
 """Handed on together."""
+
+AGAIN_S = 5.0
+"""Pause after the database could not be used."""
+
+log = logging.getLogger("edge.collector")
 
 
 async def hand_on(collector: Collector, write: Callable[[bytes], None], *, telemetry: bool = False) -> None:
     """Hand on what is new, until cancelled. `write` blocks until the reader has taken it, and may raise `OSError`."""
     while True:
-        collector.moved.clear()
-        lines, last = await collector.store.write(_read)
-        if lines:
-            await asyncio.to_thread(write, b"".join(lines))
-            await collector.store.write(lambda connection, last=last: _keep(connection, last))  # type: ignore[misc]
-        elif telemetry and collector.told:
-            told, collector.told = collector.told, {}
-            await asyncio.to_thread(write, b"".join(told.values()))
-        else:
-            await collector.moved.wait()
+        try:
+            await _hand_on_once(collector, write, telemetry)
+        except NotNowError as error:
+            log.error("nothing is handed on now: %s", error)
+            await asyncio.sleep(AGAIN_S)
+
+
+async def _hand_on_once(collector: Collector, write: Callable[[bytes], None], telemetry: bool) -> None:
+    collector.moved.clear()
+    lines, last = await collector.store.write(_read)
+    if lines:
+        await asyncio.to_thread(write, b"".join(lines))
+        await collector.store.write(lambda connection: _keep(connection, last))
+    elif telemetry and collector.told:
+        told, collector.told = collector.told, {}
+        await asyncio.to_thread(write, b"".join(told.values()))
+    else:
+        await collector.moved.wait()
 
 
 def _read(connection: sqlite3.Connection) -> tuple[list[bytes], int]:

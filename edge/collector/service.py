@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.collector.collector import Collector, Keys
 from edge.collector.ndjson import hand_on
+from edge.errors import NotNowError
 from edge.tasks import until_first
 from edge.uplink.attempts import Attempts
 from edge.uplink.port import Trouble, Uplink, UplinkError
@@ -39,7 +40,7 @@ async def run(
     """Serve until SIGTERM or SIGINT. With `write`, each applied event goes there as a line, and so does `telemetry`.
 
     Raises:
-        JournalError: the database cannot be used.
+        JournalError: the database cannot be used, now or ever.
         OSError: `write` failed.
     """
     stop = asyncio.Event()
@@ -65,10 +66,11 @@ async def _keep_serving(collector: Collector, connect: Connect) -> None:
                     await collector.serve(uplink)
                 finally:
                     saying.cancel()
-        except UplinkError as error:
+        except (UplinkError, NotNowError) as error:  # what could not be kept is not acknowledged, and comes again
             stayed = attempts.down(loop.time())
             text = str(error)
-            if attempts.flapping and error.trouble is Trouble.LOST:  # nobody has said why
+            if attempts.flapping and isinstance(error, UplinkError) and error.trouble is Trouble.LOST:
+                # Nobody has said why.
                 text += ", again and again: perhaps another client connects under the collector's name"
             if text != told:
                 log.error("%s", text)

@@ -34,7 +34,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeGuard, TypeVar
 
-from edge.errors import CorruptJournalError, JournalError, StoreClosedError
+from edge.errors import CorruptJournalError, JournalError, NotNowError, StoreClosedError
 from edge.files import sync_directory
 
 T = TypeVar("T")
@@ -388,9 +388,9 @@ def _in_words(path: Path, error: BaseException) -> JournalError:
     if isinstance(error, JournalError):
         return error
     if _code(error) == sqlite3.SQLITE_FULL:
-        return JournalError(f"{path} cannot grow, the disk is full; nothing of this was kept")
+        return NotNowError(f"{path} cannot grow, the disk is full; nothing of this was kept")
     if _code(error) == sqlite3.SQLITE_BUSY:
-        return JournalError(f"{path} is held by another program; nothing of this was kept")
+        return NotNowError(f"{path} is held by another program; nothing of this was kept")
     if _code(error) in _DAMAGED:
         return CorruptJournalError(f"{path} is damaged: {error}")
     if isinstance(error, OSError):
