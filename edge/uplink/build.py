@@ -17,7 +17,7 @@ from edge.uplink.mqtt import Will, connect
 from edge.uplink.service import Reporting, UplinkService, link
 from edge.uplink.sitekey import open_key
 from edge.uplink.telemetry import Telemetry
-from edge.uplink.tls import TlsFiles
+from edge.uplink.tls import TlsFiles, ending
 from edge.uplink.topics import What, topic
 
 
@@ -63,4 +63,12 @@ def build(
         clock=clock,
         reporting=reporting,
         telemetry=telemetry,
+        foresee=lambda: _foreseen(broker, clock),
     )
+
+
+def _foreseen(broker: Broker, clock: SystemClock) -> str:
+    now = clock.now()
+    if not now.trusted or broker.tls is None or broker.tls.certificate is None:
+        return ""
+    return ending(broker.tls.certificate, now.wall)

@@ -77,7 +77,10 @@ class Reporting(Protocol):
 
 
 class UplinkService:
-    """`serve` is the task. `fingerprint` changes when `look` would give another state; it is asked every second."""
+    """`serve` is the task. `fingerprint` changes when `look` would give another state; it is asked every second.
+
+    `foresee`: what will keep the site from connecting unless a person does something, in a sentence.
+    """
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class UplinkService:
         clock: SystemClock,
         reporting: Reporting,
         telemetry: Telemetry,
+        foresee: Callable[[], str] = lambda: "",
     ) -> None:
         self._where = where
         self._site = site
@@ -102,6 +106,7 @@ class UplinkService:
         self._clock = clock
         self._reporting = reporting
         self._telemetry = telemetry
+        self._foresee = foresee
         self._online = False
         self._since_s = clock.mono_s()
         self._since = clock.stamp().at_wall
@@ -148,7 +153,8 @@ class UplinkService:
         passing = passing and not self._attempts.flapping  # what comes again and again does not pass
         if worst is not None and not (passing and self._clock.mono_s() - self._since_s < OFFLINE_S):
             found.append(str(worst))
-        return [*found, *self._reporting.attention()]
+        foreseen = self._foresee()
+        return [*found, *self._reporting.attention(), *([foreseen] if foreseen else [])]
 
     def _worst(self) -> UplinkError | None:
         if self._error is not None:

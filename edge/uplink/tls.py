@@ -13,6 +13,9 @@ from cryptography import x509
 
 from edge.uplink.port import Trouble, UplinkError
 
+ENDS_SOON = datetime.timedelta(days=30)
+"""So long before its end a certificate is told of; of one that is short-lived, for the last tenth of its life."""
+
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
@@ -63,6 +66,24 @@ def context_of(files: TlsFiles, now: datetime.datetime) -> ssl.SSLContext:
             fits = "it does not belong to the certificate" if _reason(error) == "KEY_VALUES_MISMATCH" else "no PEM key"
             raise _unusable("key", files.key or files.certificate, fits) from error
     return context
+
+
+def ending(certificate: Path, now: datetime.datetime) -> str:
+    """What is to be said of a certificate that ends soon or has ended; empty while all is well, or if it is unreadable.
+
+    A connection outlives its certificate, so nothing else tells of it before there is none any more.
+    """
+    try:
+        found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except (OSError, ValueError):
+        return ""  # the next connection says why
+    begin, end = found.not_valid_before_utc, found.not_valid_after_utc
+    if now < end - min(ENDS_SOON, (end - begin) / 10):
+        return ""
+    says = "ends" if now < end else "has ended"
+    return (
+        f"the site's certificate {certificate} {says} on {end:%Y-%m-%d}: without a new one there, no connection is made"
+    )
 
 
 def _readable(field: str, path: Path) -> None:

@@ -376,3 +376,13 @@ async def test_a_broker_that_is_away_for_days_is_tried_again_for_ever(
     async with bench.running():
         await bench.until(lambda: bench.service.view()["online"])
     assert not bench.errors
+
+
+async def test_what_will_keep_the_site_from_connecting_is_said_while_it_is_connected(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench.running():
+        await bench.until(lambda: bench.service.view()["online"])
+        assert bench.service.view()["attention"] == []
+        monkeypatch.setattr(bench.service, "_foresee", lambda: "the certificate ends")
+        assert bench.service.view()["attention"] == ["the certificate ends"]
