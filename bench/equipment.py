@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 BAUD = 250_000
-LINES = 9000
+LINES = 6000
 """Long enough that what a host does at the beginning of a print does not count for much."""
 
 WAIT_S = 120.0

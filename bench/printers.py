@@ -47,7 +47,8 @@ NO_END = 10**9
 BRACKET = Path("tests/programs/bracket.gcode")
 
 OPEN, ONE, PRINTCORE, OCTOPRINT = "ours, window open", "ours, one in flight", "printcore", "OctoPrint"
-OPEN_1MS, ONE_1MS = f"{OPEN}, 1 ms", f"{ONE}, 1 ms"
+LATE = ", 1 ms"
+OPEN_1MS, ONE_1MS = OPEN + LATE, ONE + LATE
 IDLE_MIB, ABORT_MS, ANALYSIS = "RSS, idle", "abort p99", "analysis"
 
 
@@ -69,6 +70,8 @@ class Bench:
             self._measure(OCTOPRINT, lambda folder: _theirs(folder, others.octoprint))
         self._measure(OPEN_1MS, lambda folder: _ours(folder, latency_ms=1.0))
         self._measure(ONE_1MS, lambda folder: _ours(folder, latency_ms=1.0, window="one"))
+        self._measure(PRINTCORE + LATE, lambda folder: _theirs(folder, others.printcore, latency_ms=1.0))
+        self._measure(OCTOPRINT + LATE, lambda folder: _theirs(folder, others.octoprint, latency_ms=1.0))
         lines = [*self._hosts(), ""]
         for count in COUNTS:
             self._measure(_many(count), lambda folder, count=count: _ours(folder, count, idle_mib=self.numbers))
@@ -101,18 +104,20 @@ class Bench:
             f"one printer, {BAUD} baud, {LINES} lines of {wire_bytes:.1f} bytes as written; '1 ms': adapter latency",
             f"medians of {ROUNDS} runs in turn; once with latency",
             "",
-            f"  {'HOST':<28}{'LINES/s':>8}{'BYTES':>7}{'% WIRE':>8}"
+            f"  {'HOST':<33}{'LINES/s':>8}{'BYTES':>7}{'% WIRE':>8}"
             f"{'x PRINTCORE':>13}{'x OCTOPRINT':>13}{'CPU':>7}{'MiB':>6}",
         ]
-        for name in (OPEN, ONE, PRINTCORE, OCTOPRINT, OPEN_1MS, ONE_1MS):
-            if (found := self.figures.get(name)) is None:
-                lines.append(f"  {versions.get(name, name):<28}{'missing':>8}")
+        hosts = (OPEN, ONE, PRINTCORE, OCTOPRINT)
+        for name, late in [(name, late) for late in ("", LATE) for name in hosts]:
+            told = versions.get(name, name) + late
+            if (found := self.figures.get(name + late)) is None:
+                lines.append(f"  {told:<33}{'missing':>8}")
                 continue
             # Against the same wire only.
-            ratios = [] if "1 ms" in name else [self._ratio(name, other) for other in (PRINTCORE, OCTOPRINT)]
-            texts = "".join(f"{'' if ratio is None else f'{ratio:.2f}':>13}" for ratio in ratios or (None, None))
+            ratios = [self._ratio(name + late, other + late) for other in (PRINTCORE, OCTOPRINT)]
+            texts = "".join(f"{'' if ratio is None else f'{ratio:.2f}':>13}" for ratio in ratios)
             lines.append(
-                f"  {versions.get(name, name):<28}{found.lines_per_s:>8.0f}{found.line_bytes:>7.1f}"
+                f"  {told:<33}{found.lines_per_s:>8.0f}{found.line_bytes:>7.1f}"
                 f"{found.wire_share:>8.1%}{texts}{found.cpu_s_per_100k:>7.1f}{found.peak_mib:>6.0f}"
             )
         return [
@@ -229,8 +234,8 @@ def _ours(
         return measured(daemon.pid, paced, daemon.wait_ended)
 
 
-def _theirs(folder: Path, host: Callable[[Path, Printers], Figures]) -> Figures:
-    with printers(folder) as paced:
+def _theirs(folder: Path, host: Callable[[Path, Printers], Figures], latency_ms: float = 0.0) -> Figures:
+    with printers(folder, latency_ms=latency_ms) as paced:
         return host(folder, paced)
 
 
