@@ -192,7 +192,7 @@ class GcodeStream:
 
     @property
     def distrusted(self) -> bool:
-        """Whether the link has erred so often that one line at a time is in flight for good."""
+        """Whether the link has erred so often that one line at a time is in flight, until long after the last error."""
         return self._errors - self._clean // FORGIVE_LINES >= DISTRUST_ERRORS
 
     @property

@@ -10,6 +10,9 @@ from typing import IO, Any
 
 from edge.errors import NotRunningError, RefusedError
 
+UNKNOWN_TARGET = "Not Found"
+"""The daemon's answer to a path that it has not (RFC 9110, 15.5.5): all else that is not there has a sentence."""
+
 TIMEOUT_S = 150.0
 """Longest answer: a machine that stops, or events that are waited for."""
 
@@ -50,5 +53,17 @@ def call(
     finally:
         connection.close()
     if response.status >= 400:
-        raise RefusedError(answer["error"])
+        unknown = "the daemon is older than this command and does not know it: `edge restart`"
+        raise RefusedError(unknown if answer["error"] == UNKNOWN_TARGET else answer["error"])
     return answer
+
+
+def machines(path: Path) -> list[dict[str, Any]]:
+    """What is seen of each machine. Raises as `call` does."""
+    return [as_now(machine) for machine in call(path, "GET", "/v1/machines")]
+
+
+def as_now(machine: dict[str, Any]) -> dict[str, Any]:
+    """A machine's row with what a daemon does not say that was begun before an update, and not restarted since."""
+    run = machine["run"] and {"overrun": None, **machine["run"]}
+    return {"properties": {}, **machine, "run": run}

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from edge import sitefile
-from edge.cli import text
+from edge.cli import client, text
 from edge.cli.client import call
 from edge.cli.events import line as event_line
 from edge.cli.status import job_lines
@@ -31,7 +31,7 @@ def jobs(args: argparse.Namespace) -> int:
     try:
         found = call(file.socket, "GET", "/v1/jobs?all" if args.all else "/v1/jobs")
         if not args.json:
-            machines = call(file.socket, "GET", "/v1/machines")
+            machines = client.machines(file.socket)
     except NotRunningError:
         found = _recorded_jobs(file, all=args.all)
     if args.json:

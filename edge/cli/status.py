@@ -13,7 +13,7 @@ from typing import Any
 
 from edge import sitefile
 from edge.cli import text
-from edge.cli.client import call
+from edge.cli.client import as_now, call
 from edge.errors import NoJournalError, NotRunningError
 from edge.jobstate import JobState
 from edge.journal import worktime
@@ -64,6 +64,7 @@ def fetch(file: SiteFile) -> dict[str, Any]:
     """The document of `edge.reading.status`: from the daemon, or from the journal if there is none to ask."""
     try:
         answer: dict[str, Any] = call(file.socket, "GET", "/v1/status")
+        answer["machines"] = [as_now(machine) for machine in answer["machines"]]
     except NotRunningError as reason:
         try:
             with open_readonly(file.state_dir) as snapshot:

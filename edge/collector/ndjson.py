@@ -19,9 +19,12 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable
+from typing import TypeVar
 
 from edge.collector.collector import Collector
 from edge.errors import NotNowError
+
+T = TypeVar("T")
 
 LINES = 256
 """Handed on together."""
@@ -35,24 +38,26 @@ log = logging.getLogger("edge.collector")
 async def hand_on(collector: Collector, write: Callable[[bytes], None], *, telemetry: bool = False) -> None:
     """Hand on what is new, until cancelled. `write` blocks until the reader has taken it, and may raise `OSError`."""
     while True:
+        collector.moved.clear()
+        lines, last = await _when_possible(collector, _read)
+        if lines:
+            await asyncio.to_thread(write, b"".join(lines))
+            await _when_possible(collector, lambda connection, last=last: _keep(connection, last))  # type: ignore[misc]
+        elif telemetry and collector.told:
+            told, collector.told = collector.told, {}
+            await asyncio.to_thread(write, b"".join(told.values()))
+        else:
+            await collector.moved.wait()
+
+
+async def _when_possible(collector: Collector, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Ask the database again and again while its disk is full: what was written must not be written anew meanwhile."""
+    while True:
         try:
-            await _hand_on_once(collector, write, telemetry)
+            return await collector.store.write(work)
         except NotNowError as error:
             log.error("nothing is handed on now: %s", error)
             await asyncio.sleep(AGAIN_S)
-
-
-async def _hand_on_once(collector: Collector, write: Callable[[bytes], None], telemetry: bool) -> None:
-    collector.moved.clear()
-    lines, last = await collector.store.write(_read)
-    if lines:
-        await asyncio.to_thread(write, b"".join(lines))
-        await collector.store.write(lambda connection: _keep(connection, last))
-    elif telemetry and collector.told:
-        told, collector.told = collector.told, {}
-        await asyncio.to_thread(write, b"".join(told.values()))
-    else:
-        await collector.moved.wait()
 
 
 def _read(connection: sqlite3.Connection) -> tuple[list[bytes], int]:

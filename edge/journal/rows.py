@@ -21,11 +21,21 @@ def rows(connection: sqlite3.Connection, query: str, *values: object) -> list[Ro
     return [dict(zip(columns, row, strict=True)) for row in cursor]
 
 
+BEGINNING = "run_began"
+"""The kind of the first event of a run."""
+
+
 def events_of_run(connection: sqlite3.Connection, job_id: str, run_id: str, kinds: Sequence[str]) -> list[Row]:
     """The events of some kinds about one run, the oldest first. Those of an open job are never pruned."""
-    wanted = f"SELECT raw FROM events WHERE job_id = ? AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY seq"
-    found = (json.loads(raw) for (raw,) in connection.execute(wanted, (job_id, *kinds)))
-    return [event for event in found if event["run_id"] == run_id]
+    wanted = f"SELECT raw FROM events WHERE job_id = ? AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY seq DESC"
+    found: list[Row] = []
+    for (raw,) in connection.execute(wanted, (job_id, *kinds)):
+        event = json.loads(raw)
+        if event["run_id"] == run_id:
+            found.append(event)
+            if event["kind"] == BEGINNING:
+                break  # a job may have thousands of runs before this one
+    return found[::-1]
 
 
 def with_held(row: Row) -> Row:

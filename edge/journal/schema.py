@@ -301,5 +301,6 @@ def statements(tables: str) -> Iterator[str]:
 def problem(found: str | None) -> str:
     """What is wrong with a file of format `found`, for those who only read; empty if nothing is."""
     if found in FOLDED_ANEW:
-        return "was written by an older edge; `edge run` brings it up to date and loses nothing"
+        begins = "`edge run` (where one runs, `edge restart`)"
+        return f"was written by an older edge; {begins} brings it up to date and loses nothing"
     return "" if found == FORMAT else f"has format {found}; this edge reads format {FORMAT}"

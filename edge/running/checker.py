@@ -21,6 +21,9 @@ from edge.running.planner import CheckResult, CheckState
 
 log = logging.getLogger("edge.checker")
 
+LONGEST_S = 10 * 366 * 86_400.0
+"""Ten years: a prediction beyond that is a driver's mistake."""
+
 
 class Checker:
     """Results by (program's SHA-256, machine), kept as long as the daemon runs: neither of the two changes."""
@@ -89,8 +92,8 @@ class Checker:
 
 
 def _in_numbers(duration_s: float | None) -> float | None:
-    """A prediction that no clock reaches is none."""
-    return duration_s if duration_s is not None and 0 <= duration_s < float("inf") else None
+    """A prediction that no machine reaches is none."""
+    return duration_s if duration_s is not None and 0 <= duration_s <= LONGEST_S else None
 
 
 def check(plugin: AnyPlugin, machine: AnyMachine, step: Step, program: Program) -> Prediction:

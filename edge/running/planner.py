@@ -163,6 +163,8 @@ def plan(
                 break
             of_machines += found[:1]
         else:
+            # One that only has to wait is told of before one that somebody has to prepare.
+            of_machines.sort(key=lambda blocker: blocker.code in (Code.UNMET, Code.REFUSED))
             waits[step.key] = (*of_order, *of_machines)
     return Plan(assignments, waits)
 
@@ -215,13 +217,15 @@ def _machine_blockers(
     def add(code: Code, text: str, command: str = "") -> None:
         found.append(Blocker(code, f"{machine.id}: {text}", command, machine.id))
 
-    if reason := not_fitting(step.requires, machine.properties):
-        command = _load_command(step.requires, machine)
-        answer = "say so once it is in" if command else "its properties are in site.toml"
-        add(Code.UNMET, f"{reason}; {answer}", command)
+    unfit = not_fitting(step.requires, machine.properties)
+    command = _load_command(step.requires, machine) if unfit else ""
+    if unfit and not command:
+        add(Code.UNMET, f"{unfit}; its properties are in site.toml")
     check = checks.get((step.program, machine.id), CheckResult(CheckState.PENDING))
     if check.state is CheckState.REFUSED:
         add(Code.REFUSED, f"refuses {step.program_name}: {check.reason}")
+    if unfit and command:
+        add(Code.UNMET, f"{unfit}; say so once it is in", command)
     if machine.maintenance:
         add(Code.MAINTENANCE, machine.maintenance, back_command(machine.id))
     if machine.state is MachineState.OFFLINE:
@@ -268,7 +272,7 @@ def _to_load(name: str, wanted: Requirement, configured: Value) -> str | None:
         case Range():
             return None if isinstance(configured, str | bool) else "VALUE"
         case AnyOf(any=choices):
-            return "VALUE" if any(_to_load(name, one, configured) is not None for one in choices) else None
+            return next((word for one in choices if (word := _to_load(name, one, configured)) is not None), None)
         case _:
             try:
                 return in_words(wanted) if same(typed(name, wanted, configured), wanted) else None

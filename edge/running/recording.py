@@ -55,8 +55,8 @@ CLOSE_S = 5.0
 TORN_BYTES = 8192
 """More than a line of the file has."""
 
-BEGINS = "="
-"""In place of a direction: a connection."""
+BEGINS, MISSED = "=", "?"
+"""In place of a direction: a connection; bytes that nobody has kept."""
 
 Record: TypeAlias = Callable[[str, bytes], None]
 
@@ -109,6 +109,7 @@ class Recorder:
         self._pieces.append((direction, data, self._mono_s()))
         if len(self._pieces) >= HELD_PIECES:
             self._deaf = True
+            self._pieces.append((MISSED, b"", self._mono_s()))
 
     # From here on: the thread.
 
@@ -150,6 +151,10 @@ class Recorder:
                     self._text.begin(data.decode(), at_s)
                     self._timed_s = at_s
                     continue
+                if direction == MISSED:
+                    self._text.end(None)  # what comes behind a gap is no end of what came before it
+                    self._text.remark("bytes are missing here: the disk was too slow")
+                    continue
                 if at_s - self._timed_s >= TIME_EVERY_S:
                     self._text.remark(self._when(at_s))
                     self._timed_s = at_s
@@ -157,7 +162,6 @@ class Recorder:
             self._append(self._text.take())
         self._text.end(before_s)
         if was_deaf:
-            self._text.remark("bytes are missing here: the disk was too slow")
             self._deaf = False
         self._append(self._text.take())
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from edge.collector import ledger, views
+from edge.collector import ledger, ndjson, views
 from edge.collector.answers import Answers
 from edge.collector.collector import Collector
 from edge.collector.ledger import Answer
 from edge.collector.ndjson import hand_on
 from edge.collector.schema import FILE_NAME as COLLECTOR_FILE
-from edge.errors import JournalError
+from edge.errors import JournalError, NotNowError
 from edge.journal.chain import EMPTY, Head
 from edge.journal.journal import parked
 from edge.model.event import Draft, EventKind
@@ -752,6 +752,36 @@ async def test_events_are_handed_on_and_after_a_crash_from_where_it_was(tmp_path
     assert [(one["number"], one["site"], one["journal"], one["seq"], one["hash"]) for one in found] == [
         (seq, SITE, ident, seq, digest) for seq, digest, _ in events
     ]
+
+
+async def test_a_disk_that_is_full_when_lines_were_handed_on_hands_none_on_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ndjson, "AGAIN_S", 0.0)
+    _, raws, _ = await envelopes(tmp_path / "site", 1, 2)
+    fails, kept, keep = 5, asyncio.Event(), ndjson._keep
+    lines: list[bytes] = []
+    loop = asyncio.get_running_loop()
+
+    def full_for_a_while(connection: sqlite3.Connection, last: int) -> None:
+        nonlocal fails
+        if fails:
+            fails -= 1
+            raise NotNowError("the disk is full")
+        keep(connection, last)
+        loop.call_soon_threadsafe(kept.set)
+
+    monkeypatch.setattr(ndjson, "_keep", full_for_a_while)
+    async with asyncio.timeout(DEADLINE_S), collecting(tmp_path) as collector:
+        for raw in raws:
+            await answer(collector, raw)
+        task = asyncio.create_task(hand_on(collector, lambda found: lines.extend(found.splitlines())), name="test")
+        await kept.wait()
+        assert not task.done()
+        task.cancel()
+        await asyncio.wait([task])
+    assert [json.loads(line)["number"] for line in lines] == [1, 2]
+    assert sum("nothing is handed on now" in record.getMessage() for record in caplog.records) == 5
 
 
 async def test_a_database_of_the_first_format_is_brought_up_to_date(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ PRINTER = replace(MACHINE, properties=by_site_toml(material="PLA", nozzle_mm=0.4
         ({"material": "PLA Silk; rm x"}, "edge machine load prn-1 'material=PLA Silk; rm x'"),
         ({"enclosed": True}, "edge machine load prn-1 enclosed=true"),
         ({"nozzle_mm": Range(min=0.6)}, "edge machine load prn-1 nozzle_mm=VALUE"),
-        ({"material": AnyOf(any=("PETG", "ABS"))}, "edge machine load prn-1 material=VALUE"),
+        ({"material": AnyOf(any=("PETG", "ABS"))}, "edge machine load prn-1 material=PETG"),
         ({"material": AnyOf(any=(1, True))}, ""),
         ({"material": Range(min=1)}, ""),
         ({"material": 5}, ""),
@@ -213,6 +213,24 @@ def test_each_machine_that_could_do_it_says_what_lasts_longest_and_the_order_com
         replace(MACHINE, id="mill-1", processes=("mill",)),
     ]
     assert [code for code, _, _ in waits(one, *machines)] == [Code.NO_PROGRAM, Code.OFFLINE, Code.UNMET]
+
+
+def test_a_machine_that_only_has_to_be_waited_for_comes_before_one_that_somebody_has_to_prepare() -> None:
+    """Whoever reads a command first types it."""
+    one = replace(STEP, requires={"material": "PETG"})
+    busy = replace(MACHINE, id="prn-2", busy_with="run-0", properties=by_site_toml(material="PETG"))
+    found = waits(one, replace(MACHINE, properties=by_site_toml(material="PLA")), busy)
+    assert [(code, command) for code, _, command in found] == [
+        (Code.BUSY, ""),
+        (Code.UNMET, "edge machine load prn-1 material=PETG"),
+    ]
+
+
+def test_what_a_machine_refuses_is_said_before_anybody_changes_what_is_loaded() -> None:
+    one = replace(STEP, requires={"material": "PETG"})
+    machine = replace(MACHINE, properties=by_site_toml(material="PLA"))
+    refused = {("ab" * 32, "prn-1"): CheckResult(CheckState.REFUSED, "too wide")}
+    assert [code for code, _, _ in waits(one, machine, checks=refused)] == [Code.REFUSED]
 
 
 def test_nothing_to_do_is_an_empty_plan() -> None:

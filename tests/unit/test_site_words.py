@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from edge.driver import MachineState, StateSeen
 from edge.errors import UsageError
 from edge.intake.nonce import NonceFile
 from edge.intake.timekeeping import TimeKeeper
@@ -64,3 +65,19 @@ async def test_an_order_that_waits_for_the_time_is_not_said_to_be_unknown(tmp_pa
         other = parts.order()["job_id"]
         with pytest.raises(UsageError, match=f"there is no job {other} here"):
             await site.job(other)
+
+
+@pytest.mark.parametrize(("state", "codes"), [("RUNNING", ["overrun"]), ("INTERRUPTED", []), ("ENDED", [])])
+async def test_why_says_that_a_run_takes_too_long_while_it_is_at_work(
+    tmp_path: Path, state: str, codes: list[str]
+) -> None:
+    overrun = {"since": "2026-11-22T10:00:00.000Z", "worked_s": 99.0, "limit_s": 60.0, "predicted_s": None}
+    run = {"run_id": "run-1", "machine": "prn-1", "job_id": "job-1", "step": "print", "ended_at": None}
+    job = {"steps": [{"run_id": "run-1", "state": state}], "runs": [run | {"overrun": overrun}]}
+    async with rig(tmp_path) as parts:
+        site = site_of(parts)
+        seen = StateSeen(MachineState.EXECUTE)
+        site._runners = {"prn-1": SimpleNamespace(seen=seen, can_pause=True)}  # type: ignore[dict-item]
+        found = site._troubles(job)
+    assert [one["code"] for one in found] == codes
+    assert all(one["command"] == "edge job hold job-1" for one in found)
