@@ -248,6 +248,7 @@ async def test_a_killed_worker_is_replaced_for_the_next_program(tmp_path, monkey
         await site.submit()
         await site.ended()
         (worker,) = checker._pool._processes.values()
+        monkeypatch.setattr(checker_module, "AGAIN_S", 0.01)
         monkeypatch.setattr(checker_module, "check", _die)
         killed = await site.submit(b"G28\n")
         await site.until(lambda: found(checker, killed) is CheckState.REFUSED)
