@@ -190,6 +190,7 @@ class Dispatcher:
             except EdgeError as error:
                 text = f"this version cannot carry the order out: {error}"
                 unreadable[key] = (Blocker(Code.UNREADABLE, text, f"edge job cancel {key.job_id}"),)
+        self._checker.forget_all_but({item.open.program for item in steps.values()} | set(self.given.values()))
         for item in steps.values():
             self._want_checks(item)
         machines = [
