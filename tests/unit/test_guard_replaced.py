@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import types
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +41,7 @@ def config(tmp_path) -> types.SimpleNamespace:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture(autouse=True)
