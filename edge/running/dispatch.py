@@ -1,13 +1,14 @@
 """Looks at the journal whenever something changed, plans, and hands the plan to the machines.
 
 The journal is the only memory: every round reads what is open, so nothing is lost when the daemon restarts, and what
-was requested there (a stop, a pause, a resume) is acted on here.
+was requested there (a stop, a pause, a resume) is acted on here. What has certainly expired is ended here, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +19,14 @@ from edge.artifacts.fetch import Story
 from edge.artifacts.quarantine import set_aside
 from edge.clock import SystemClock
 from edge.driver import Program, Step
-from edge.errors import ArtifactError, EdgeError, IllegalTransitionError
+from edge.errors import ArtifactError, EdgeError, IllegalTransitionError, StaleRevisionError
 from edge.intake.authority import Authority
 from edge.jobstate import Requested
 from edge.journal.journal import Journal
 from edge.journal.rows import Row, held_in_words
 from edge.journal.scribe import ACTOR
-from edge.journal.transaction import KnownRoot
-from edge.model.event import Draft, EventKind
+from edge.journal.transaction import KnownRoot, Transaction
+from edge.model.event import Draft, EventKind, stamp_text
 from edge.model.order import JobOrder, parse_order
 from edge.plugins import Equipment
 from edge.reading import views
@@ -51,6 +52,9 @@ LONGEST_PAUSE_S = 1.0
 PAUSE_S = 0.03
 """Between two looks at the journal: what hundreds of orders a second change is looked at together."""
 
+MOST_EXPIRED = 100
+"""Jobs that are ended in one transaction; a site that was switched off for long may have many."""
+
 log = logging.getLogger("edge.dispatch")
 
 
@@ -59,8 +63,8 @@ class _Seen:
     """What one round goes by, as the journal has it.
 
     Steps that may start, what was asked of runs, what machines need clearing by, machines that are out of service,
-    steps that run, the trust root in force, and why nothing begins before somebody has confirmed the journal (empty if
-    nobody needs to).
+    steps that run, the trust root in force, jobs that have certainly expired, and why nothing begins before somebody
+    has confirmed the journal (empty if nobody needs to).
     """
 
     startable: list[Row]
@@ -69,6 +73,7 @@ class _Seen:
     out_of_service: dict[str, str]
     running: list[Row]
     root: Row | None
+    overdue: list[Row]
     held: str
 
 
@@ -157,7 +162,8 @@ class Dispatcher:
         """Pass on what was asked of runs; and plan, unless that was done a moment ago and took long."""
         began_s = self._clock.mono_s()
         self._plan_owed = began_s < self._plan_from_s
-        seen = await asyncio.to_thread(self._read, not self._plan_owed)
+        floor = self._clock.now().floor
+        seen = await asyncio.to_thread(self._read, not self._plan_owed, floor)
         if seen.root is not None:
             self._authority.adopt(KnownRoot(**seen.root))
         await self._stop_compromised(seen.running)
@@ -169,6 +175,8 @@ class Dispatcher:
         await self._set_damaged_aside()
         if self._plan_owed:
             return
+        if seen.overdue and not seen.held and not self._too_early():
+            await self._end(seen.overdue, floor)
         await self._plan(seen)
         ended_s = self._clock.mono_s()
         self._plan_from_s = ended_s + min(LONGEST_PAUSE_S, (ended_s - began_s) * (1 / PLANNING_SHARE - 1))
@@ -207,7 +215,23 @@ class Dispatcher:
             if self._runners[machine].offer(replace(step.assignment, predicted_s=predicted_s)):
                 self.given[machine] = step.open.program
 
-    def _read(self, to_plan: bool) -> _Seen:
+    async def _end(self, overdue: list[Row], floor: datetime.datetime) -> None:
+        """End what has expired, unless something was recorded about it since we looked."""
+        body = {"floor": stamp_text(floor)}
+
+        def write(transaction: Transaction) -> list[str]:
+            ended = []
+            for row in overdue:
+                with contextlib.suppress(StaleRevisionError, IllegalTransitionError):
+                    transaction.expect_revision(row["job_id"], row["revision"])
+                    transaction.record(Draft(EventKind.JOB_EXPIRED, ACTOR, body, row["job_id"]))
+                    ended.append(row["job_id"])
+            return ended
+
+        for job_id in await self._journal.transact(write):
+            log.warning("job %s has ended: its latest start has passed", job_id)
+
+    def _read(self, to_plan: bool, floor: datetime.datetime) -> _Seen:
         with views.open_readonly(self._state_dir) as snapshot:
             return _Seen(
                 snapshot.startable() if to_plan else [],
@@ -216,6 +240,7 @@ class Dispatcher:
                 snapshot.out_of_service(),
                 snapshot.going_on(),
                 snapshot.root_in_force(),
+                snapshot.overdue(floor)[:MOST_EXPIRED] if to_plan else [],
                 snapshot.journal_held(),
             )
 
