@@ -175,15 +175,13 @@ class Dispatcher:
         await self._set_damaged_aside()
         if self._plan_owed:
             return
-        if seen.overdue and not seen.held and not self._too_early():
-            await self._end(seen.overdue, floor)
-        await self._plan(seen)
+        ended = await self._end(seen, floor)
+        await self._plan(seen, [row for row in seen.startable if row["job_id"] not in ended])
         ended_s = self._clock.mono_s()
         self._plan_from_s = ended_s + min(LONGEST_PAUSE_S, (ended_s - began_s) * (1 / PLANNING_SHARE - 1))
 
-    async def _plan(self, seen: _Seen) -> None:
+    async def _plan(self, seen: _Seen, rows: list[Row]) -> None:
         claimed = {runner.claimed for runner in self._runners.values()}
-        rows = seen.startable
         self._orders = {row["job_id"]: self._orders[row["job_id"]] for row in rows if row["job_id"] in self._orders}
         self._authority.forget_all_but({row["digest"] for row in rows})
         now = self._clock.now()
@@ -215,21 +213,28 @@ class Dispatcher:
             if self._runners[machine].offer(replace(step.assignment, predicted_s=predicted_s)):
                 self.given[machine] = step.open.program
 
-    async def _end(self, overdue: list[Row], floor: datetime.datetime) -> None:
-        """End what has expired, unless something was recorded about it since we looked."""
+    async def _end(self, seen: _Seen, floor: datetime.datetime) -> set[str]:
+        """End what has expired, unless something was recorded about it since we looked; the jobs that ended.
+
+        None ends while the journal may miss a run.
+        """
+        if not seen.overdue or seen.held or self._too_early():
+            return set()
         body = {"floor": stamp_text(floor)}
 
-        def write(transaction: Transaction) -> list[str]:
-            ended = []
-            for row in overdue:
+        def write(transaction: Transaction) -> set[str]:
+            ended = set()
+            for row in seen.overdue:
                 with contextlib.suppress(StaleRevisionError, IllegalTransitionError):
                     transaction.expect_revision(row["job_id"], row["revision"])
                     transaction.record(Draft(EventKind.JOB_EXPIRED, ACTOR, body, row["job_id"]))
-                    ended.append(row["job_id"])
+                    ended.add(row["job_id"])
             return ended
 
-        for job_id in await self._journal.transact(write):
+        ended = await self._journal.transact(write)
+        for job_id in sorted(ended):
             log.warning("job %s has ended: its latest start has passed", job_id)
+        return ended
 
     def _read(self, to_plan: bool, floor: datetime.datetime) -> _Seen:
         with views.open_readonly(self._state_dir) as snapshot:
