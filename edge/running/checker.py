@@ -129,7 +129,7 @@ class Checker:
                 )
             except OSError as error:
                 await self._end_worker()  # it may be what could not be started
-                return _Again(f"{fails}: {error.strerror}")
+                return _Again(f"{fails}: {error.strerror or error}")
             except Exception as error:  # noqa: BLE001 - a plug-in's bug must not take the other machines down
                 driver = equipment.machine.driver
                 reason = f"internal error in the driver {driver} ({log_bug(log, error)})"
