@@ -19,6 +19,8 @@ Rules:
     9. A job is declined only as a whole, and only if no run of it ever began: the centre may give it to another site.
     10. SUSPENDED has an open run, and the machine waits, confirmed; HELD has none, and a person decides what was made.
         A machine that holds by itself takes a resume that was asked before with it: nobody has seen what it asks now.
+    11. An order that has certainly expired ends by itself (EXPIRED), but never what is at a machine or HELD: that is a
+        machine's or a person's to say.
 
 The states are those of ISA-95 part 4 and OPC 10031-4, sub-states written flat: HELD is Interrupted/Held, SUSPENDED is
 Interrupted/Suspended, COMPLETED is Ended/Completed. Ended/Closed is only ever a job's: it ended, and not all of it is
@@ -122,6 +124,7 @@ class Fact(enum.StrEnum):
     PREDECESSOR_ABORTED = "a predecessor was aborted"
     CANCELLED = "cancelled"
     DECLINED = "declined"
+    EXPIRED = "its latest start has passed"
     RUN_BEGAN = "run began"
     RUN_RESUMED = "run goes on where it was left"
     PAUSE_ASKED = "asked to pause"
@@ -144,7 +147,9 @@ TABLE: dict[tuple[StepState, Fact], StepState] = {
     (StepState.NOT_ALLOWED_TO_START, Fact.PREDECESSOR_ABORTED): StepState.ABORTED,
     (StepState.NOT_ALLOWED_TO_START, Fact.CANCELLED): StepState.ABORTED,
     (StepState.NOT_ALLOWED_TO_START, Fact.DECLINED): StepState.ABORTED,
+    (StepState.NOT_ALLOWED_TO_START, Fact.EXPIRED): StepState.ABORTED,
     (StepState.ALLOWED_TO_START, Fact.DECLINED): StepState.ABORTED,
+    (StepState.ALLOWED_TO_START, Fact.EXPIRED): StepState.ABORTED,
     (StepState.ALLOWED_TO_START, Fact.RUN_BEGAN): StepState.RUNNING,
     (StepState.ALLOWED_TO_START, Fact.CANCELLED): StepState.ABORTED,
     (StepState.RUNNING, Fact.RUN_RESUMED): StepState.RUNNING,

@@ -13,12 +13,15 @@ import sqlite3
 from dataclasses import dataclass
 
 from edge.model.event import EventKind
+from edge.timefloor import BEGINNING
 from edge.trust import Claims
 
 log = logging.getLogger("edge.needs")
 
 _MOST_NEW = 256
 """Events that are counted one by one; with more of them, everything is counted anew."""
+
+_NEVER = datetime.datetime.max.replace(tzinfo=datetime.UTC)
 
 _ENDS_NO_ORDER = frozenset(
     {
@@ -34,7 +37,7 @@ _ENDS_NO_ORDER = frozenset(
         EventKind.RUN_SUSPENDED,
         EventKind.RUN_RELEASED,
         EventKind.RUN_OVERRAN,
-        EventKind.JOB_ACCEPTED,
+        EventKind.JOB_ACCEPTED,  # unless it is over already
         EventKind.JOB_PARKED,
         EventKind.JOB_REFUSED,
         EventKind.ARTIFACT_STORED,
@@ -73,20 +76,34 @@ class Needs:
     def __init__(self) -> None:
         self._known: dict[str, tuple[Need, ...]] = {}
         self._parked: dict[int, tuple[Need, ...]] = {}
+        self._over: set[str] = set()  # jobs that are open and of which nothing begins any more
+        self._floor = BEGINNING  # what had certainly passed when that was found out
+        self._next = _NEVER  # when the next one of them is over, if nothing of it has begun by then
         self._tally = _Tally()
         self._counted = (0, "")  # the event up to which the tally goes, and its hash
 
     def of_open_orders(self, connection: sqlite3.Connection) -> list[Need]:
-        """Every file of every order that has not ended, in the order of acceptance; a file may be there several times.
+        """Every file of every order that needs it, in the order of acceptance; a file may be there several times.
 
-        `connection` is to a journal.
+        An order that has not ended does, until its latest start has certainly passed; and as long as it is at a
+        machine. One that is held after that keeps no file: nothing of it can begin any more. `connection` is to a
+        journal.
         """
         rows = connection.execute(
-            "SELECT job_id FROM orders WHERE job_id IN"
+            "SELECT job_id, job_id IN (SELECT job_id FROM steps WHERE state NOT IN ('COMPLETED', 'ABORTED')"
+            " AND state IN ('RUNNING', 'SUSPENDED')) FROM orders WHERE job_id IN"
             " (SELECT job_id FROM steps WHERE state NOT IN ('COMPLETED', 'ABORTED')) ORDER BY accepted_seq"
         ).fetchall()
-        self._known = {job_id: self._known.get(job_id) or _needs_of(connection, job_id) for (job_id,) in rows}
-        return [need for needs in self._known.values() for need in needs]
+        self._known = {job_id: self._known.get(job_id) or _needs_of(connection, job_id) for job_id, _ in rows}
+        waiting = {
+            job_id: needs[0].until
+            for job_id, at_a_machine in rows
+            if not at_a_machine and (needs := self._known[job_id])
+        }
+        self._floor = _floor(connection)
+        self._over = {job_id for job_id, until in waiting.items() if until < self._floor}
+        self._next = min((until for until in waiting.values() if until >= self._floor), default=_NEVER)
+        return [need for job_id, needs in self._known.items() if job_id not in self._over for need in needs]
 
     def of_parked_orders(self, connection: sqlite3.Connection) -> dict[str, int]:
         """The size of every file that an order names which waits to be judged, by hash. Nothing is fetched for it."""
@@ -125,17 +142,20 @@ class Needs:
             return False
         if self._tally.waits and any(kind == EventKind.JOB_REFUSED for kind, _, _ in found):
             return False  # it may have been one that waited
+        if any(kind == EventKind.RUN_BEGAN and job_id in self._over for kind, job_id, _ in found):
+            return False  # at the last moment
         for kind, job_id, raw in found:
             if kind == EventKind.JOB_ACCEPTED:
                 for need in _needs_of(connection, job_id):
                     self._tally.needed_now(need)
+                    self._next = min(self._next, need.until)
             elif kind == EventKind.JOB_PARKED:
                 for sha256, size_bytes in self.of_parked_orders(connection).items():
                     self._tally.waited_for_now(sha256, size_bytes)
             elif kind == EventKind.ARTIFACT_STORED:
                 body = json.loads(raw)["body"]
                 self._tally.stored_now(body["sha256"], body["size_bytes"])
-        return True
+        return self._floor <= _floor(connection) <= self._next
 
 
 class _Tally:
@@ -200,6 +220,12 @@ def last_used(connection: sqlite3.Connection) -> dict[str, int]:
         " FROM orders, json_each(orders.payload, '$.artifacts') AS file GROUP BY 1"
     )
     return dict(rows.fetchall())
+
+
+def _floor(connection: sqlite3.Connection) -> datetime.datetime:
+    """What has certainly passed."""
+    (found,) = connection.execute("SELECT floor FROM standing").fetchone()
+    return BEGINNING if found is None else datetime.datetime.fromisoformat(found)
 
 
 def _needs_of(connection: sqlite3.Connection, job_id: str) -> tuple[Need, ...]:

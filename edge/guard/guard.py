@@ -95,25 +95,25 @@ class Guard:
         lock = lock_of(self._config.site.state_dir / FILE_NAME)
         path = [str(Path(place).absolute()) for place in sys.path]
         waits = [sys.executable, "-I", "-S", wait.__file__, str(after_s)]
-        reading, writing = os.pipe()
-        try:
-            self._process = subprocess.Popen(
-                [*waits, lock, self._token_file, self._token, sys.executable, "-c", ACT.format(path=path)],
-                stdin=reading,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # the terminal's Ctrl-C is not for it
-            )
-            self._pipe = writing
-            with open(writing, "wb", closefd=False) as pipe:
-                pipe.write(self._config.model_dump_json().encode())
-            self._watch = os.pidfd_open(self._process.pid)
-        except OSError as error:
-            log.error("there is no guard: %s; trying again", error)
-            self._replace_later()
-            return
-        finally:
-            os.close(reading)
+        with contextlib.ExitStack() as unneeded:
+            try:
+                reading, writing = os.pipe()
+                unneeded.callback(os.close, reading)
+                self._pipe = writing
+                self._process = subprocess.Popen(
+                    [*waits, lock, self._token_file, self._token, sys.executable, "-c", ACT.format(path=path)],
+                    stdin=reading,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,  # the terminal's Ctrl-C is not for it
+                )
+                with open(writing, "wb", closefd=False) as pipe:
+                    pipe.write(self._config.model_dump_json().encode())
+                self._watch = os.pidfd_open(self._process.pid)
+            except OSError as error:
+                log.error("there is no guard: %s; trying again", error)
+                self._replace_later()
+                return
         asyncio.get_running_loop().add_reader(self._watch, self._ended)
         log.info("the guard is process %d; without a daemon for %g s it makes safe", self._process.pid, after_s)
 

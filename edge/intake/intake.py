@@ -209,11 +209,14 @@ class Intake:
     async def judge_parked(self) -> int:
         """Judge the orders that have waited for the time, in the order in which they came; how many there were.
 
-        Does nothing while nobody vouches for the clock.
+        While nobody vouches for the clock, only those that have certainly expired: nothing else can come of them.
         """
         count = after = 0
-        while self._clock.now().trusted:
-            parked = await self._journal.transact(functools.partial(Transaction.next_parked, after=after))
+        while True:
+            now = self._clock.now()
+            over = None if now.trusted else now.floor
+            look = functools.partial(Transaction.next_parked, after=after, over=over)
+            parked = await self._journal.transact(look)
             if parked is None:
                 break
             after, raw, actor = parked

@@ -49,7 +49,7 @@ class TimeKeeper:
         return {**self.row(), "nonce": self._nonce.to_show().value}
 
     async def serve(self) -> None:
-        """Judge what has waited for the time as soon as the clock is trusted, until cancelled."""
+        """Judge what has waited for the time as soon as the clock is trusted or it is over, until cancelled."""
         seen: ClockTrust | None = None
         while True:
             now = self.clock.now()
@@ -58,16 +58,15 @@ class TimeKeeper:
                 seen = now.trust
                 self._tell(now.trusted)
                 self._on_change()
-            if now.trusted:
-                try:
-                    count = await self._intake.judge_parked()
-                except (EdgeError, OSError) as error:
-                    self.trouble = f"orders that have waited for the time cannot be judged yet: {error}"
-                    log.error("%s", self.trouble)
-                else:
-                    self.trouble = ""
-                    if count:
-                        log.info("orders judged that have waited for the time: %d", count)
+            try:
+                count = await self._intake.judge_parked()
+            except (EdgeError, OSError) as error:
+                self.trouble = f"orders that have waited for the time cannot be judged yet: {error}"
+                log.error("%s", self.trouble)
+            else:
+                self.trouble = ""
+                if count:
+                    log.info("orders judged that have waited for the time: %d", count)
             await asyncio.sleep(LOOK_S)
 
     def _tell(self, trusted: bool) -> None:

@@ -84,6 +84,8 @@ def _apply(connection: sqlite3.Connection, event: Event) -> None:
             requests.cancel(connection, event)
         case EventKind.JOB_DECLINED:
             requests.decline(connection, event)
+        case EventKind.JOB_EXPIRED:
+            requests.expire(connection, event)
         case EventKind.HOLD_REQUESTED:
             requests.hold(connection, event)
         case EventKind.RELEASE_REQUESTED:

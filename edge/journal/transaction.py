@@ -18,7 +18,7 @@ from edge.journal import chain, forgetting, projection, worktime
 from edge.journal.fold import machines, standing
 from edge.journal.maintenance import Maintenance
 from edge.journal.rows import Row, events_of_run, loaded_in
-from edge.model.event import Draft, Event, EventKind, Stamp
+from edge.model.event import Draft, Event, EventKind, Stamp, stamp_text
 from edge.model.loaded import Loaded
 from edge.replay import ReplayWindow
 from edge.timefloor import Known
@@ -197,10 +197,15 @@ class Transaction:
         """How many orders wait to be judged."""
         return int(self.connection.execute("SELECT count(*) FROM parked WHERE given_up IS NULL").fetchone()[0])
 
-    def next_parked(self, after: int = 0) -> tuple[int, bytes, str] | None:
-        """Number, bytes and actor of what has waited longest of those that came after number `after`."""
+    def next_parked(self, after: int = 0, over: datetime | None = None) -> tuple[int, bytes, str] | None:
+        """Number, bytes and actor of what has waited longest of those that came after number `after`.
+
+        With `over`, of those that have expired by then.
+        """
         row = self.connection.execute(
-            "SELECT seq, envelope, actor FROM parked WHERE given_up IS NULL AND seq > ? ORDER BY seq LIMIT 1", (after,)
+            "SELECT seq, envelope, actor FROM parked WHERE given_up IS NULL AND seq > ?"
+            " AND (expires_at <= ? OR ? IS NULL) ORDER BY seq LIMIT 1",
+            (after, *2 * (None if over is None else stamp_text(over),)),
         ).fetchone()
         return None if row is None else (row[0], bytes(row[1]), row[2])
 

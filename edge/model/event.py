@@ -39,6 +39,7 @@ class EventKind(enum.StrEnum):
     ARTIFACT_LOST = "artifact_lost"
     ARTIFACT_EVICTED = "artifact_evicted"
     JOB_DECLINED = "job_declined"
+    JOB_EXPIRED = "job_expired"
     CANCEL_REQUESTED = "cancel_requested"
     HOLD_REQUESTED = "hold_requested"
     RELEASE_REQUESTED = "release_requested"

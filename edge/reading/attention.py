@@ -31,7 +31,7 @@ def attention(connection: sqlite3.Connection, held: str, parked: int, out_of_ser
 
 
 def notices(connection: sqlite3.Connection, now: datetime.datetime) -> list[Row]:
-    """What was refused in the day before `now`: nobody here needs to act, but somebody may wonder."""
+    """What was refused or ended by itself in the day before `now`: nobody needs to act, but somebody may wonder."""
     found = []
     since = (now - datetime.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M")
     for row in rows(
@@ -51,6 +51,13 @@ def notices(connection: sqlite3.Connection, now: datetime.datetime) -> list[Row]
     ):
         text = f"refused in the last day and only counted, as {row['reason']}: {row['count']}"
         found.append({"kind": "refusals", "text": text, **row})
+    for row in rows(
+        connection,
+        "SELECT DISTINCT job_id, reason, since FROM steps WHERE state = 'ABORTED' AND since >= ? AND EXISTS"
+        " (SELECT 1 FROM events e WHERE e.job_id = steps.job_id AND e.kind = 'job_expired') ORDER BY since, job_id",
+        since,
+    ):
+        found.append({"kind": "expired", "text": f"job {row['job_id']} has ended: {row['reason']}", **row})
     return found
 
 

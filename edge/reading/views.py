@@ -18,6 +18,7 @@ from typing import Any
 from edge.jobstate import JobState, Requested, StepState, job_state
 from edge.journal import worktime
 from edge.journal.rows import Row, events_of_run, loaded_in, maintenance_of, rows, with_held
+from edge.model.event import stamp_text
 from edge.model.loaded import Loaded
 from edge.reading import attention, readonly
 
@@ -160,6 +161,15 @@ class Snapshot:
             StepState.ALLOWED_TO_START,
         )
         return [with_held(row) for row in rows]
+
+    def overdue(self, floor: datetime.datetime) -> list[Row]:
+        """Jobs of which nothing can begin any more after `floor`, nothing is at a machine, and nothing is held."""
+        return self._rows(
+            "SELECT job_id, revision FROM orders WHERE substr(expires_at, 1, 19) < ? AND job_id IN"
+            " (SELECT job_id FROM steps WHERE state NOT IN ('COMPLETED', 'ABORTED')) AND job_id NOT IN (SELECT job_id"
+            " FROM steps WHERE state NOT IN ('COMPLETED', 'ABORTED') AND state IN (?, ?, ?)) ORDER BY accepted_seq",
+            *(stamp_text(floor)[:19], StepState.RUNNING, StepState.SUSPENDED, StepState.HELD),
+        )
 
     def open_runs(self) -> list[Row]:
         """Every run without an end, its step's state, and what its order says of a restart of the daemon."""

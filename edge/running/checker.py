@@ -9,15 +9,25 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TypeVar
 
 from edge.driver import DriverError, Prediction, Program, Step
 from edge.errors import ArtifactError
 from edge.logs import log_bug
 from edge.plugins import AnyMachine, AnyPlugin, Equipment
 from edge.running.planner import CheckResult, CheckState
+
+T = TypeVar("T")
+
+AGAIN_S = 10.0
+"""Pause before a check that came to no result is made again."""
+
+KILLS = 3
+"""So many times a check has to end a worker of its own before its program is refused."""
 
 log = logging.getLogger("edge.checker")
 
@@ -26,13 +36,19 @@ LONGEST_S = 10 * 366 * 86_400.0
 
 
 class Checker:
-    """Results by (program's SHA-256, machine), kept as long as the daemon runs: neither of the two changes."""
+    """Results by (program's SHA-256, machine), kept until `forget_all_but`: neither of the two changes.
+
+    One check is made at a time, so that it is known which one ended the worker. What says nothing about the program (a
+    killed worker, a disk that cannot be read now) is no result: the check is made again after a pause, and until then
+    it is PENDING with the reason.
+    """
 
     def __init__(self, on_result: Callable[[], None]) -> None:
         self._on_result = on_result
         self._results: dict[tuple[str, str], CheckResult] = {}
         self._damaged: dict[str, str] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
         self._pool: ProcessPoolExecutor | None = None
 
     @property
@@ -51,44 +67,102 @@ class Checker:
         if key in self._results:
             return
         self._results[key] = CheckResult(CheckState.PENDING)
-        task = asyncio.create_task(self._check(key, equipment, step, program), name=f"check {program.name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if key not in self._tasks:
+            coroutine = self._check(key, equipment, step, program)
+            self._tasks[key] = asyncio.create_task(coroutine, name=f"check {program.name}")
+
+    def forget_all_but(self, programs: Collection[str]) -> None:
+        """What is known of other programs than these is asked for no more."""
+        for key in [key for key in self._results if key[0] not in programs]:
+            del self._results[key]
 
     async def close(self) -> None:
         """Give up what is not done."""
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        if self._pool is not None:
-            await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._end_worker()
 
     async def _check(self, key: tuple[str, str], equipment: Equipment, step: Step, program: Program) -> None:
-        if self._pool is None:
-            # spawn: a fork of this process would share its sockets, its locks and its journal.
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_worker)
-        loop = asyncio.get_running_loop()
+        """Check until there is a result, or nobody wants one any more."""
+        kills = 0
         try:
-            made = await loop.run_in_executor(self._pool, check, equipment.plugin, equipment.machine, step, program)
-            self._results[key] = CheckResult(CheckState.SUITS, "", _in_numbers(made.duration_s), made.timeline)
-        except DriverError as error:
-            self._results[key] = CheckResult(CheckState.REFUSED, str(error))
-        except (ArtifactError, FileNotFoundError) as error:
-            # What was found is about other bytes than the order names: it counts for nothing.
-            del self._results[key]
-            if isinstance(error, ArtifactError):
-                self._damaged[program.sha256] = str(error)
-        except BrokenProcessPool:
-            self._pool = None
-            self._results[key] = CheckResult(CheckState.REFUSED, "the worker process that checked it was killed")
-        except OSError as error:
-            self._results[key] = CheckResult(CheckState.REFUSED, f"it cannot be read: {error.strerror}")
-        except Exception as error:  # noqa: BLE001 - a plug-in's bug must not take the other machines down
-            driver = equipment.machine.driver
-            reason = f"internal error in the driver {driver} ({log_bug(log, error)})"
-            self._results[key] = CheckResult(CheckState.REFUSED, reason)
+            while (pause := await self._attempt(key, equipment, step, program, kills)) is not None:
+                kills += pause.killed
+                if key in self._results:
+                    self._results[key] = CheckResult(CheckState.PENDING, f"{pause.reason}; it is tried again")
+                self._on_result()
+                await asyncio.sleep(AGAIN_S)
+        finally:
+            del self._tasks[key]
         self._on_result()
+
+    async def _attempt(
+        self, key: tuple[str, str], equipment: Equipment, step: Step, program: Program, kills: int
+    ) -> _Again | None:
+        """Check once; why that came to no result, if it did not. `kills`: workers of its own that it has ended."""
+        async with self._turn:
+            if key not in self._results:
+                return None
+            fresh, fails = False, "no worker process can be started"
+            try:
+                if self._pool is None or kills:
+                    await self._start_worker()
+                    fresh = True
+                fails = "it cannot be read"
+                made = await self._in_worker(check, equipment.plugin, equipment.machine, step, program)
+                result = CheckResult(CheckState.SUITS, "", _in_numbers(made.duration_s), made.timeline)
+            except DriverError as error:
+                result = CheckResult(CheckState.REFUSED, str(error))
+            except (ArtifactError, FileNotFoundError) as error:
+                # What was found is about other bytes than the order names: it counts for nothing.
+                self._results.pop(key, None)
+                if isinstance(error, ArtifactError):
+                    self._damaged[program.sha256] = str(error)
+                return None
+            except BrokenProcessPool:
+                await self._end_worker()
+                log.warning("the worker process was killed while it checked %s for %s", program.name, key[1])
+                if kills + fresh < KILLS:
+                    return _Again("the worker process was killed", killed=fresh)
+                result = CheckResult(
+                    CheckState.REFUSED, f"its check ended {KILLS} worker processes that had nothing else to do"
+                )
+            except OSError as error:
+                await self._end_worker()  # it may be what could not be started
+                return _Again(f"{fails}: {error.strerror or error}")
+            except Exception as error:  # noqa: BLE001 - a plug-in's bug must not take the other machines down
+                driver = equipment.machine.driver
+                reason = f"internal error in the driver {driver} ({log_bug(log, error)})"
+                result = CheckResult(CheckState.REFUSED, reason)
+            if key in self._results:
+                self._results[key] = result
+            return None
+
+    async def _in_worker(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    async def _start_worker(self) -> None:
+        """A new one, which has said that it is there: what ends it from now on is what it does."""
+        await self._end_worker()
+        # spawn: a fork of this process would share its sockets, its locks and its journal.
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_worker)
+        await self._in_worker(os.getpid)
+
+    async def _end_worker(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """Why a check came to no result; `killed`: it has ended a worker that was started for it."""
+
+    reason: str
+    killed: bool = False
 
 
 def _in_numbers(duration_s: float | None) -> float | None:

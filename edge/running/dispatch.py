@@ -1,13 +1,14 @@
 """Looks at the journal whenever something changed, plans, and hands the plan to the machines.
 
 The journal is the only memory: every round reads what is open, so nothing is lost when the daemon restarts, and what
-was requested there (a stop, a pause, a resume) is acted on here.
+was requested there (a stop, a pause, a resume) is acted on here. What has certainly expired is ended here, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +19,14 @@ from edge.artifacts.fetch import Story
 from edge.artifacts.quarantine import set_aside
 from edge.clock import SystemClock
 from edge.driver import Program, Step
-from edge.errors import ArtifactError, EdgeError, IllegalTransitionError
+from edge.errors import ArtifactError, EdgeError, IllegalTransitionError, StaleRevisionError
 from edge.intake.authority import Authority
 from edge.jobstate import Requested
 from edge.journal.journal import Journal
 from edge.journal.rows import Row, held_in_words
 from edge.journal.scribe import ACTOR
-from edge.journal.transaction import KnownRoot
-from edge.model.event import Draft, EventKind
+from edge.journal.transaction import KnownRoot, Transaction
+from edge.model.event import Draft, EventKind, stamp_text
 from edge.model.loaded import Loaded
 from edge.model.order import JobOrder, parse_order
 from edge.plugins import Equipment
@@ -52,6 +53,9 @@ LONGEST_PAUSE_S = 1.0
 PAUSE_S = 0.03
 """Between two looks at the journal: what hundreds of orders a second change is looked at together."""
 
+MOST_EXPIRED = 100
+"""Jobs that are ended in one transaction; a site that was switched off for long may have many."""
+
 log = logging.getLogger("edge.dispatch")
 
 
@@ -60,8 +64,8 @@ class _Seen:
     """What one round goes by, as the journal has it.
 
     Steps that may start, what was asked of runs, what machines need clearing by, machines that are out of service, what
-    people have loaded, steps that run, the trust root in force, and why nothing begins before somebody has confirmed
-    the journal (empty if nobody needs to).
+    people have loaded, steps that run, the trust root in force, jobs that have certainly expired, and why nothing
+    begins before somebody has confirmed the journal (empty if nobody needs to).
     """
 
     startable: list[Row]
@@ -71,6 +75,7 @@ class _Seen:
     loaded: dict[str, dict[str, Loaded]]
     running: list[Row]
     root: Row | None
+    overdue: list[Row]
     held: str
 
 
@@ -159,7 +164,8 @@ class Dispatcher:
         """Pass on what was asked of runs; and plan, unless that was done a moment ago and took long."""
         began_s = self._clock.mono_s()
         self._plan_owed = began_s < self._plan_from_s
-        seen = await asyncio.to_thread(self._read, not self._plan_owed)
+        floor = self._clock.now().floor
+        seen = await asyncio.to_thread(self._read, not self._plan_owed, floor)
         if seen.root is not None:
             self._authority.adopt(KnownRoot(**seen.root))
         await self._stop_compromised(seen.running)
@@ -171,13 +177,13 @@ class Dispatcher:
         await self._set_damaged_aside()
         if self._plan_owed:
             return
-        await self._plan(seen)
+        ended = await self._end(seen, floor)
+        await self._plan(seen, [row for row in seen.startable if row["job_id"] not in ended])
         ended_s = self._clock.mono_s()
         self._plan_from_s = ended_s + min(LONGEST_PAUSE_S, (ended_s - began_s) * (1 / PLANNING_SHARE - 1))
 
-    async def _plan(self, seen: _Seen) -> None:
+    async def _plan(self, seen: _Seen, rows: list[Row]) -> None:
         claimed = {runner.claimed for runner in self._runners.values()}
-        rows = seen.startable
         self._orders = {row["job_id"]: self._orders[row["job_id"]] for row in rows if row["job_id"] in self._orders}
         self._authority.forget_all_but({row["digest"] for row in rows})
         now = self._clock.now()
@@ -192,6 +198,7 @@ class Dispatcher:
             except EdgeError as error:
                 text = f"this version cannot carry the order out: {error}"
                 unreadable[key] = (Blocker(Code.UNREADABLE, text, f"edge job cancel {key.job_id}"),)
+        self._checker.forget_all_but({item.open.program for item in steps.values()} | set(self.given.values()))
         for item in steps.values():
             self._want_checks(item)
         machines = [
@@ -208,7 +215,30 @@ class Dispatcher:
             if self._runners[machine].offer(replace(step.assignment, predicted_s=predicted_s)):
                 self.given[machine] = step.open.program
 
-    def _read(self, to_plan: bool) -> _Seen:
+    async def _end(self, seen: _Seen, floor: datetime.datetime) -> set[str]:
+        """End what has expired, unless something was recorded about it since we looked; the jobs that ended.
+
+        None ends while the journal may miss a run.
+        """
+        if not seen.overdue or seen.held or self._too_early():
+            return set()
+        body = {"floor": stamp_text(floor)}
+
+        def write(transaction: Transaction) -> set[str]:
+            ended = set()
+            for row in seen.overdue:
+                with contextlib.suppress(StaleRevisionError, IllegalTransitionError):
+                    transaction.expect_revision(row["job_id"], row["revision"])
+                    transaction.record(Draft(EventKind.JOB_EXPIRED, ACTOR, body, row["job_id"]))
+                    ended.add(row["job_id"])
+            return ended
+
+        ended = await self._journal.transact(write)
+        for job_id in sorted(ended):
+            log.warning("job %s has ended: its latest start has passed", job_id)
+        return ended
+
+    def _read(self, to_plan: bool, floor: datetime.datetime) -> _Seen:
         with views.open_readonly(self._state_dir) as snapshot:
             return _Seen(
                 snapshot.startable() if to_plan else [],
@@ -218,6 +248,7 @@ class Dispatcher:
                 snapshot.loaded(),
                 snapshot.going_on(),
                 snapshot.root_in_force(),
+                snapshot.overdue(floor)[:MOST_EXPIRED] if to_plan else [],
                 snapshot.journal_held(),
             )
 

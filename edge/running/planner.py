@@ -82,7 +82,7 @@ class CheckState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What the driver said of a program for a machine, in words if it refused.
+    """What the driver said of a program for a machine, in words if it refused; why there is no result yet, if PENDING.
 
     `duration_s` is its prediction, and `timeline` as in `edge.driver.Prediction`; None and empty if it makes none.
     """
@@ -237,7 +237,8 @@ def _machine_blockers(
     if machine.needs_clearing is not None and machine.needs_clearing != machine.busy_with:
         add(Code.NEEDS_CLEARING, "the last part is still on it", f"edge machine clear {machine.id}")
     if check.state is CheckState.PENDING and step.program_here:
-        add(Code.CHECKING, f"{step.program_name} is being checked")
+        why = f": {check.reason}" if check.reason else ""
+        add(Code.CHECKING, f"{step.program_name} is being checked{why}")
     return found
 
 

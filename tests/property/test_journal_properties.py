@@ -115,6 +115,11 @@ drafts = st.one_of(
         st.integers(1, 3),
     ),
     st.builds(lambda job: Draft(EventKind.JOB_DECLINED, "user:ada", {}, job), st.sampled_from((*JOBS, "C"))),
+    st.builds(
+        lambda job, floor: Draft(EventKind.JOB_EXPIRED, "site", {"floor": floor}, job),
+        st.sampled_from((*JOBS, "C")),
+        st.sampled_from(("2026-11-28T09:59:59.999Z", "2026-11-28T10:00:00.000Z")),
+    ),
     st.builds(refused, st.sampled_from((*JOBS, "C")), st.integers(1, 3), st.sampled_from((None, LONG_AGO, LATE))),
     st.builds(taken_out, st.booleans()),
     st.builds(lambda: Draft(EventKind.MAINTENANCE_ENDED, "user:ada", {}, machine="prn-1")),
@@ -164,6 +169,11 @@ def _check_promises(transaction: Transaction) -> None:
     none("SELECT machine FROM runs WHERE ended_at IS NULL GROUP BY machine HAVING count(*) > 1")
     none("SELECT * FROM parked p JOIN verdicts v USING (digest) WHERE p.given_up IS NULL AND v.seq > p.seq")
     none("SELECT * FROM steps WHERE attempt > max_attempts")
+    none(
+        "SELECT e.seq FROM events e JOIN steps s ON s.job_id = e.job_id WHERE e.kind = 'job_expired'"
+        " AND s.state NOT IN ('COMPLETED', 'ABORTED')"
+    )
+    none("SELECT job_id FROM events WHERE kind = 'job_expired' GROUP BY job_id HAVING count(*) > 1")
     none("SELECT * FROM steps WHERE requested != 'none' AND state NOT IN ('RUNNING', 'SUSPENDED')")
     none("SELECT * FROM steps WHERE (suspended_by IS NOT NULL) != (state = 'SUSPENDED')")
     none("SELECT * FROM steps WHERE request_failure IS NOT NULL AND state NOT IN ('RUNNING', 'SUSPENDED')")

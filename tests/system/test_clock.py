@@ -191,7 +191,7 @@ async def all_jobs(site: Site) -> list[dict[str, Any]]:
     return [await site.json("job", "show", row["job_id"]) for row in rows]
 
 
-async def test_an_order_that_expired_while_the_host_was_off_does_not_come_to_life_in_1970(site) -> None:
+async def test_an_order_that_expired_while_the_host_was_off_does_not_come_to_life_in_1970_and_ends_later(site) -> None:
     soon = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
     async with site.running(SetClock(synchronized=True)):
         expiring = await site.submit(expires_at=time_text(soon), not_before=time_text(soon - timedelta(days=1)))
@@ -200,8 +200,13 @@ async def test_an_order_that_expired_while_the_host_was_off_does_not_come_to_lif
     async with site.running(clock):
         await site.until_waits(job_id, "clock", "not_before")
         clock.at, clock.synchronized = soon + timedelta(days=30), True
-        await site.until_waits(job_id, "expired")
+        await site.until_state(job_id, "ABORTED")
+        await site.until_waits(job_id)
+        assert "step print is ABORTED: it was to start before" in await site.edge("why", job_id)
+        (notice,) = (await site.json("status"))["notices"]
+        assert (notice["kind"], notice["job_id"]) == ("expired", job_id)
         assert site.orders.script.executed == []
+    site.sound()
 
 
 async def test_a_kernel_that_becomes_synchronized_frees_what_has_waited(site) -> None:

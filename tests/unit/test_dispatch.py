@@ -248,6 +248,7 @@ async def test_a_killed_worker_is_replaced_for_the_next_program(tmp_path, monkey
         await site.submit()
         await site.ended()
         (worker,) = checker._pool._processes.values()
+        monkeypatch.setattr(checker_module, "AGAIN_S", 0.01)
         monkeypatch.setattr(checker_module, "check", _die)
         killed = await site.submit(b"G28\n")
         await site.until(lambda: found(checker, killed) is CheckState.REFUSED)
@@ -277,3 +278,14 @@ async def test_a_worker_leaves_ctrl_c_to_the_daemon(tmp_path) -> None:
         await site.submit(b"G28\n")
         assert (await site.ended(2))["outcome"] == "SUCCEEDED"
         assert worker.is_alive()
+
+
+async def test_checks_of_orders_that_have_ended_are_forgotten(tmp_path) -> None:
+    async with dispatching(tmp_path) as (site, _, checker):
+        await site.submit()
+        await site.ended()
+        await clear(site)
+        other = await site.submit(b"another program\n")
+        await site.until(lambda: len(site.events("run_ended")) == 2)
+        await clear(site)
+        await site.until(lambda: [sha256 for sha256, _ in checker.results] == list(other.stored))

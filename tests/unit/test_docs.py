@@ -153,7 +153,7 @@ def words_of(page: str, heading: str, end: str) -> set[str]:
 
 def test_json_md_has_every_kind_of_attention_and_every_code_that_a_job_waits_by() -> None:
     source = "".join((ROOT / "edge" / name).read_text() for name in SAY_WHY)
-    kinds = set(re.findall(r'"kind": "(\w+)"', source)) - {"refused", "refusals"}
+    kinds = set(re.findall(r'"kind": "(\w+)"', source)) - {"refused", "refusals", "expired"}
     assert {"not_planning", "needs_clearing", "uplink"} <= kinds
     assert kinds - words_of("json.md", "- `attention`:", "- `notices`") == set()
     codes = {str(code) for code in Code} | set(re.findall(r'"code": "(\w+)"', source))

@@ -161,10 +161,10 @@ async def test_a_stranger_cannot_have_anything_kept(tmp_path) -> None:
 async def test_a_power_cut_while_what_has_waited_is_judged_decides_nothing_twice(tmp_path, monkeypatch) -> None:
     following = Transaction.next_parked
 
-    def cut(transaction: Transaction, after: int = 0) -> Any:
+    def cut(transaction: Transaction, after: int = 0, over: datetime | None = None) -> Any:
         if after:
             raise KeyboardInterrupt
-        return following(transaction, after)
+        return following(transaction, after, over)
 
     async with post(tmp_path, SetClock(IN_1970)) as site:
         for _ in range(3):

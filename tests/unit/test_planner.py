@@ -198,6 +198,10 @@ def test_what_keeps_a_machine_from_taking_it(fields: dict, expected: tuple[Code,
 
 def test_a_program_is_checked_before_and_may_be_refused() -> None:
     assert waits(STEP, MACHINE, checks={}) == [(Code.CHECKING, "prn-1: body.gcode is being checked", "")]
+    again = {(STEP.program, MACHINE.id): CheckResult(CheckState.PENDING, "it cannot be read")}
+    assert waits(STEP, MACHINE, checks=again) == [
+        (Code.CHECKING, "prn-1: body.gcode is being checked: it cannot be read", "")
+    ]
     pending = {("ab" * 32, "prn-1"): CheckResult(CheckState.PENDING)}
     assert waits(STEP, MACHINE, checks=pending)[0][0] is Code.CHECKING
     refused = {("ab" * 32, "prn-1"): CheckResult(CheckState.REFUSED, "line 7 X: 900 mm, allowed: 200 mm")}

@@ -1,8 +1,9 @@
-"""What people ask of a job: to cancel it, to decline it, to hold and to release it."""
+"""What people ask of a job: to cancel it, to decline it, to hold and to release it; and what time does to it."""
 
 from __future__ import annotations
 
 import sqlite3
+from datetime import datetime
 
 from edge.errors import IllegalTransitionError
 from edge.jobstate import Fact, StepState
@@ -11,6 +12,8 @@ from edge.model.event import Event
 
 CANCELLED, DECLINED = "cancelled", "declined"
 """What became of an order that was given up before it was judged."""
+
+_MINUTES = "%Y-%m-%d %H:%M UTC"
 
 WAITS_TO_BE_JUDGED = "waits until somebody vouches for the clock; meanwhile it can be cancelled or declined"
 
@@ -35,6 +38,21 @@ def decline(connection: sqlite3.Connection, event: Event) -> None:
         raise IllegalTransitionError(f"job {event.job_id} cannot be declined: {began} of its runs began here")
     for part, step, _, _ in found:
         steps.move_alone(connection, event, part, step, Fact.DECLINED, event.body.get("reason", "declined"))
+
+
+def expire(connection: sqlite3.Connection, event: Event) -> None:
+    """The job's latest start has certainly passed: `floor` says so. What is at a machine or held does not end by it."""
+    if held := standing.journal_held(connection):
+        raise IllegalTransitionError(
+            f"job {event.job_id} does not end before somebody confirms this journal, which may miss a run: {held}"
+        )
+    found = _open_steps(connection, event, "end")
+    (text,) = connection.execute("SELECT expires_at FROM orders WHERE job_id = ?", (event.job_id,)).fetchone()
+    latest, floor = datetime.fromisoformat(text), event.body["floor"]
+    if datetime.fromisoformat(floor) < latest:
+        raise IllegalTransitionError(f"job {event.job_id} may start before {text}, and only {floor} has passed")
+    for part, step, _, _ in found:
+        steps.move_alone(connection, event, part, step, Fact.EXPIRED, f"it was to start before {latest:{_MINUTES}}")
 
 
 def hold(connection: sqlite3.Connection, event: Event) -> None:
