@@ -296,8 +296,11 @@ class Link:
 
     async def subscribe(
         self, watched: Mapping[NodeId, float], tell: Callable[[NodeId, DataValue], None], every_s: float
-    ) -> list[NodeId]:
-        """Hear of every change of these nodes, each sampled every so many seconds. Those that cannot be watched."""
+    ) -> dict[NodeId, str]:
+        """Hear of every change of these nodes, each sampled every so many seconds.
+
+        Those that the server does not let be watched, with the name of the status: of them nothing is ever told.
+        """
         parameters = ua.CreateSubscriptionParameters()
         parameters.RequestedPublishingInterval = every_s * 1000
         parameters.RequestedMaxKeepAliveCount = KEEPALIVES
@@ -320,7 +323,7 @@ class Link:
         wanted.TimestampsToReturn = ua.TimestampsToReturn.Both
         results = await self._ask("subscribing", session.create_monitored_items(wanted))
         pairs = zip(handles.values(), results, strict=True)
-        return [node for node, result in pairs if not result.StatusCode.is_good()]
+        return {node: result.StatusCode.name for node, result in pairs if not result.StatusCode.is_good()}
 
     async def subscribe_events(self, source: NodeId, tell: Callable[[Mapping[str, Any]], None]) -> int:
         """Hear of every event of `source` (an object, or the server): its standard fields, as far as it has them.

@@ -22,6 +22,7 @@ from drivers.opcua.nodemap import Place
 from drivers.opcua.places import nodes_of
 from drivers.opcua.profile import AnyProfile, Condition
 from drivers.opcua.whose import learn
+from drivers.opcua.words import LinkError
 from edge.driver import (
     Capability,
     DriverContext,
@@ -116,6 +117,8 @@ class Equipment(ABC):
         self._conditions: list[list[NodeId]] = [[] for _ in profile.conditions]
         self._values: dict[NodeId, Any] = {}
         self._shown: dict[NodeId, tuple[str, str]] = {}
+        self._decides: dict[NodeId, str] = {}  # all that is watched but not only shown, with its place
+        self._told_once: set[str] = set()  # once is enough
         self._state_names: dict[NodeId, str] = {}
         self.alarms = Alarms(context.state_dir, lambda text: context.emit(Message(f"alarm: {text}")))
         self.folder: Folder | None = None
@@ -144,14 +147,47 @@ class Equipment(ABC):
         await self._units(link)
         await self.found(link)
         watched = dict.fromkeys(self._shown, VALUE_S)
-        watched |= {self._nodes[name]: VALUE_S for name in _PROGRESS if name in self._nodes}
-        conditions = [node for nodes in self._conditions for node in nodes]
+        progress = [self._nodes[name] for name in _PROGRESS if name in self._nodes]
+        watched |= dict.fromkeys(progress, VALUE_S)
+        conditions = {node: condition.node for condition, node in self._each_condition()}
         watched |= dict.fromkeys([*conditions, *self.watched()], STATE_S)
+        named = {**self._other_places(), **self._own_places()}
+        places = {node: named[name] for name, node in self._nodes.items() if name in named}
+        self._decides = {node: places[node] for node in (*progress, *self.watched())} | conditions
         await self._look_at(link, list(watched))
         if words := await self.alarms.hear(link, self._event):
             self._context.emit(Message(words))
         await self.alarms.take_in(link)
         return watched
+
+    def unwatched(self, refused: Mapping[NodeId, str]) -> None:
+        """The server does not let these be watched, and says which status. Raises `LinkError` if one of them decides.
+
+        What decides would stay as it was when it was read, for as long as the link lives. A server that has no more
+        room (an earlier session of ours may still have it) has some later.
+        """
+        for node, status in refused.items():
+            if node in self._decides:
+                raise LinkError(f"the server does not let {self._decides[node]} be watched: {status}")
+        for node, status in refused.items():
+            self._values.pop(node, None)
+            name, _ = self._shown[node]
+            self._say_once(f"{name} is not shown: the server does not let it be watched ({status})")
+
+    def _say_once(self, words: str) -> None:
+        if words not in self._told_once:
+            self._told_once.add(words)
+            self._context.emit(Message(words))
+
+    def _own_places(self) -> dict[str, str]:
+        """Names and places of what starts runs and tells of them."""
+        return {**self.wanted(), FOLDER: self.profile.files.directory if self.profile.files is not None else ""}
+
+    def _other_places(self) -> dict[str, str]:
+        """Names and places of what else the machine says of itself, conditions and values apart."""
+        who, progress = self.profile.identity, (self.profile.progress, self.profile.progress_of)
+        named = {"firmware": who.firmware, "version": who.version, "name": who.name, "serial": who.serial}
+        return {**named, **dict(zip(_PROGRESS, progress, strict=True))}
 
     def _places(self, texts: Mapping[str, str]) -> dict[str, Place]:
         return {name: self.profile.place(text) for name, text in texts.items() if text}
@@ -178,12 +214,8 @@ class Equipment(ABC):
 
     async def _find_nodes(self, link: Link) -> None:
         """All but the conditions."""
-        profile, who = self.profile, self.profile.identity
-        ours = {**self.wanted(), FOLDER: profile.files.directory if profile.files is not None else ""}
-        shown = {f"value {name}": value.node for name, value in profile.values.items()}
-        shown |= {"firmware": who.firmware, "version": who.version, "name": who.name, "serial": who.serial}
-        shown |= {"progress": profile.progress, "progress of": profile.progress_of}
-        places = self._places({**shown, **ours})
+        shown, ours = {f"value {name}": value.node for name, value in self.profile.values.items()}, self._own_places()
+        places = self._places({**shown, **self._other_places(), **ours})
         self._nodes = await nodes_of(link, self.root, places, ours, self.started_by)
 
     async def _identify(self, link: Link) -> None:

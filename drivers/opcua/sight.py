@@ -54,6 +54,7 @@ class Sight:
             context.clock,
             self._attach,
             self._saw,
+            self._unwatched,
             self._out_of_sight,
             context.emit,
         )
@@ -159,6 +160,9 @@ class Sight:
 
     def _saw(self, node: NodeId, value: DataValue) -> None:
         self.equipment.saw(node, value)
+
+    def _unwatched(self, refused: Mapping[NodeId, str]) -> None:
+        self.equipment.unwatched(refused)
 
     async def watch(self) -> None:
         """Show the machine's state whenever something is new."""
