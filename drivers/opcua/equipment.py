@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,6 +119,7 @@ class Equipment(ABC):
         self._values: dict[NodeId, Any] = {}
         self._shown: dict[NodeId, tuple[str, str]] = {}
         self._decides: dict[NodeId, str] = {}  # all that is watched but not only shown, with its place
+        self._had: Counter[str] = Counter()  # how many nodes at each place, on the links before
         self._told_once: set[str] = set()  # once is enough
         self._state_names: dict[NodeId, str] = {}
         self.alarms = Alarms(context.state_dir, lambda text: context.emit(Message(f"alarm: {text}")))
@@ -136,16 +138,18 @@ class Equipment(ABC):
         self.root = root
         self._values.clear()
         self.alarms.forget_events(await learn(link, root, beside))
-        profile = self.profile
         await self._find_conditions(link)
         await self._find_nodes(link)
+        had = self._compare()
         await self._identify(link)
-        folder = self._nodes.get(FOLDER)
-        self.folder = await Folder.open(link, folder, profile) if folder is not None else None
-        if profile.programs == "files" and self.folder is None and profile.files is not None:
-            raise IdentityError(f"the server has no {profile.files.directory} to put programs into")
         await self._units(link)
-        await self.found(link)
+        try:
+            await self._folder(link)
+            await self.found(link)
+        except IdentityError as error:
+            if not self._had:
+                raise
+            raise LinkError(f"{error}; it has been there: not all of it may be up yet") from error
         watched = dict.fromkeys(self._shown, VALUE_S)
         progress = [self._nodes[name] for name in _PROGRESS if name in self._nodes]
         watched |= dict.fromkeys(progress, VALUE_S)
@@ -158,7 +162,35 @@ class Equipment(ABC):
         if words := await self.alarms.hear(link, self._event):
             self._context.emit(Message(words))
         await self.alarms.take_in(link)
+        self._had = had
         return watched
+
+    async def _folder(self, link: Link) -> None:
+        profile, folder = self.profile, self._nodes.get(FOLDER)
+        self.folder = await Folder.open(link, folder, profile) if folder is not None else None
+        if profile.programs == "files" and self.folder is None and profile.files is not None:
+            raise IdentityError(f"the server has no {profile.files.directory} to put programs into")
+
+    def _compare(self) -> Counter[str]:
+        """How many nodes there are at each place. Raises `LinkError` if an earlier link has found more.
+
+        A server may be up before all its nodes are, and a condition that is left out does not hold anything up.
+        """
+        named = {**self._other_places(), **self._own_places()}
+        found = Counter(named[name] for name in self._nodes if name in named)
+        # Two conditions may be about the same place.
+        found |= Counter(
+            {c.node: len(nodes) for c, nodes in zip(self.profile.conditions, self._conditions, strict=True)}
+        )
+        if gone := [place for place, count in self._had.items() if found[place] < count]:
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            raise LinkError(f"the server has had {gone[0]}{more}, and has it no more: not all of it may be up yet")
+        for condition, nodes in zip(self.profile.conditions, self._conditions, strict=True):
+            if condition.required and not nodes:
+                raise IdentityError(
+                    f"the server has no {condition.node}, which profile {self._profile_name!r} requires"
+                )
+        return found
 
     def unwatched(self, refused: Mapping[NodeId, str]) -> None:
         """The server does not let these be watched, and says which status. Raises `LinkError` if one of them decides.
@@ -206,11 +238,6 @@ class Equipment(ABC):
         places = {str(index): (self.root, self.profile.place(each.node)) for index, each in enumerate(conditions)}
         found = await link.find_each(places)
         self._conditions = [found.get(name, []) for name in places]
-        for condition, nodes in zip(conditions, self._conditions, strict=True):
-            if condition.required and not nodes:
-                raise IdentityError(
-                    f"the server has no {condition.node}, which profile {self._profile_name!r} requires"
-                )
 
     async def _find_nodes(self, link: Link) -> None:
         """All but the conditions."""
@@ -238,6 +265,9 @@ class Equipment(ABC):
 
     async def _units(self, link: Link) -> None:
         nodes = {name: self._nodes[f"value {name}"] for name in self.profile.values if f"value {name}" in self._nodes}
+        for gone in {name for name, _ in self._shown.values()} - nodes.keys():
+            place = self.profile.values[gone].node
+            self._say_once(f"{gone} is not shown any more: the server has no {place} now")
         self._shown.clear()
         for name, node in nodes.items():
             unit = self.profile.values[name].unit

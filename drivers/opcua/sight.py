@@ -15,7 +15,7 @@ from drivers.opcua.places import locate
 from drivers.opcua.profile import AnyProfile, JobsProfile, MappedProfile, RoboticsProfile
 from drivers.opcua.robotics import RobotMachine
 from drivers.opcua.session import Session
-from drivers.opcua.words import RefusedError
+from drivers.opcua.words import LinkError, RefusedError
 from edge.driver import (
     STAGES,
     Conditions,
@@ -99,7 +99,10 @@ class Sight:
                 f"{name} looks for {' and '.join([profile.machine.root, *profile.machine.requires])}"
                 for name, profile in self._profiles.items()
             )
-            raise IdentityError(f"the server has no machine{named} that fits a profile: {places}")
+            words = f"the server has no machine{named} that fits a profile: {places}"
+            if self._found is not None:
+                raise LinkError(f"{words}; it has had one: not all of it may be up yet")
+            raise IdentityError(words)
         if len(fits) > 1:
             choice = ", ".join(f"{browse_name!r} ({name})" for name, _, browse_name, _ in fits)
             raise IdentityError(f"several fit: {choice}; name one as connection.machine, or name the profile")

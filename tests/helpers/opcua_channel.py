@@ -32,19 +32,22 @@ class Controller:
     server: Server
     machine: Machine[Any, Any]
     nodes: dict[str, Node]
-    index: int
+    above: dict[str, Node] = field(default_factory=dict)
     refuses: set[str] = field(default_factory=set)
 
     async def say(self, name: str, value: Plain) -> None:
         await self.nodes[name].write_value(_variant(value))
 
-    async def build(self, name: str, value: Plain) -> None:
-        """A variable of the channel, which has had the same place and identifier before, if it was there."""
-        node_id = ua.NodeId(name, self.index)
-        self.nodes[name] = await self.nodes["channel"].add_variable(node_id, f"{self.index}:{name}", _variant(value))
+    async def hide(self, name: str) -> None:
+        """As if the server had not built it yet."""
+        above = await self.nodes[name].get_parent()
+        assert above is not None
+        self.above[name] = above
+        await above.delete_reference(self.nodes[name], ua.ObjectIds.HasComponent)
 
-    async def remove(self, name: str) -> None:
-        await self.nodes.pop(name).delete()
+    async def build(self, name: str) -> None:
+        """What was hidden."""
+        await self.above.pop(name).add_reference(self.nodes[name], ua.ObjectIds.HasComponent)
 
     def cut(self) -> None:
         """Every connection, as when a switch loses its power."""
@@ -77,7 +80,7 @@ async def controller(folder: Path) -> AsyncIterator[Controller]:
     interface = await server.nodes.objects.add_object(index, "whatever")
     await interface.add_property(index, "CncTypeName", "CNC 1")
     channels = await interface.add_object(index, "CncChannelList")
-    nodes = {"channel": await channels.add_object(index, "Channel_1")}
+    nodes = {"channels": channels, "channel": await channels.add_object(index, "Channel_1")}
     async with server:
         assert server.bserver is not None
         way = {"endpoint": f"opc.tcp://127.0.0.1:{server.bserver.port}/", "security": "None", "patience_s": 120.0}
@@ -86,10 +89,11 @@ async def controller(folder: Path) -> AsyncIterator[Controller]:
         machine: Machine[Any, Any] = Machine(
             "old-1", "opcua-jobcontrol", "ours", ("mill",), connection, limits, profiles_dir=folder
         )
-        made = Controller(server, machine, nodes, index)
+        made = Controller(server, machine, nodes)
         numbers = {"ActProgramStatus": 0, "ActOperationMode": AUTOMATIC, "ActFeedrate": 1.0}
         for name, value in {**numbers, "Program": "", "Start": False, "Stop": False}.items():
-            await made.build(name, value)
+            where = ua.NodeId(name, index), f"{index}:{name}"
+            nodes[name] = await nodes["channel"].add_variable(*where, _variant(value))
         space = server.iserver.aspace
         add = space.add_datachange_callback
 
@@ -99,6 +103,8 @@ async def controller(folder: Path) -> AsyncIterator[Controller]:
             return add(node, *which)
 
         space.add_datachange_callback = added
-        yield made
-        for session in list(server.iserver._external_sessions.values()):
-            await session.close_session()  # of connections that were cut: the server keeps them
+        try:
+            yield made
+        finally:
+            for session in list(server.iserver._external_sessions.values()):
+                await session.close_session()  # of connections that were cut: the server keeps them

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from asyncua import ua
+
 from drivers.opcua import JOBCONTROL
 from edge.driver import MachineState, Message, Reading, StateSeen
 from edge.testing import RecordingContext
@@ -11,6 +14,7 @@ from tests.helpers.opcua import until
 from tests.helpers.opcua_channel import CHANNEL, MANUAL, controller
 
 WAIT_S = 30.0
+WAITING = ua.StatusCode(ua.StatusCodes.BadWaitingForInitialData)
 MODE = f"{CHANNEL}cnc:ActOperationMode"
 
 
@@ -52,3 +56,53 @@ async def test_a_value_for_people_that_cannot_be_watched_is_told_once_and_not_sh
             await mill.say("ActOperationMode", MANUAL)
             await context.seen(StateSeen, lambda seen: "not in Automatic" in seen.detail, WAIT_S)
             assert 77.0 not in [reading.value for reading in context.of_kind(Reading)]
+
+
+@pytest.mark.parametrize(
+    ("late", "words"),
+    [
+        ("ActOperationMode", f"the server has had {MODE}, and has it no more"),
+        ("Start", f"the server has had {CHANNEL}cnc:Start, and has it no more"),
+        ("channel", "and 4 more, and has it no more"),
+        ("channels", "it has had one: not all of it may be up yet"),
+    ],
+)
+async def test_a_server_that_is_up_before_all_its_nodes_are_is_not_in_sight_yet(
+    tmp_path: Path, late: str, words: str
+) -> None:
+    async with controller(tmp_path) as mill:
+        context = RecordingContext(tmp_path)
+        async with JOBCONTROL.open(mill.machine, context):
+            await shows(context, MachineState.IDLE)
+            await mill.hide(late)
+            mill.cut()
+            await context.seen(StateSeen, lambda seen: words in seen.detail, WAIT_S)
+            await mill.build(late)
+            await shows(context, MachineState.IDLE)
+            await mill.say("ActOperationMode", MANUAL)
+            await context.seen(StateSeen, lambda seen: "not in Automatic" in seen.detail, WAIT_S)
+
+
+async def test_a_state_word_that_cannot_be_read_yet_is_asked_for_again(tmp_path: Path) -> None:
+    async with controller(tmp_path) as mill:
+        context = RecordingContext(tmp_path)
+        async with JOBCONTROL.open(mill.machine, context):
+            await shows(context, MachineState.IDLE)
+            mill.cut()
+            await mill.nodes["ActProgramStatus"].write_value(ua.DataValue(ua.Variant(0, ua.VariantType.Int32), WAITING))
+            words = "cannot be read: BadWaitingForInitialData; it has been there: not all of it may be up yet"
+            await context.seen(StateSeen, lambda seen: seen.detail.endswith(words), WAIT_S)
+            await mill.say("ActProgramStatus", 0)
+            await shows(context, MachineState.IDLE)
+
+
+async def test_a_value_for_people_that_is_there_no_more_is_told(tmp_path: Path) -> None:
+    async with controller(tmp_path) as mill:
+        context = RecordingContext(tmp_path)
+        async with JOBCONTROL.open(mill.machine, context):
+            await shows(context, MachineState.IDLE)
+            await mill.hide("ActFeedrate")
+            mill.cut()
+            words = f"feedrate is not shown any more: the server has no {CHANNEL}cnc:ActFeedrate now"
+            await context.seen(Message, lambda message: message.text == words, WAIT_S)
+            await shows(context, MachineState.IDLE)
