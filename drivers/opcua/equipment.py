@@ -407,6 +407,12 @@ class Equipment(ABC):
         self.alarms.event(event)
         self.tell()  # it may also be that an order's state has changed: whoever waits looks
 
+    async def ask_again(self, link: Link) -> None:
+        """Have the alarms told that are missing yet. Raises `MachineError`."""
+        if words := await self.alarms.ask_again(link, self._event):
+            self._context.emit(Message(words))
+        await self.alarms.take_in(link)
+
     async def acknowledge(self, link: Link, token: str, comment: str) -> None:
         """A person has taken note of a condition. Raises `MachineError`."""
         await self.alarms.acknowledge(link, token, comment)

@@ -199,6 +199,7 @@ class Session:
     async def _until_it_ends(self, link: Link, renewing: asyncio.Task[None]) -> None:
         work: list[asyncio.Task[Any]] = [
             asyncio.create_task(link.broken(), name=f"transport of {self._machine}"),
+            asyncio.create_task(link.deaf(), name=f"subscriptions of {self._machine}"),
             asyncio.create_task(self._silent(), name=f"clock of {self._machine}"),
             renewing,
             asyncio.create_task(self.lost(), name=f"end of {self._machine}"),

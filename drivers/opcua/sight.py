@@ -174,6 +174,7 @@ class Sight:
             count = self.session.count
             try:
                 await self.equipment.catch_up(self.session.link)
+                await self.equipment.ask_again(self.session.link)
                 if self._context.clock.mono_s() - looked_s >= IDLE_LOOK_S:
                     looked_s = self._context.clock.mono_s()
                     await self.equipment.alarms.look(self.session.link)

@@ -106,3 +106,19 @@ async def test_a_value_for_people_that_is_there_no_more_is_told(tmp_path: Path) 
             words = f"feedrate is not shown any more: the server has no {CHANNEL}cnc:ActFeedrate now"
             await context.seen(Message, lambda message: message.text == words, WAIT_S)
             await shows(context, MachineState.IDLE)
+
+
+async def test_a_link_on_which_no_alarm_would_be_heard_is_none(tmp_path: Path) -> None:
+    """The server ends the one subscription, and has no room for another one."""
+    async with controller(tmp_path) as mill:
+        context = RecordingContext(tmp_path)
+        async with JOBCONTROL.open(mill.machine, context):
+            await shows(context, MachineState.IDLE)
+            room, mill.server.iserver.max_subscriptions = mill.server.iserver.max_subscriptions, 0
+            await mill.end_events()
+            ended = StateSeen(MachineState.OFFLINE, "the server has ended its subscription of events: BadTimeout")
+            await context.seen(StateSeen, lambda seen: seen == ended, WAIT_S)
+            words = "no room to hear of the machine's alarms: subscribing: the server says BadTooManySubscriptions"
+            await context.seen(StateSeen, lambda seen: seen.detail.endswith(words), WAIT_S)
+            mill.server.iserver.max_subscriptions = room
+            await shows(context, MachineState.IDLE)
