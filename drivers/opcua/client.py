@@ -205,6 +205,10 @@ class Link:
             raise RefusedError(f"{what} cannot be read: {found.StatusCode.name}", found.StatusCode.name)
         return found.Value.Value if found.Value is not None else None
 
+    async def kind(self, node: NodeId, what: str) -> VariantType | None:
+        """The built-in type that a variable has on the wire; None for a structure. `RefusedError` or `LinkError`."""
+        return self.types.built_in(await self._data_type(node, what))
+
     async def write(self, node: NodeId, value: Any, what: str) -> None:
         """Write a value as the type that the variable has. Raises `RefusedError` or `LinkError`."""
         data_type = await self._data_type(node, what)
