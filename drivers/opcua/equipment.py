@@ -255,6 +255,9 @@ class Equipment(ABC):
             firmware, said.get("version", ""), said.get("name", ""), said.get("serial", ""), self._profile_name
         )
         before = self.identity
+        for name in there:
+            if not said[name] and (known := getattr(before, name)) not in ("", self.profile.summary):
+                raise LinkError(f"the machine does not say its {name} yet; it was {known}")
         if before.firmware and (before.serial, before.name, before.firmware) != (
             found.serial,
             found.name,

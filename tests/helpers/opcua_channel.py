@@ -78,9 +78,9 @@ async def controller(folder: Path) -> AsyncIterator[Controller]:
     server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
     index = await server.register_namespace(CNC)
     interface = await server.nodes.objects.add_object(index, "whatever")
-    await interface.add_property(index, "CncTypeName", "CNC 1")
+    type_name = await interface.add_property(index, "CncTypeName", "CNC 1")
     channels = await interface.add_object(index, "CncChannelList")
-    nodes = {"channels": channels, "channel": await channels.add_object(index, "Channel_1")}
+    nodes = {"CncTypeName": type_name, "channels": channels, "channel": await channels.add_object(index, "Channel_1")}
     async with server:
         assert server.bserver is not None
         way = {"endpoint": f"opc.tcp://127.0.0.1:{server.bserver.port}/", "security": "None", "patience_s": 120.0}

@@ -83,16 +83,28 @@ async def test_a_server_that_is_up_before_all_its_nodes_are_is_not_in_sight_yet(
             await context.seen(StateSeen, lambda seen: "not in Automatic" in seen.detail, WAIT_S)
 
 
-async def test_a_state_word_that_cannot_be_read_yet_is_asked_for_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("late", "words"),
+    [
+        (
+            "ActProgramStatus",
+            "cannot be read: BadWaitingForInitialData; it has been there: not all of it may be up yet",
+        ),
+        ("CncTypeName", "the machine does not say its firmware yet; it was CNC 1"),
+    ],
+)
+async def test_a_value_that_decides_and_cannot_be_read_yet_is_asked_for_again(
+    tmp_path: Path, late: str, words: str
+) -> None:
     async with controller(tmp_path) as mill:
         context = RecordingContext(tmp_path)
         async with JOBCONTROL.open(mill.machine, context):
             await shows(context, MachineState.IDLE)
             mill.cut()
-            await mill.nodes["ActProgramStatus"].write_value(ua.DataValue(ua.Variant(0, ua.VariantType.Int32), WAITING))
-            words = "cannot be read: BadWaitingForInitialData; it has been there: not all of it may be up yet"
+            before = await mill.nodes[late].read_data_value()
+            await mill.nodes[late].write_value(ua.DataValue(before.Value, WAITING))
             await context.seen(StateSeen, lambda seen: seen.detail.endswith(words), WAIT_S)
-            await mill.say("ActProgramStatus", 0)
+            await mill.nodes[late].write_value(before)
             await shows(context, MachineState.IDLE)
 
 
