@@ -6,7 +6,8 @@ Rules
    token of its own: what a person acknowledges is exactly what they have seen.
 2. A safety stop is latched here when it is seen, whatever the server has to say of it later: after the reset at the
    machine nothing starts before a person has acknowledged it. That outlives the daemon.
-3. Conditions count once the server has told all of them; before that nothing starts, where alarms let nothing start.
+3. Conditions count once the server has told all of them; before that nothing starts, where alarms let nothing start,
+   and the server is asked again and again.
 4. Acknowledging starts nothing. Releasing a run that is held acknowledges what is open: that person has looked.
 5. What belongs to another machine of the server is not heard (`drivers.opcua.whose`). What may be anybody's counts for
    each machine, and no release acknowledges it: nobody has looked at all of them.
@@ -28,7 +29,7 @@ from drivers.opcua.disk import write
 from drivers.opcua.library import LocalizedText, NodeId, ua
 from drivers.opcua.nodemap import place
 from drivers.opcua.whose import Sources, Whose
-from drivers.opcua.words import RefusedError
+from drivers.opcua.words import LinkError, RefusedError
 from edge.driver import Condition, MachineError, Motion, shielded
 
 NOT_TOLD = "the machine has not told its alarms yet"
@@ -37,7 +38,10 @@ REFRESH_S = 2.0
 """How long connecting waits for a server to tell all its alarms."""
 
 AGAIN_S = 0.1
-"""Between two tries to have them told, where somebody else is having them told."""
+"""Between two tries to have them told, where somebody else is having them told, while connecting."""
+
+LATER_S, LATEST_S = 4.0, 60.0
+"""Between two tries afterwards: each pause is twice the one before, up to the last."""
 
 _NOTHING_TO_REFRESH = frozenset(
     {
@@ -55,6 +59,29 @@ _NOTHING_TO_REFRESH = frozenset(
 
 _IN_PROGRESS = "BadRefreshInProgress"
 """One at a time, say some servers, and that of the machine beside ours may be under way."""
+
+_NO_EVENTS = _NOTHING_TO_REFRESH | {
+    "BadAttributeIdInvalid",
+    "BadEventFilterInvalid",
+    "BadFilterNotAllowed",
+    "BadMonitoredItemFilterInvalid",
+    "BadMonitoredItemFilterUnsupported",
+}
+"""The server has no events, or none of this kind. What else it says is about us, or about this moment."""
+
+_FULL = frozenset(
+    {
+        "BadOutOfMemory",
+        "BadResourceUnavailable",
+        "BadServerTooBusy",
+        "BadTcpNotEnoughResources",
+        "BadTcpServerTooBusy",
+        "BadTooManyMonitoredItems",
+        "BadTooManyOperations",
+        "BadTooManySubscriptions",
+    }
+)
+"""There is no room for our subscription now: an earlier session of ours may still have it."""
 
 SERVER = ua.NodeId(ua.ObjectIds.Server)
 
@@ -113,7 +140,10 @@ class Alarms:
         self._end_came = asyncio.Event()
         self._all_told = False
         self._why_not = NOT_TOLD
-        self._blind = False  # and has said so
+        self._said: set[str] = set()  # once is enough
+        self._subscription: int | None = None
+        self._asked_s = 0.0
+        self._pause_s = LATER_S
 
     def forget_events(self, sources: Sources) -> None:
         """On a new link the server tells all of them again, from these sources."""
@@ -123,32 +153,60 @@ class Alarms:
         self._end_came.clear()
         self._all_told = False
         self._why_not = NOT_TOLD
+        self._subscription = None
+        self._pause_s = LATER_S
 
     async def hear(self, link: Link, tell: Callable[[Mapping[str, Any]], None]) -> str:
         """Hear of all events from here on, and of the conditions that are there. Raises `LinkError`.
 
-        Waits until all are told. Words for people, once, if they cannot be.
+        Waits until all are told, for a while. Words for people, once, if they cannot be.
         """
+        words = await self._ask_for_all(link, tell, REFRESH_S)
+        if self._why_not == NOT_TOLD and not self._all_told:
+            try:
+                async with asyncio.timeout(REFRESH_S):
+                    await self._end_came.wait()
+            except TimeoutError:
+                pass  # it is in sight, and nothing starts before they are
+        return words
+
+    async def ask_again(self, link: Link, tell: Callable[[Mapping[str, Any]], None]) -> str:
+        """As `hear`, once more, if it is time and not all were told: they come later, or never. Raises `LinkError`."""
+        if self._all_told or _now_s() < self._asked_s + self._pause_s:
+            return ""
+        self._pause_s = min(2 * self._pause_s, LATEST_S)
+        return await self._ask_for_all(link, tell, 0.0)
+
+    async def _ask_for_all(self, link: Link, tell: Callable[[Mapping[str, Any]], None], within_s: float) -> str:
+        on = self._sources  # others as soon as there is a new link, which is asked by itself
         try:
-            subscription = await link.subscribe_events(SERVER, tell)
+            if (subscription := self._subscription) is None:
+                subscription = await link.subscribe_events(SERVER, tell)
+                if self._sources is on:
+                    self._subscription = subscription
+            await _refresh(link, subscription, within_s)
         except RefusedError as error:
-            self._all_told = True
-            return f"alarms are not seen: {error}"
-        try:
-            await _refresh(link, subscription)
-        except RefusedError as error:
-            if error.status not in _NOTHING_TO_REFRESH:
-                self._why_not = f"the machine does not tell its alarms: {error}"
-                return ""
-            self._all_told = True
-            said, self._blind = self._blind, True
-            return "" if said else f"alarms that are older than the connection are not seen: {error}"
-        try:
-            async with asyncio.timeout(REFRESH_S):
-                await self._end_came.wait()
-        except TimeoutError:
-            pass  # it is in sight, and nothing starts before they are
+            return self._not_told(error) if self._sources is on else ""
+        finally:
+            self._asked_s = _now_s()
+        if self._sources is on:
+            self._why_not = NOT_TOLD
         return ""
+
+    def _not_told(self, error: RefusedError) -> str:
+        """Words for people, once, if there is nothing more to be had."""
+        subscribed = self._subscription is not None
+        if not subscribed and error.status in _FULL:
+            raise LinkError(f"there is no room to hear of the machine's alarms: {error}") from error
+        if error.status not in (_NOTHING_TO_REFRESH if subscribed else _NO_EVENTS):
+            self._why_not = f"the machine does not tell its alarms: {error}"
+            return ""
+        self._all_told = True
+        words = "alarms that are older than the connection are not seen" if subscribed else "alarms are not seen"
+        if words in self._said:
+            return ""
+        self._said.add(words)
+        return f"{words}: {error}"
 
     # What is seen
 
@@ -325,16 +383,20 @@ class Alarms:
             del self._alarms[key]
 
 
-async def _refresh(link: Link, subscription: int) -> None:
+async def _refresh(link: Link, subscription: int, within_s: float) -> None:
     """Raises `RefusedError`, or `LinkError`."""
-    until_s = asyncio.get_running_loop().time() + REFRESH_S
+    until_s = _now_s() + within_s
     while True:
         try:
             return await link.refresh(subscription)
         except RefusedError as error:
-            if error.status != _IN_PROGRESS or asyncio.get_running_loop().time() >= until_s:
+            if error.status != _IN_PROGRESS or _now_s() >= until_s:
                 raise
         await asyncio.sleep(AGAIN_S)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _token(key: str, event_id: bytes) -> str:

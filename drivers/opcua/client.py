@@ -55,12 +55,13 @@ class Child:
 
 
 class Link:
-    """A session on a server. Made by `connected`."""
+    """A session on a server. Made by `connected`, on a running event loop."""
 
     def __init__(self, client: Client, namespaces: list[str], opened_s: float) -> None:
         """`opened_s`: when the secure channel was opened, by the event loop's clock."""
         self._client = client
         self._opened_s = opened_s
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.namespaces = namespaces
         self._index = indices(namespaces)
         self.types = Types()
@@ -204,6 +205,10 @@ class Link:
             raise RefusedError(f"{what} cannot be read: {found.StatusCode.name}", found.StatusCode.name)
         return found.Value.Value if found.Value is not None else None
 
+    async def kind(self, node: NodeId, what: str) -> VariantType | None:
+        """The built-in type that a variable has on the wire; None for a structure. `RefusedError` or `LinkError`."""
+        return self.types.built_in(await self._data_type(node, what))
+
     async def write(self, node: NodeId, value: Any, what: str) -> None:
         """Write a value as the type that the variable has. Raises `RefusedError` or `LinkError`."""
         data_type = await self._data_type(node, what)
@@ -296,8 +301,11 @@ class Link:
 
     async def subscribe(
         self, watched: Mapping[NodeId, float], tell: Callable[[NodeId, DataValue], None], every_s: float
-    ) -> list[NodeId]:
-        """Hear of every change of these nodes, each sampled every so many seconds. Those that cannot be watched."""
+    ) -> dict[NodeId, str]:
+        """Hear of every change of these nodes, each sampled every so many seconds.
+
+        Those that the server does not let be watched, with the name of the status: of them nothing is ever told.
+        """
         parameters = ua.CreateSubscriptionParameters()
         parameters.RequestedPublishingInterval = every_s * 1000
         parameters.RequestedMaxKeepAliveCount = KEEPALIVES
@@ -308,6 +316,7 @@ class Link:
 
         def published(result: ua.PublishResult) -> None:
             for notification in result.NotificationMessage.NotificationData or ():
+                self._look_whether_it_ends("values", notification)
                 for item in getattr(notification, "MonitoredItems", None) or ():
                     if item.ClientHandle in handles:
                         tell(handles[item.ClientHandle], item.Value)
@@ -320,7 +329,7 @@ class Link:
         wanted.TimestampsToReturn = ua.TimestampsToReturn.Both
         results = await self._ask("subscribing", session.create_monitored_items(wanted))
         pairs = zip(handles.values(), results, strict=True)
-        return [node for node, result in pairs if not result.StatusCode.is_good()]
+        return {node: result.StatusCode.name for node, result in pairs if not result.StatusCode.is_good()}
 
     async def subscribe_events(self, source: NodeId, tell: Callable[[Mapping[str, Any]], None]) -> int:
         """Hear of every event of `source` (an object, or the server): its standard fields, as far as it has them.
@@ -336,6 +345,7 @@ class Link:
 
         def published(result: ua.PublishResult) -> None:
             for notification in result.NotificationMessage.NotificationData or ():
+                self._look_whether_it_ends("events", notification)
                 for item in getattr(notification, "Events", None) or ():
                     values = [variant.Value for variant in item.EventFields or ()]
                     tell(dict(zip(EVENT_FIELDS, values, strict=False)))
@@ -350,9 +360,10 @@ class Link:
         wanted.ItemsToCreate = [item]
         wanted.TimestampsToReturn = ua.TimestampsToReturn.Both
         (result,) = await self._ask("subscribing", session.create_monitored_items(wanted))
-        if not result.StatusCode.is_good():
-            raise RefusedError(f"events cannot be watched: {result.StatusCode.name}", result.StatusCode.name)
         subscription: int = made.SubscriptionId
+        if not result.StatusCode.is_good():
+            await self._ask("unsubscribing", session.delete_subscriptions([subscription]))
+            raise RefusedError(f"events cannot be watched: {result.StatusCode.name}", result.StatusCode.name)
         return subscription
 
     async def refresh(self, subscription: int) -> None:
@@ -362,6 +373,15 @@ class Link:
         """
         owner, node = ua.NodeId(ua.ObjectIds.ConditionType), ua.NodeId(ua.ObjectIds.ConditionType_ConditionRefresh)
         await self.call(Method(owner, node, ((UINT32, False),), "ConditionRefresh"), subscription)
+
+    def _look_whether_it_ends(self, what: str, notification: object) -> None:
+        """A status change of a subscription is the last that it tells: OPC 10000-4, 7.25.4."""
+        if isinstance(notification, ua.StatusChangeNotification) and not self._ended.done():
+            self._ended.set_result(f"the server has ended its subscription of {what}: {notification.Status.name}")
+
+    async def deaf(self) -> str:
+        """Wait until the server has ended a subscription, on a connection that goes on; why."""
+        return await asyncio.shield(self._ended)
 
     async def broken(self) -> str:
         """Wait until the transport is gone; why."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from drivers.opcua.nodemap import Place
 from drivers.opcua.places import nodes_of
 from drivers.opcua.profile import AnyProfile, Condition
 from drivers.opcua.whose import learn
+from drivers.opcua.words import LinkError
 from edge.driver import (
     Capability,
     DriverContext,
@@ -116,6 +118,9 @@ class Equipment(ABC):
         self._conditions: list[list[NodeId]] = [[] for _ in profile.conditions]
         self._values: dict[NodeId, Any] = {}
         self._shown: dict[NodeId, tuple[str, str]] = {}
+        self._decides: dict[NodeId, str] = {}  # all that is watched but not only shown, with its place
+        self._had: Counter[str] = Counter()  # how many nodes at each place, on the links before
+        self._told_once: set[str] = set()  # once is enough
         self._state_names: dict[NodeId, str] = {}
         self.alarms = Alarms(context.state_dir, lambda text: context.emit(Message(f"alarm: {text}")))
         self.folder: Folder | None = None
@@ -133,25 +138,88 @@ class Equipment(ABC):
         self.root = root
         self._values.clear()
         self.alarms.forget_events(await learn(link, root, beside))
-        profile = self.profile
         await self._find_conditions(link)
         await self._find_nodes(link)
+        had = self._compare()
         await self._identify(link)
-        folder = self._nodes.get(FOLDER)
-        self.folder = await Folder.open(link, folder, profile) if folder is not None else None
-        if profile.programs == "files" and self.folder is None and profile.files is not None:
-            raise IdentityError(f"the server has no {profile.files.directory} to put programs into")
         await self._units(link)
-        await self.found(link)
+        try:
+            await self._folder(link)
+            await self.found(link)
+        except IdentityError as error:
+            if not self._had:
+                raise
+            raise LinkError(f"{error}; it has been there: not all of it may be up yet") from error
         watched = dict.fromkeys(self._shown, VALUE_S)
-        watched |= {self._nodes[name]: VALUE_S for name in _PROGRESS if name in self._nodes}
-        conditions = [node for nodes in self._conditions for node in nodes]
+        progress = [self._nodes[name] for name in _PROGRESS if name in self._nodes]
+        watched |= dict.fromkeys(progress, VALUE_S)
+        conditions = {node: condition.node for condition, node in self._each_condition()}
         watched |= dict.fromkeys([*conditions, *self.watched()], STATE_S)
+        named = {**self._other_places(), **self._own_places()}
+        places = {node: named[name] for name, node in self._nodes.items() if name in named}
+        self._decides = {node: places[node] for node in (*progress, *self.watched())} | conditions
         await self._look_at(link, list(watched))
         if words := await self.alarms.hear(link, self._event):
             self._context.emit(Message(words))
         await self.alarms.take_in(link)
+        self._had = had
         return watched
+
+    async def _folder(self, link: Link) -> None:
+        profile, folder = self.profile, self._nodes.get(FOLDER)
+        self.folder = await Folder.open(link, folder, profile) if folder is not None else None
+        if profile.programs == "files" and self.folder is None and profile.files is not None:
+            raise IdentityError(f"the server has no {profile.files.directory} to put programs into")
+
+    def _compare(self) -> Counter[str]:
+        """How many nodes there are at each place. Raises `LinkError` if an earlier link has found more.
+
+        A server may be up before all its nodes are, and a condition that is left out does not hold anything up.
+        """
+        named = {**self._other_places(), **self._own_places()}
+        found = Counter(named[name] for name in self._nodes if name in named)
+        # Two conditions may be about the same place.
+        found |= Counter(
+            {c.node: len(nodes) for c, nodes in zip(self.profile.conditions, self._conditions, strict=True)}
+        )
+        if gone := [place for place, count in self._had.items() if found[place] < count]:
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            raise LinkError(f"the server has had {gone[0]}{more}, and has it no more: not all of it may be up yet")
+        for condition, nodes in zip(self.profile.conditions, self._conditions, strict=True):
+            if condition.required and not nodes:
+                raise IdentityError(
+                    f"the server has no {condition.node}, which profile {self._profile_name!r} requires"
+                )
+        return found
+
+    def unwatched(self, refused: Mapping[NodeId, str]) -> None:
+        """The server does not let these be watched, and says which status. Raises `LinkError` if one of them decides.
+
+        What decides would stay as it was when it was read, for as long as the link lives. A server that has no more
+        room (an earlier session of ours may still have it) has some later.
+        """
+        for node, status in refused.items():
+            if node in self._decides:
+                raise LinkError(f"the server does not let {self._decides[node]} be watched: {status}")
+        for node, status in refused.items():
+            self._values.pop(node, None)
+            name, _ = self._shown[node]
+            self._say_once(f"{name} is not shown: the server does not let it be watched ({status})")
+
+    def _say_once(self, words: str) -> None:
+        if words not in self._told_once:
+            self._told_once.add(words)
+            self._context.emit(Message(words))
+
+    def _own_places(self) -> dict[str, str]:
+        """Names and places of what starts runs and tells of them."""
+        return {**self.wanted(), FOLDER: self.profile.files.directory if self.profile.files is not None else ""}
+
+    def _other_places(self) -> dict[str, str]:
+        """Names and places of what else the machine says of itself, conditions and values apart."""
+        who, progress = self.profile.identity, (self.profile.progress, self.profile.progress_of)
+        named = {"firmware": who.firmware, "version": who.version, "name": who.name, "serial": who.serial}
+        return {**named, **dict(zip(_PROGRESS, progress, strict=True))}
 
     def _places(self, texts: Mapping[str, str]) -> dict[str, Place]:
         return {name: self.profile.place(text) for name, text in texts.items() if text}
@@ -170,20 +238,11 @@ class Equipment(ABC):
         places = {str(index): (self.root, self.profile.place(each.node)) for index, each in enumerate(conditions)}
         found = await link.find_each(places)
         self._conditions = [found.get(name, []) for name in places]
-        for condition, nodes in zip(conditions, self._conditions, strict=True):
-            if condition.required and not nodes:
-                raise IdentityError(
-                    f"the server has no {condition.node}, which profile {self._profile_name!r} requires"
-                )
 
     async def _find_nodes(self, link: Link) -> None:
         """All but the conditions."""
-        profile, who = self.profile, self.profile.identity
-        ours = {**self.wanted(), FOLDER: profile.files.directory if profile.files is not None else ""}
-        shown = {f"value {name}": value.node for name, value in profile.values.items()}
-        shown |= {"firmware": who.firmware, "version": who.version, "name": who.name, "serial": who.serial}
-        shown |= {"progress": profile.progress, "progress of": profile.progress_of}
-        places = self._places({**shown, **ours})
+        shown, ours = {f"value {name}": value.node for name, value in self.profile.values.items()}, self._own_places()
+        places = self._places({**shown, **self._other_places(), **ours})
         self._nodes = await nodes_of(link, self.root, places, ours, self.started_by)
 
     async def _identify(self, link: Link) -> None:
@@ -196,6 +255,9 @@ class Equipment(ABC):
             firmware, said.get("version", ""), said.get("name", ""), said.get("serial", ""), self._profile_name
         )
         before = self.identity
+        for name in there:
+            if not said[name] and (known := getattr(before, name)) not in ("", self.profile.summary):
+                raise LinkError(f"the machine does not say its {name} yet; it was {known}")
         if before.firmware and (before.serial, before.name, before.firmware) != (
             found.serial,
             found.name,
@@ -206,6 +268,9 @@ class Equipment(ABC):
 
     async def _units(self, link: Link) -> None:
         nodes = {name: self._nodes[f"value {name}"] for name in self.profile.values if f"value {name}" in self._nodes}
+        for gone in {name for name, _ in self._shown.values()} - nodes.keys():
+            place = self.profile.values[gone].node
+            self._say_once(f"{gone} is not shown any more: the server has no {place} now")
         self._shown.clear()
         for name, node in nodes.items():
             unit = self.profile.values[name].unit
@@ -344,6 +409,12 @@ class Equipment(ABC):
     def _event(self, event: Mapping[str, Any]) -> None:
         self.alarms.event(event)
         self.tell()  # it may also be that an order's state has changed: whoever waits looks
+
+    async def ask_again(self, link: Link) -> None:
+        """Have the alarms told that are missing yet. Raises `MachineError`."""
+        if words := await self.alarms.ask_again(link, self._event):
+            self._context.emit(Message(words))
+        await self.alarms.take_in(link)
 
     async def acknowledge(self, link: Link, token: str, comment: str) -> None:
         """A person has taken note of a condition. Raises `MachineError`."""

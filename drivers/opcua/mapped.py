@@ -7,19 +7,32 @@ restart it tells whether what the state word says is about this run. Without one
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from drivers.opcua.client import Link, Method
 from drivers.opcua.equipment import Equipment, Phase, Seen, Work, ended
-from drivers.opcua.library import NodeId
+from drivers.opcua.library import NodeId, VariantType
 from drivers.opcua.profile import MappedProfile, Trigger
 from drivers.opcua.words import LinkError, RefusedError
 from edge.driver import Capability, IdentityError, Json, MachineError, Motion, NotAcceptableError, OutcomeKind
 
 REACT_S = 2.0
 """How long a controller may take to react to a trigger before it is reset."""
+
+_BITS = {
+    VariantType.SByte: 7,
+    VariantType.Byte: 8,
+    VariantType.Int16: 15,
+    VariantType.UInt16: 16,
+    VariantType.Int32: 31,
+    VariantType.UInt32: 32,
+    VariantType.Int64: 63,
+    VariantType.UInt64: 64,
+}
+"""Of the whole numbers from 0 that a variable of this type can hold (OPC 10000-6, 5.1.2)."""
 
 _TRIGGERS = ("start", "stop", "abort", "pause", "resume")
 
@@ -34,6 +47,7 @@ class MappedMachine(Equipment):
     _tag: Any = None
     _word: Any = None
     _began_s = 0.0
+    _tag_bits = 0
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -60,23 +74,39 @@ class MappedMachine(Equipment):
         return {**variables, **named}
 
     async def found(self, link: Link) -> None:
-        mapped = self.profile.mapped
         for name, text in self.wanted().items():
             if text and name not in self._nodes:
                 raise IdentityError(f"the server has no {text}, which profile {self._profile_name!r} names")
+        await self._find_methods(link)
+        await self._let_go(link)
+        there = [self._nodes[name] for name in ("state", "program", "tag", "cycles") if name in self._nodes]
+        for node, value in zip(there, await link.read(there), strict=True):
+            if value.StatusCode is not None and value.StatusCode.is_bad():
+                raise IdentityError(f"{node.to_string()} cannot be read: {value.StatusCode.name}")
+        if "tag" in self._nodes:
+            self._tag_bits = await self._bits_of_tag(link)
+
+    async def _find_methods(self, link: Link) -> None:
         self._methods = {}
         for name, trigger in self._triggers().items():
             if trigger.method:
                 node = self._nodes[f"trigger {name}"]
                 owner = await self._owner(link, trigger.method, node)
                 self._methods[name] = await link.method(owner, node, name)
-        await self._let_go(link)
-        there = [self._nodes[name] for name in ("state", "program", "tag", "cycles") if name in self._nodes]
-        for node, value in zip(there, await link.read(there), strict=True):
-            if value.StatusCode is not None and value.StatusCode.is_bad():
-                raise IdentityError(f"{node.to_string()} cannot be read: {value.StatusCode.name}")
-        if mapped.run_tag and not isinstance(await link.value(self._nodes["tag"], "run_tag"), str | int | None):
+
+    async def _bits_of_tag(self, link: Link) -> int:
+        """0 for a text. Raises `IdentityError` for what is neither that nor a whole number."""
+        kind = await link.kind(self._nodes["tag"], "run_tag")
+        if kind is VariantType.Variant:  # any: what it has is what it takes
+            now = await link.value(self._nodes["tag"], "run_tag")
+            if now is None or isinstance(now, str):
+                return 0
+            kind = VariantType.Int32 if type(now) is int else kind
+        if kind is VariantType.String:
+            return 0
+        if kind not in _BITS:
             raise IdentityError("run_tag is neither a text nor a whole number")
+        return _BITS[kind]
 
     async def _let_go(self, link: Link) -> None:
         """A trigger that a broken link has left set would start again at the program's end."""
@@ -111,18 +141,11 @@ class MappedMachine(Equipment):
             raise MachineError(_unready(self._word), Motion.NONE)
         await link.write(self._nodes["program"], work.name, "the program's name")
         if "tag" in self._nodes:
-            await link.write(self._nodes["tag"], await self._tag_of(link, work), "run_tag")
+            await link.write(self._nodes["tag"], tag_of(work.run.run_id, self._tag_bits), "run_tag")
         if await link.value(self._nodes["program"], "the program's name") != work.name:
             raise MachineError("the controller has not kept the program's name", Motion.NONE)
         if "cycles" in self._nodes:
             work.memory["cycles"] = await link.value(self._nodes["cycles"], "cycles")
-
-    async def _tag_of(self, link: Link, work: Work) -> str | int:
-        """The run's id as the variable can hold it: a text, or the first 31 bits as a number."""
-        now = await link.value(self._nodes["tag"], "run_tag")
-        if isinstance(now, int) and not isinstance(now, bool):
-            return int.from_bytes(work.run.run_id.encode()[-4:], "big") & 0x7FFFFFFF
-        return work.run.run_id
 
     async def begin(self, link: Link, work: Work) -> None:
         self._began_s = self._context.clock.mono_s()
@@ -158,7 +181,7 @@ class MappedMachine(Equipment):
         tagged = "tag" in self._nodes
         ours = program == work.name
         if tagged:
-            ours = await link.value(self._nodes["tag"], "run_tag") == await self._tag_of(link, work)
+            ours = await link.value(self._nodes["tag"], "run_tag") == tag_of(work.run.run_id, self._tag_bits)
         evidence: dict[str, Json] = {"state": str(self._word), "program": str(program)}
         if work.begun and not work.unbroken and not tagged:
             reason = "the link was away, and the profile has no run_tag that would prove what the machine does"
@@ -246,6 +269,17 @@ class MappedMachine(Equipment):
         running = self.profile.mapped.states.running + self.profile.mapped.states.held
         busy = any(isinstance(value, bool) == isinstance(word, bool) and value == word for value in running)
         return "the machine carries out a program of somebody else" if busy and work is None else ""
+
+
+def tag_of(run_id: str, bits: int) -> str | int:
+    """What `run_tag` gets of a run's id: all of it as a text, or a number of so many bits, which is never 0.
+
+    All of the id counts for the number, so that two runs have the same one once in 2 to the power of `bits`. 0 is what
+    a variable has that nobody has written.
+    """
+    if not bits:
+        return run_id
+    return int.from_bytes(hashlib.sha256(run_id.encode()).digest(), "big") % ((1 << bits) - 1) + 1
 
 
 def _unready(word: Any) -> str:

@@ -43,7 +43,8 @@ class Session:
     """Made on a running event loop; `run` is its task.
 
     `attach` is called on every new link before anything else; `saw` gets every change of what it wants watched;
-    `out_of_sight` is told when the link is gone, with the reason.
+    `unwatched` gets what of that the server refuses, with the status, and raises `LinkError` if the link is of no use
+    without it; `out_of_sight` is told when the link is gone, with the reason.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Session:
         clock: Clock,
         attach: Attach,
         saw: Callable[[NodeId, DataValue], None],
+        unwatched: Callable[[Mapping[NodeId, str]], None],
         out_of_sight: Callable[[str], None],
         told: Callable[[LinkHealth], None],
     ) -> None:
@@ -63,6 +65,7 @@ class Session:
         self._clock = clock
         self._attach = attach
         self._saw = saw
+        self._unwatched = unwatched
         self._out_of_sight = out_of_sight
         self._told = told
         self._link: Link | None = None
@@ -179,7 +182,9 @@ class Session:
         self._heard_s = self._clock.mono_s()
         refused = await link.subscribe(watched, self._changed, min(watched.values()))
         if CURRENT_TIME in refused:
-            raise LinkError("the server does not let its clock be watched")
+            raise LinkError(f"the server does not let its clock be watched: {refused[CURRENT_TIME]}")
+        if refused:
+            self._unwatched(refused)
         self._link, self._gone_since_s = link, None
         if not self._first.done():
             self._first.set_result(None)
@@ -194,6 +199,7 @@ class Session:
     async def _until_it_ends(self, link: Link, renewing: asyncio.Task[None]) -> None:
         work: list[asyncio.Task[Any]] = [
             asyncio.create_task(link.broken(), name=f"transport of {self._machine}"),
+            asyncio.create_task(link.deaf(), name=f"subscriptions of {self._machine}"),
             asyncio.create_task(self._silent(), name=f"clock of {self._machine}"),
             renewing,
             asyncio.create_task(self.lost(), name=f"end of {self._machine}"),

@@ -15,7 +15,7 @@ from drivers.opcua.places import locate
 from drivers.opcua.profile import AnyProfile, JobsProfile, MappedProfile, RoboticsProfile
 from drivers.opcua.robotics import RobotMachine
 from drivers.opcua.session import Session
-from drivers.opcua.words import RefusedError
+from drivers.opcua.words import LinkError, RefusedError
 from edge.driver import (
     STAGES,
     Conditions,
@@ -54,6 +54,7 @@ class Sight:
             context.clock,
             self._attach,
             self._saw,
+            self._unwatched,
             self._out_of_sight,
             context.emit,
         )
@@ -98,7 +99,10 @@ class Sight:
                 f"{name} looks for {' and '.join([profile.machine.root, *profile.machine.requires])}"
                 for name, profile in self._profiles.items()
             )
-            raise IdentityError(f"the server has no machine{named} that fits a profile: {places}")
+            words = f"the server has no machine{named} that fits a profile: {places}"
+            if self._found is not None:
+                raise LinkError(f"{words}; it has had one: not all of it may be up yet")
+            raise IdentityError(words)
         if len(fits) > 1:
             choice = ", ".join(f"{browse_name!r} ({name})" for name, _, browse_name, _ in fits)
             raise IdentityError(f"several fit: {choice}; name one as connection.machine, or name the profile")
@@ -160,6 +164,9 @@ class Sight:
     def _saw(self, node: NodeId, value: DataValue) -> None:
         self.equipment.saw(node, value)
 
+    def _unwatched(self, refused: Mapping[NodeId, str]) -> None:
+        self.equipment.unwatched(refused)
+
     async def watch(self) -> None:
         """Show the machine's state whenever something is new."""
         looked_s = self._context.clock.mono_s()
@@ -167,6 +174,7 @@ class Sight:
             count = self.session.count
             try:
                 await self.equipment.catch_up(self.session.link)
+                await self.equipment.ask_again(self.session.link)
                 if self._context.clock.mono_s() - looked_s >= IDLE_LOOK_S:
                     looked_s = self._context.clock.mono_s()
                     await self.equipment.alarms.look(self.session.link)

@@ -1,5 +1,7 @@
 """A made-up controller without companion model, as a process: the nodes of firmware_profiles/example-mapped.toml.
 
+``python -m tests.helpers.mapped_server [TYPE]``: RunTag is a whole number of that type (``Int16`` …), or a text.
+
 A program ``run-N`` takes N ticks of 50 ms; ``fail-N`` fails at its end. Commands on standard input: ``mode N``,
 ``estop 0|1``, ``forget`` (the power was away), ``ticks``, ``starts``; each is answered by one line.
 """
@@ -32,7 +34,8 @@ async def main() -> None:
     await info.add_variable(index, "Model", "Mapped 1")
     await info.add_variable(index, "SerialNumber", "M-1")
     nodes: dict[str, Any] = {}
-    starting = {"Program": "", "RunTag": "", "Start": False, "Stop": False, "Hold": False, "Continue": False}
+    tag = ua.Variant(0, ua.VariantType[sys.argv[1]]) if sys.argv[1:] else ua.Variant("")
+    starting = {"Program": "", "RunTag": tag, "Start": False, "Stop": False, "Hold": False, "Continue": False}
     for name, value in {**starting, "Estop": False, "SpindleLoad": 0.0}.items():
         nodes[name] = await machine.add_variable(index, name, value)
     for name, number in {"State": IDLE, "Cycles": 0, "Mode": 1, "Line": 0, "Lines": 0}.items():
@@ -64,7 +67,7 @@ async def main() -> None:
                         await nodes["Estop"].write_value(number == "1")
                     case ["forget"]:
                         left = 0
-                        await nodes["RunTag"].write_value("")
+                        await nodes["RunTag"].write_value(tag)
                         await show("State", IDLE)
                     case ["strange"]:
                         await show("State", 77)

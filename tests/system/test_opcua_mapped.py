@@ -65,8 +65,9 @@ class Controller:
 
 
 @pytest.fixture
-def controller() -> Iterator[Controller]:
-    command = [sys.executable, "-m", "tests.helpers.mapped_server"]
+def controller(request: pytest.FixtureRequest) -> Iterator[Controller]:
+    """Its parameter, if there is one, is the type of RunTag."""
+    command = [sys.executable, "-m", "tests.helpers.mapped_server", *getattr(request, "param", ())]
     root = Path(__file__).parent.parent.parent
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=root
@@ -204,6 +205,7 @@ async def test_what_must_hold_holds_or_nothing_starts(
         assert controller.say("starts") == 0
 
 
+@pytest.mark.parametrize("controller", [(), ("Int16",)], indirect=True, ids=["text", "Int16"])
 async def test_the_tag_on_the_controller_finds_a_run_again_and_nothing_else_does(
     controller: Controller, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from asyncua import ua
 from drivers.opcua.alarms import NOT_TOLD, Alarms
 from drivers.opcua.client import Link, Method
 from drivers.opcua.whose import Sources
-from drivers.opcua.words import RefusedError
+from drivers.opcua.words import LinkError, RefusedError
 from edge.driver import Condition, MachineError
 
 NODE = ua.NodeId("alarm", 2)
@@ -82,22 +82,29 @@ def only(alarms: Alarms) -> Condition:
 
 
 class Server(Machine):
-    """It has events, and tells its conditions as `refresh` says: all at once, never, or not at all for a reason."""
+    """It has events, and tells its conditions as `says`: all at once, never, or not at all for a reason.
+
+    `events`: the status with which it refuses a subscription of events.
+    """
 
     def __init__(self, says: str = "all") -> None:
         super().__init__()
         self.says = says
+        self.events = ""
+        self.calls: list[str] = []
         self.tell: Callable[[dict[str, Any]], None] = lambda _: None
 
     async def subscribe_events(self, source: ua.NodeId, tell: Callable[[dict[str, Any]], None]) -> int:
         assert source == ua.NodeId(ua.ObjectIds.Server)
-        if self.says == "no events":
-            raise RefusedError("events cannot be watched: BadNotSupported", "BadNotSupported")
+        self.calls.append("subscribe")
+        if self.events:
+            raise RefusedError(f"events cannot be watched: {self.events}", self.events)
         self.tell = tell
         return 7
 
     async def refresh(self, subscription: int) -> None:
         assert subscription == 7
+        self.calls.append("refresh")
         if self.says.startswith("Bad"):
             raise RefusedError(f"ConditionRefresh: the server says {self.says}", self.says)
         self.tell(event(1, active=True))
@@ -108,9 +115,9 @@ class Server(Machine):
 END = {"EventType": ua.NodeId(ua.ObjectIds.RefreshEndEventType)}
 
 
-async def hears(alarms: Alarms, says: str) -> tuple[str, list[str]]:
-    """What people are told, and what blocks, of a server that `says` this."""
-    server = Server(says)
+async def hears(alarms: Alarms, server: Server | str) -> tuple[str, list[str]]:
+    """What people are told, and what blocks, of this server, or of one that says this."""
+    server = Server(server) if isinstance(server, str) else server
     words = await alarms.hear(link(server), alarms.event)
     await alarms.take_in(link(server))
     return words, alarms.blocking("mill-1", 500)
@@ -152,9 +159,6 @@ async def test_a_machine_that_cannot_tell_its_alarms_says_so_and_one_that_will_n
     alarms.forget_events(Sources(ROOT, ()))
     assert await hears(alarms, "BadMethodInvalid") == ("", []), "it is said once"
     alarms.forget_events(Sources(ROOT, ()))
-    words, blocking = await hears(alarms, "no events")
-    assert (words[:22], blocking) == ("alarms are not seen: e", [])
-    alarms.forget_events(Sources(ROOT, ()))
     why = "the machine does not tell its alarms: ConditionRefresh: the server says BadUserAccessDenied"
     assert await hears(alarms, "BadUserAccessDenied") == ("", [why])
 
@@ -180,6 +184,98 @@ async def test_a_server_that_tells_them_to_somebody_else_first_is_asked_again(
     monkeypatch.setattr("drivers.opcua.alarms.REFRESH_S", 0.01)
     _, blocking = await hears(alarms, "BadRefreshInProgress")
     assert blocking == ["the machine does not tell its alarms: ConditionRefresh: the server says BadRefreshInProgress"]
+
+
+@pytest.mark.parametrize("status", ["BadNotSupported", "BadServiceUnsupported", "BadMonitoredItemFilterUnsupported"])
+async def test_a_server_without_events_says_so_and_its_machine_may_start(tmp_path: Path, status: str) -> None:
+    alarms, server = alarms_of(tmp_path), Server()
+    server.events = status
+    words, blocking = await hears(alarms, server)
+    assert (words, blocking) == (f"alarms are not seen: events cannot be watched: {status}", [])
+    alarms.forget_events(Sources(ROOT, ()))
+    assert await hears(alarms, server) == ("", []), "it is said once"
+
+
+@pytest.mark.parametrize("status", ["BadTooManySubscriptions", "BadOutOfMemory", "BadTcpServerTooBusy"])
+async def test_a_link_on_which_there_is_no_room_for_alarms_is_none(tmp_path: Path, status: str) -> None:
+    """They come again with the next one; a machine that was startable without them would be so for months."""
+    alarms, server = alarms_of(tmp_path), Server()
+    server.events = status
+    with pytest.raises(LinkError, match=f"there is no room to hear of the machine's alarms: .*{status}"):
+        await hears(alarms, server)
+    assert alarms.blocking("mill-1", 500) == [NOT_TOLD]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Its last entry is the time for `ask_again`."""
+    monkeypatch.setattr("drivers.opcua.alarms.REFRESH_S", 0.0)
+    times = [0.0]
+    monkeypatch.setattr("drivers.opcua.alarms._now_s", lambda: times[-1])
+    return times
+
+
+async def asked_until(alarms: Alarms, server: Server, clock: list[float], until_s: int) -> list[int]:
+    """When it was asked again, in whole seconds; tried each second as the watch does."""
+    asked: list[int] = []
+    while clock[-1] < until_s:
+        clock.append(clock[-1] + 1)
+        before = len(server.calls)
+        assert await alarms.ask_again(link(server), alarms.event) == ""
+        await alarms.take_in(link(server))
+        if len(server.calls) > before:
+            asked.append(int(clock[-1]))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        ("some", NOT_TOLD),
+        *(
+            (says, f"the machine does not tell its alarms: ConditionRefresh: the server says {says}")
+            for says in ("BadRefreshInProgress", "BadUserAccessDenied")
+        ),
+    ],
+)
+async def test_a_server_that_has_not_told_all_is_asked_again_and_again_ever_more_rarely(
+    tmp_path: Path, clock: list[float], says: str, why: str
+) -> None:
+    """Another client has all told for longer than we wait, the end is lost on the way, or a person gives us rights."""
+    alarms, server = alarms_of(tmp_path), Server(says)
+    assert (await hears(alarms, server))[1][-1] == why
+    assert await asked_until(alarms, server, clock, 200) == [4, 12, 28, 60, 120, 180]
+    assert alarms.blocking("mill-1", 500)[-1] == why
+    server.says = "all"
+    assert await asked_until(alarms, server, clock, 400) == [240], "and then no more"
+    assert alarms.blocking("mill-1", 500) == ["alarm: lubrication"]
+    assert server.calls.count("subscribe") == 1
+
+
+async def test_events_that_were_refused_to_us_are_subscribed_again(tmp_path: Path, clock: list[float]) -> None:
+    alarms, server = alarms_of(tmp_path), Server()
+    server.events = "BadUserAccessDenied"
+    why = "the machine does not tell its alarms: events cannot be watched: BadUserAccessDenied"
+    assert await hears(alarms, server) == ("", [why])
+    server.events = ""
+    assert await asked_until(alarms, server, clock, 20) == [4]
+    assert (server.calls, alarms.blocking("mill-1", 500)) == (
+        ["subscribe", "subscribe", "refresh"],
+        ["alarm: lubrication"],
+    )
+
+
+async def test_what_was_asked_on_a_link_that_is_gone_says_nothing_of_the_next(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    alarms = alarms_of(tmp_path)
+
+    class Gone(Server):
+        async def refresh(self, subscription: int) -> None:
+            alarms.forget_events(Sources(ROOT, ()))
+            raise RefusedError("ConditionRefresh: the server says BadMethodInvalid", "BadMethodInvalid")
+
+    assert await hears(alarms, Gone()) == ("", [NOT_TOLD])
 
 
 async def test_a_condition_is_open_until_it_is_over_and_acknowledged(tmp_path: Path) -> None:

@@ -128,7 +128,8 @@ async def test_a_first_link_on_which_the_driver_cannot_be_at_home_is_an_error_an
     monkeypatch.setattr(drivers.opcua.session, "connected", connected)
     way = Connection(endpoint="opc.tcp://127.0.0.1:1/", security="None")
     context = RecordingContext(tmp_path)
-    session = Session("m-1", way, Pki(tmp_path), context.clock, attach, lambda *_: None, lambda _: None, lambda _: None)
+    unused = dict.fromkeys(("saw", "unwatched", "out_of_sight", "told"), lambda *_: None)
+    session = Session("m-1", way, Pki(tmp_path), context.clock, attach, **unused)
     running = asyncio.create_task(session.run())
     with pytest.raises(MachineError, match="the server is strange"):
         await asyncio.wait_for(session.ready(), 10.0)
