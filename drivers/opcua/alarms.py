@@ -60,14 +60,15 @@ _NOTHING_TO_REFRESH = frozenset(
 _IN_PROGRESS = "BadRefreshInProgress"
 """One at a time, say some servers, and that of the machine beside ours may be under way."""
 
-_NO_EVENTS = _NOTHING_TO_REFRESH | {
+_NO_EVENTS = (_NOTHING_TO_REFRESH - {"BadInternalError"}) | {
     "BadAttributeIdInvalid",
     "BadEventFilterInvalid",
     "BadFilterNotAllowed",
     "BadMonitoredItemFilterInvalid",
     "BadMonitoredItemFilterUnsupported",
 }
-"""The server has no events, or none of this kind. What else it says is about us, or about this moment."""
+"""The server has no events, or none of this kind. What else it says is about us, or about this moment, as an internal
+error is, too."""
 
 _FULL = frozenset(
     {

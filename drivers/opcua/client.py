@@ -7,6 +7,7 @@ ever comes again. Its supervisor tasks are not started either; `drivers.opcua.se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -359,11 +360,15 @@ class Link:
         item.RequestedParameters.QueueSize = EVENTS_KEPT
         wanted.ItemsToCreate = [item]
         wanted.TimestampsToReturn = ua.TimestampsToReturn.Both
-        (result,) = await self._ask("subscribing", session.create_monitored_items(wanted))
         subscription: int = made.SubscriptionId
-        if not result.StatusCode.is_good():
-            await self._ask("unsubscribing", session.delete_subscriptions([subscription]))
-            raise RefusedError(f"events cannot be watched: {result.StatusCode.name}", result.StatusCode.name)
+        try:
+            (result,) = await self._ask("subscribing", session.create_monitored_items(wanted))
+            if not result.StatusCode.is_good():
+                raise RefusedError(f"events cannot be watched: {result.StatusCode.name}", result.StatusCode.name)
+        except RefusedError:
+            with contextlib.suppress(RefusedError):  # what counts is why it is of no use
+                await self._ask("unsubscribing", session.delete_subscriptions([subscription]))
+            raise
         return subscription
 
     async def refresh(self, subscription: int) -> None:

@@ -150,11 +150,11 @@ class Equipment(ABC):
             if not self._had:
                 raise
             raise LinkError(f"{error}; it has been there: not all of it may be up yet") from error
-        watched = dict.fromkeys(self._shown, VALUE_S)
-        progress = [self._nodes[name] for name in _PROGRESS if name in self._nodes]
-        watched |= dict.fromkeys(progress, VALUE_S)
         conditions = {node: condition.node for condition, node in self._each_condition()}
-        watched |= dict.fromkeys([*conditions, *self.watched()], STATE_S)
+        progress = [self._nodes[name] for name in _PROGRESS if name in self._nodes]
+        # What decides comes first: a server that has room for some of them only shall refuse what is only shown.
+        decides = dict.fromkeys([*conditions, *self.watched()], STATE_S)
+        watched = decides | dict.fromkeys([*progress, *self._shown], VALUE_S) | decides
         named = {**self._other_places(), **self._own_places()}
         places = {node: named[name] for name, node in self._nodes.items() if name in named}
         self._decides = {node: places[node] for node in (*progress, *self.watched())} | conditions

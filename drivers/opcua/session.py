@@ -177,8 +177,8 @@ class Session:
                     renewing.exception()
 
     async def _use(self, link: Link, renewing: asyncio.Task[None]) -> None:
-        watched = dict(await self._attach(link))
-        watched[CURRENT_TIME] = CLOCK_S
+        clock = {CURRENT_TIME: CLOCK_S}
+        watched = clock | dict(await self._attach(link)) | clock
         self._heard_s = self._clock.mono_s()
         refused = await link.subscribe(watched, self._changed, min(watched.values()))
         if CURRENT_TIME in refused:

@@ -112,6 +112,9 @@ class Guard:
                 self._watch = os.pidfd_open(self._process.pid)
             except OSError as error:
                 log.error("there is no guard: %s; trying again", error)
+                if self._process is not None:  # one that nobody watches would act after an orderly stop, too
+                    self._process.kill()
+                    self._process.wait()
                 self._replace_later()
                 return
         asyncio.get_running_loop().add_reader(self._watch, self._ended)

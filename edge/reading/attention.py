@@ -54,7 +54,8 @@ def notices(connection: sqlite3.Connection, now: datetime.datetime) -> list[Row]
     for row in rows(
         connection,
         "SELECT DISTINCT job_id, reason, since FROM steps WHERE state = 'ABORTED' AND since >= ? AND EXISTS"
-        " (SELECT 1 FROM events e WHERE e.job_id = steps.job_id AND e.kind = 'job_expired') ORDER BY since, job_id",
+        " (SELECT 1 FROM events e WHERE e.job_id = steps.job_id AND e.kind = 'job_expired' AND e.at_wall = steps.since)"
+        " ORDER BY since, job_id",
         since,
     ):
         found.append({"kind": "expired", "text": f"job {row['job_id']} has ended: {row['reason']}", **row})

@@ -87,28 +87,34 @@ class Checker:
 
     async def _check(self, key: tuple[str, str], equipment: Equipment, step: Step, program: Program) -> None:
         """Check until there is a result, or nobody wants one any more."""
-        kills = 0
+        kills, alone = 0, False
         try:
-            while (pause := await self._attempt(key, equipment, step, program, kills)) is not None:
-                kills += pause.killed
+            while (pause := await self._attempt(key, equipment, step, program, kills, alone)) is not None:
+                kills, alone = kills + pause.of_its_own, alone or pause.killed
                 if key in self._results:
                     self._results[key] = CheckResult(CheckState.PENDING, f"{pause.reason}; it is tried again")
                 self._on_result()
                 await asyncio.sleep(AGAIN_S)
         finally:
             del self._tasks[key]
+            if key in self._results and self._results[key].state is CheckState.PENDING:
+                del self._results[key]  # whatever ended this: who wants to know asks again
         self._on_result()
 
     async def _attempt(
-        self, key: tuple[str, str], equipment: Equipment, step: Step, program: Program, kills: int
+        self, key: tuple[str, str], equipment: Equipment, step: Step, program: Program, kills: int, alone: bool
     ) -> _Again | None:
-        """Check once; why that came to no result, if it did not. `kills`: workers of its own that it has ended."""
+        """Check once; why that came to no result, if it did not.
+
+        `alone`: a worker has ended while it was checked, so it gets one of its own. `kills`: how many of those it has
+        ended.
+        """
         async with self._turn:
             if key not in self._results:
                 return None
             fresh, fails = False, "no worker process can be started"
             try:
-                if self._pool is None or kills:
+                if self._pool is None or alone:
                     await self._start_worker()
                     fresh = True
                 fails = "it cannot be read"
@@ -126,7 +132,7 @@ class Checker:
                 await self._end_worker()
                 log.warning("the worker process was killed while it checked %s for %s", program.name, key[1])
                 if kills + fresh < KILLS:
-                    return _Again("the worker process was killed", killed=fresh)
+                    return _Again("the worker process was killed", killed=True, of_its_own=fresh)
                 result = CheckResult(
                     CheckState.REFUSED, f"its check ended {KILLS} worker processes that had nothing else to do"
                 )
@@ -159,10 +165,11 @@ class Checker:
 
 @dataclass(frozen=True, slots=True)
 class _Again:
-    """Why a check came to no result; `killed`: it has ended a worker that was started for it."""
+    """Why a check came to no result; `killed`: a worker has ended meanwhile, `of_its_own`: one started for it."""
 
     reason: str
     killed: bool = False
+    of_its_own: bool = False
 
 
 def _in_numbers(duration_s: float | None) -> float | None:

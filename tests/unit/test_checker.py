@@ -107,6 +107,18 @@ async def test_only_the_program_that_ends_each_worker_is_refused(tmp_path) -> No
         assert made.reason(small) == made.reason(other) == ""
 
 
+async def test_checks_in_between_do_not_hide_which_program_ends_workers(tmp_path) -> None:
+    async with bench(tmp_path) as made:
+        big = made.program("kill always")
+        made.want(big)
+        for number in range(30):  # each gets a worker going that `big` finds
+            if made.state(big) is CheckState.REFUSED:
+                break
+            made.want(small := made.program(f"small {number}"))
+            await made.until(lambda small=small: made.state(small) is CheckState.SUITS)  # type: ignore[misc]
+        await made.until(lambda: made.state(big) is CheckState.REFUSED)
+
+
 async def test_a_worker_that_was_killed_once_is_no_result(tmp_path) -> None:
     async with bench(tmp_path) as made:
         program = made.program("kill once")

@@ -64,3 +64,20 @@ async def test_a_guard_for_which_no_pipe_can_be_made_is_tried_again(tmp_path, mo
     monkeypatch.setattr(os, "pipe", refusing)
     async with Guard.on_duty(config(tmp_path), tmp_path):  # type: ignore[arg-type]
         await refusing.was_tried(3)
+
+
+async def test_a_guard_that_nobody_can_watch_is_ended(tmp_path, monkeypatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def noted(*args: object, **options: object) -> subprocess.Popen[bytes]:
+        started.append(start(*args, **options))  # type: ignore[call-overload]
+        return started[-1]
+
+    refusing = Refusing(errno.EPERM)
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    monkeypatch.setattr(os, "pidfd_open", refusing)
+    async with Guard.on_duty(config(tmp_path), tmp_path):  # type: ignore[arg-type]
+        await refusing.was_tried(3)
+    assert len(started) >= 3
+    assert all(process.poll() is not None for process in started), "it would make safe after an orderly stop, too"
