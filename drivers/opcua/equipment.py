@@ -154,7 +154,7 @@ class Equipment(ABC):
         progress = [self._nodes[name] for name in _PROGRESS if name in self._nodes]
         # What decides comes first: a server that has room for some of them only shall refuse what is only shown.
         decides = dict.fromkeys([*conditions, *self.watched()], STATE_S)
-        watched = decides | dict.fromkeys([*progress, *self._shown], VALUE_S) | decides
+        watched = decides | {node: VALUE_S for node in (*progress, *self._shown) if node not in decides}
         named = {**self._other_places(), **self._own_places()}
         places = {node: named[name] for name, node in self._nodes.items() if name in named}
         self._decides = {node: places[node] for node in (*progress, *self.watched())} | conditions

@@ -5,10 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from edge.errors import NotRunningError, RefusedError
+from edge.errors import NotRunningError, RefusedError, UsageError
 
 UNKNOWN_TARGET = "Not Found"
 """The daemon's answer to a path that it has not (RFC 9110, 15.5.5): all else that is not there has a sentence."""
@@ -61,6 +62,14 @@ def call(
 def machines(path: Path) -> list[dict[str, Any]]:
     """What is seen of each machine. Raises as `call` does."""
     return [as_now(machine) for machine in call(path, "GET", "/v1/machines")]
+
+
+def named(machines: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """The machine that a person means. Raises `UsageError`."""
+    found = {machine["id"]: machine for machine in machines}
+    if name not in found:
+        raise UsageError(f"there is no machine {name}; there are: {', '.join(found) or 'none'}")
+    return dict(found[name])
 
 
 def as_now(machine: dict[str, Any]) -> dict[str, Any]:

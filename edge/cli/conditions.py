@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from edge import sitefile
 from edge.cli import text
-from edge.cli.client import call, machines
+from edge.cli.client import call, machines, named
 from edge.cli.status import STAGES, done, property_words
 from edge.errors import UsageError
 from edge.journal import worktime
@@ -44,11 +44,7 @@ def acknowledge(args: argparse.Namespace) -> int:
 
 
 def _machine(args: argparse.Namespace) -> Mapping[str, Any]:
-    file = sitefile.read(sitefile.find(args.config))
-    found = {machine["id"]: machine for machine in machines(file.socket)}
-    if args.machine not in found:
-        raise UsageError(f"there is no machine {args.machine}; there are: {', '.join(found) or 'none'}")
-    return dict(found[args.machine])
+    return named(machines(sitefile.read(sitefile.find(args.config)).socket), args.machine)
 
 
 def _noticeable(machine: Mapping[str, Any]) -> list[Mapping[str, Any]]:

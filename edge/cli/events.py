@@ -71,7 +71,8 @@ def line(event: Mapping[str, Any], *, job: bool = True, whole: bool = False) -> 
     if event["kind"] == "machine_loaded":
         said = ", ".join(f"{name}={in_words(one['value'])}" for name, one in body["values"].items())
     if event["kind"] == "load_overtaken":
-        said = ", ".join(f"{name}={in_words(value)}" for name, value in body["configured"].items())
+        now = body["configured"].items()
+        said = ", ".join(f"no {name}" if value is None else f"{name}={in_words(value)}" for name, value in now)
     when, who = text.clock_time(event["at_wall"]), f"({event['actor']})"
     parts = [f"{event['seq']:>5}", when, event["kind"], *about, who, said]
     told = "  ".join(part for part in parts if part)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from edge import sitefile
 from edge.cli import text
-from edge.cli.client import call
+from edge.cli.client import call, named
 from edge.cli.status import fetch
 from edge.errors import UsageError
 from edge.model.machine import in_words
@@ -25,10 +25,7 @@ def load(args: argparse.Namespace) -> int:
         found = call(file.socket, "POST", f"/v1/machines/{quote(args.machine)}/load", body)
     else:
         document = fetch(file)
-        machines = {machine["id"]: machine for machine in document["machines"]}
-        if args.machine not in machines:
-            raise UsageError(f"there is no machine {args.machine}; there are: {', '.join(machines) or 'none'}")
-        found, missing = loaded_row(machines[args.machine]), document.get("daemon_missing", "")
+        found, missing = loaded_row(named(document["machines"], args.machine)), document.get("daemon_missing", "")
     if args.json:
         text.print_json(found)
     else:

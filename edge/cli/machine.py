@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from edge import sitefile
 from edge.cli import text
-from edge.cli.client import call
+from edge.cli.client import call, machines, named
 from edge.errors import NotRunningError, UsageError
 from edge.journal.maintenance import back_command
 from edge.reading.status import ATTENTION, FINE
@@ -20,10 +20,7 @@ from edge.reading.status import ATTENTION, FINE
 def clear(args: argparse.Namespace) -> int:
     """Say that the part has been taken off. Names the run, so that it can never clear a later one."""
     file = sitefile.read(sitefile.find(args.config))
-    found = {machine["id"]: machine for machine in call(file.socket, "GET", "/v1/machines")}
-    machine = found.get(args.machine)
-    if machine is None:
-        raise UsageError(f"there is no machine {args.machine}; there are: {', '.join(found) or 'none'}")
+    machine = named(machines(file.socket), args.machine)
     run_id = args.run or machine["needs_clearing"]
     if run_id is None:
         raise UsageError(f"{args.machine} does not need clearing")
@@ -87,7 +84,7 @@ def trust(args: argparse.Namespace) -> int:
 def _of_the_daemon(socket: Path, machine: str) -> dict[str, Any] | None:
     """What the running daemon knows of a machine that it has open: nobody else can open it then."""
     try:
-        machines = call(socket, "GET", "/v1/machines")
+        found = machines(socket)
     except NotRunningError:
         return None
-    return next((dict(row["identity"]) for row in machines if row["id"] == machine and row["identity"]), None)
+    return next((dict(row["identity"]) for row in found if row["id"] == machine and row["identity"]), None)

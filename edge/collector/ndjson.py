@@ -15,6 +15,7 @@ For a reader that is slow the newest of each site is kept, and the `number` in i
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import sqlite3
@@ -42,7 +43,7 @@ async def hand_on(collector: Collector, write: Callable[[bytes], None], *, telem
         lines, last = await _when_possible(collector, _read)
         if lines:
             await asyncio.to_thread(write, b"".join(lines))
-            await _when_possible(collector, lambda connection, last=last: _keep(connection, last))  # type: ignore[misc]
+            await _when_possible(collector, functools.partial(_keep, last=last))
         elif telemetry and collector.told:
             told, collector.told = collector.told, {}
             await asyncio.to_thread(write, b"".join(told.values()))

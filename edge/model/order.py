@@ -213,6 +213,13 @@ class JobOrder(StrictModel):
     artifacts: Annotated[dict[FileName, Artifact], Field(max_length=MAX_ARTIFACTS)]
     steps: Annotated[tuple[Step, ...], Field(strict=False, min_length=1, max_length=MAX_STEPS)]
 
+    def step(self, step_id: str) -> Step:
+        """The step of this name. Raises `KeyError` if there is none."""
+        try:
+            return next(step for step in self.steps if step.id == step_id)
+        except StopIteration:
+            raise KeyError(step_id) from None
+
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
         if self.expires_at <= self.issued_at:

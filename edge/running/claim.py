@@ -88,7 +88,7 @@ class Claimer:
             log.error("job %s is not started: %s", run.job_id, error)
             await self._set_aside(program.sha256, str(error), run.job_id)
             return False
-        (allowed_s,) = [ordered.max_duration_s for ordered in assignment.order.steps if ordered.id == run.step.id]
+        allowed_s = assignment.order.step(run.step.id).max_duration_s
         claim: dict[str, Json] = {
             "attempt": run.attempt,
             "sha256": program.sha256,
@@ -121,9 +121,8 @@ class Claimer:
 
     def _expect_fit(self, transaction: Transaction, assignment: Assignment) -> None:
         """Go on only if what is loaded by now is what the order requires. Raises `StaleRevisionError`."""
-        requires = next(step.requires for step in assignment.order.steps if step.id == assignment.key.step)
         properties = counting(self._machine.properties, transaction.loaded(self._machine.id))
-        if reason := not_fitting(requires, properties):
+        if reason := not_fitting(assignment.order.step(assignment.key.step).requires, properties):
             raise StaleRevisionError(f"in {self._machine.id}, {reason}")
 
     async def _set_aside(self, sha256: str, reason: str, job_id: str) -> None:

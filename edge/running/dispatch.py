@@ -285,7 +285,7 @@ class Dispatcher:
             OpenStep(
                 key=key,
                 process=step.process,
-                requires=next(ordered.requires for ordered in order.steps if ordered.id == step.id),
+                requires=order.step(step.id).requires,
                 program=program.sha256,
                 program_name=program.name,
                 program_here=self._artifacts.has(program.sha256),

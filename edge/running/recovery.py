@@ -150,7 +150,7 @@ async def left_run(journal: Journal, artifacts: Artifacts, authority: Authority,
     step, program = work_of(order, left.step, artifacts)
     checkpoint = await journal.checkpoint_of(left.run_id)
     run = Run(left.run_id, left.job_id, left.part, step, left.attempt, checkpoint)
-    (on_restart,) = [ordered.on_restart for ordered in order.steps if ordered.id == left.step]
+    on_restart = order.step(left.step).on_restart
     asked = standing.requested.ends_the_run
     refusal = authority.forbids_going_on(envelope, order, roots)
     return LeftRun(run, program, left.machine, on_restart, asked, refusal, safe, why)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from drivers.opcua import JOBCONTROL
 from edge.driver import MachineState, Message, Reading, StateSeen
 from edge.testing import RecordingContext
 from tests.helpers.opcua import until
-from tests.helpers.opcua_channel import CHANNEL, MANUAL, controller
+from tests.helpers.opcua_channel import CHANNEL, MANUAL, Controller, controller
 
 WAIT_S = 30.0
 WAITING = ua.StatusCode(ua.StatusCodes.BadWaitingForInitialData)
@@ -23,20 +25,27 @@ async def shows(context: RecordingContext, state: MachineState) -> None:
     await until(lambda: [seen.state for seen in context.of_kind(StateSeen)][-1:] == [state], WAIT_S)
 
 
-async def test_a_link_on_which_what_decides_cannot_be_watched_is_none(tmp_path: Path) -> None:
-    """As after a cut, while the session before still has its monitored items."""
-    async with controller(tmp_path) as mill:
-        context = RecordingContext(tmp_path)
+@asynccontextmanager
+async def in_sight(folder: Path) -> AsyncIterator[tuple[Controller, RecordingContext]]:
+    """A controller that a driver has open and sees idle, and what the driver tells."""
+    async with controller(folder) as mill:
+        context = RecordingContext(folder)
         async with JOBCONTROL.open(mill.machine, context):
             await shows(context, MachineState.IDLE)
-            mill.refuses = {"ActOperationMode"}
-            mill.cut()
-            words = f"the server does not let {MODE} be watched: BadTooManyMonitoredItems"
-            offline = StateSeen(MachineState.OFFLINE, words)
-            await context.seen(StateSeen, lambda seen: seen == offline, WAIT_S)
-            await mill.say("ActOperationMode", MANUAL)
-            mill.refuses = set()
-            await context.seen(StateSeen, lambda seen: "not in Automatic" in seen.detail, WAIT_S)
+            yield mill, context
+
+
+async def test_a_link_on_which_what_decides_cannot_be_watched_is_none(tmp_path: Path) -> None:
+    """As after a cut, while the session before still has its monitored items."""
+    async with in_sight(tmp_path) as (mill, context):
+        mill.refuses = {"ActOperationMode"}
+        mill.cut()
+        words = f"the server does not let {MODE} be watched: BadTooManyMonitoredItems"
+        offline = StateSeen(MachineState.OFFLINE, words)
+        await context.seen(StateSeen, lambda seen: seen == offline, WAIT_S)
+        await mill.say("ActOperationMode", MANUAL)
+        mill.refuses = set()
+        await context.seen(StateSeen, lambda seen: "not in Automatic" in seen.detail, WAIT_S)
 
 
 async def test_a_value_for_people_that_cannot_be_watched_is_told_once_and_not_shown(tmp_path: Path) -> None:
@@ -70,17 +79,14 @@ async def test_a_value_for_people_that_cannot_be_watched_is_told_once_and_not_sh
 async def test_a_server_that_is_up_before_all_its_nodes_are_is_not_in_sight_yet(
     tmp_path: Path, late: str, words: str
 ) -> None:
-    async with controller(tmp_path) as mill:
-        context = RecordingContext(tmp_path)
-        async with JOBCONTROL.open(mill.machine, context):
-            await shows(context, MachineState.IDLE)
-            await mill.hide(late)
-            mill.cut()
-            await context.seen(StateSeen, lambda seen: words in seen.detail, WAIT_S)
-            await mill.build(late)
-            await shows(context, MachineState.IDLE)
-            await mill.say("ActOperationMode", MANUAL)
-            await context.seen(StateSeen, lambda seen: "not in Automatic" in seen.detail, WAIT_S)
+    async with in_sight(tmp_path) as (mill, context):
+        await mill.hide(late)
+        mill.cut()
+        await context.seen(StateSeen, lambda seen: words in seen.detail, WAIT_S)
+        await mill.build(late)
+        await shows(context, MachineState.IDLE)
+        await mill.say("ActOperationMode", MANUAL)
+        await context.seen(StateSeen, lambda seen: "not in Automatic" in seen.detail, WAIT_S)
 
 
 @pytest.mark.parametrize(
@@ -96,41 +102,32 @@ async def test_a_server_that_is_up_before_all_its_nodes_are_is_not_in_sight_yet(
 async def test_a_value_that_decides_and_cannot_be_read_yet_is_asked_for_again(
     tmp_path: Path, late: str, words: str
 ) -> None:
-    async with controller(tmp_path) as mill:
-        context = RecordingContext(tmp_path)
-        async with JOBCONTROL.open(mill.machine, context):
-            await shows(context, MachineState.IDLE)
-            mill.cut()
-            before = await mill.nodes[late].read_data_value()
-            await mill.nodes[late].write_value(ua.DataValue(before.Value, WAITING))
-            await context.seen(StateSeen, lambda seen: seen.detail.endswith(words), WAIT_S)
-            await mill.nodes[late].write_value(before)
-            await shows(context, MachineState.IDLE)
+    async with in_sight(tmp_path) as (mill, context):
+        mill.cut()
+        before = await mill.nodes[late].read_data_value()
+        await mill.nodes[late].write_value(ua.DataValue(before.Value, WAITING))
+        await context.seen(StateSeen, lambda seen: seen.detail.endswith(words), WAIT_S)
+        await mill.nodes[late].write_value(before)
+        await shows(context, MachineState.IDLE)
 
 
 async def test_a_value_for_people_that_is_there_no_more_is_told(tmp_path: Path) -> None:
-    async with controller(tmp_path) as mill:
-        context = RecordingContext(tmp_path)
-        async with JOBCONTROL.open(mill.machine, context):
-            await shows(context, MachineState.IDLE)
-            await mill.hide("ActFeedrate")
-            mill.cut()
-            words = f"feedrate is not shown any more: the server has no {CHANNEL}cnc:ActFeedrate now"
-            await context.seen(Message, lambda message: message.text == words, WAIT_S)
-            await shows(context, MachineState.IDLE)
+    async with in_sight(tmp_path) as (mill, context):
+        await mill.hide("ActFeedrate")
+        mill.cut()
+        words = f"feedrate is not shown any more: the server has no {CHANNEL}cnc:ActFeedrate now"
+        await context.seen(Message, lambda message: message.text == words, WAIT_S)
+        await shows(context, MachineState.IDLE)
 
 
 async def test_a_link_on_which_no_alarm_would_be_heard_is_none(tmp_path: Path) -> None:
     """The server ends the one subscription, and has no room for another one."""
-    async with controller(tmp_path) as mill:
-        context = RecordingContext(tmp_path)
-        async with JOBCONTROL.open(mill.machine, context):
-            await shows(context, MachineState.IDLE)
-            room, mill.server.iserver.max_subscriptions = mill.server.iserver.max_subscriptions, 0
-            await mill.end_events()
-            ended = StateSeen(MachineState.OFFLINE, "the server has ended its subscription of events: BadTimeout")
-            await context.seen(StateSeen, lambda seen: seen == ended, WAIT_S)
-            words = "no room to hear of the machine's alarms: subscribing: the server says BadTooManySubscriptions"
-            await context.seen(StateSeen, lambda seen: seen.detail.endswith(words), WAIT_S)
-            mill.server.iserver.max_subscriptions = room
-            await shows(context, MachineState.IDLE)
+    async with in_sight(tmp_path) as (mill, context):
+        room, mill.server.iserver.max_subscriptions = mill.server.iserver.max_subscriptions, 0
+        await mill.end_events()
+        ended = StateSeen(MachineState.OFFLINE, "the server has ended its subscription of events: BadTimeout")
+        await context.seen(StateSeen, lambda seen: seen == ended, WAIT_S)
+        words = "no room to hear of the machine's alarms: subscribing: the server says BadTooManySubscriptions"
+        await context.seen(StateSeen, lambda seen: seen.detail.endswith(words), WAIT_S)
+        mill.server.iserver.max_subscriptions = room
+        await shows(context, MachineState.IDLE)

@@ -76,6 +76,10 @@ class Bench:
                 self._changed.clear()
                 await self._changed.wait()
 
+    async def suits(self, *programs: Program) -> None:
+        """Wait until these are found to suit."""
+        await self.until(lambda: all(self.state(program) is CheckState.SUITS for program in programs))
+
     def _on_result(self) -> None:
         for (sha256, _), result in self.checker.results.items():
             if result.reason:
@@ -102,7 +106,7 @@ async def test_only_the_program_that_ends_each_worker_is_refused(tmp_path) -> No
         big, small, other = (made.program(name) for name in ("kill always", "small", "other"))
         made.want(big, small, other)
         await made.until(lambda: made.state(big) is CheckState.REFUSED)
-        await made.until(lambda: made.state(small) is made.state(other) is CheckState.SUITS)
+        await made.suits(small, other)
         assert made.reason(big) == "its check ended 3 worker processes that had nothing else to do"
         assert made.reason(small) == made.reason(other) == ""
 
@@ -115,7 +119,7 @@ async def test_checks_in_between_do_not_hide_which_program_ends_workers(tmp_path
             if made.state(big) is CheckState.REFUSED:
                 break
             made.want(small := made.program(f"small {number}"))
-            await made.until(lambda small=small: made.state(small) is CheckState.SUITS)  # type: ignore[misc]
+            await made.suits(small)
         await made.until(lambda: made.state(big) is CheckState.REFUSED)
 
 
@@ -123,7 +127,7 @@ async def test_a_worker_that_was_killed_once_is_no_result(tmp_path) -> None:
     async with bench(tmp_path) as made:
         program = made.program("kill once")
         made.want(program)
-        await made.until(lambda: made.state(program) is CheckState.SUITS)
+        await made.suits(program)
         assert set(made.said[program.sha256]) == {"the worker process was killed; it is tried again"}
 
 
@@ -131,17 +135,17 @@ async def test_an_idle_worker_that_is_killed_is_replaced(tmp_path) -> None:
     async with bench(tmp_path) as made:
         first, second = made.program("first"), made.program("second")
         made.want(first)
-        await made.until(lambda: made.state(first) is CheckState.SUITS)
+        await made.suits(first)
         os.kill(await made.checker._in_worker(os.getpid), signal.SIGKILL)
         made.want(second)
-        await made.until(lambda: made.state(second) is CheckState.SUITS)
+        await made.suits(second)
 
 
 async def test_a_disk_that_cannot_be_read_now_is_no_result(tmp_path) -> None:
     async with bench(tmp_path) as made:
         program = made.program("broken disk once")
         made.want(program)
-        await made.until(lambda: made.state(program) is CheckState.SUITS)
+        await made.suits(program)
         assert set(made.said[program.sha256]) == {"it cannot be read: Input/output error; it is tried again"}
 
 
@@ -155,7 +159,7 @@ async def test_a_worker_that_cannot_be_started_is_no_result(tmp_path, monkeypatc
 
         monkeypatch.setattr(made.checker, "_start_worker", no_memory)
         made.want(program)
-        await made.until(lambda: made.state(program) is CheckState.SUITS)
+        await made.suits(program)
         assert made.said[program.sha256][0].startswith("no worker process can be started: Cannot allocate memory")
 
 
@@ -163,11 +167,11 @@ async def test_what_nobody_names_any_more_is_forgotten_and_checked_anew(tmp_path
     async with bench(tmp_path) as made:
         kept, gone = made.program("kept"), made.program("gone")
         made.want(kept, gone)
-        await made.until(lambda: made.state(kept) is made.state(gone) is CheckState.SUITS)
+        await made.suits(kept, gone)
         made.checker.forget_all_but({kept.sha256})
         assert list(made.checker.results) == [(kept.sha256, "prn-1")]
         made.want(gone)
-        await made.until(lambda: made.state(gone) is CheckState.SUITS)
+        await made.suits(gone)
 
 
 async def test_what_is_forgotten_before_its_check_is_not_remembered_after_it(tmp_path) -> None:
@@ -175,6 +179,6 @@ async def test_what_is_forgotten_before_its_check_is_not_remembered_after_it(tmp
         first, gone, last = (made.program(name) for name in ("first", "gone", "last"))
         made.want(first, gone, last)
         made.checker.forget_all_but({last.sha256})
-        await made.until(lambda: made.state(last) is CheckState.SUITS)
+        await made.suits(last)
         assert list(made.checker.results) == [(last.sha256, "prn-1")]
         assert list(made.checker._tasks) == []
