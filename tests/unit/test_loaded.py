@@ -352,6 +352,19 @@ def test_an_event_line_says_what_was_loaded() -> None:
     assert events.line(event, whole=True).endswith("machine_loaded  prn-1  (user:ada)  material=PETG, enclosed=true")
 
 
+def test_an_event_line_says_what_overtook_a_load() -> None:
+    event = {
+        "seq": 8,
+        "at_wall": "2026-11-22T10:00:00.000Z",
+        "kind": "load_overtaken",
+        "machine": "prn-1",
+        "job_id": None,
+        "actor": "site",
+        "body": {"configured": {"material": "ABS", "nozzle_mm": None}},
+    }
+    assert events.line(event, whole=True).endswith("load_overtaken  prn-1  (site)  material=ABS, no nozzle_mm")
+
+
 def test_tables_of_site_toml_that_nobody_has_checked_give_what_they_can(tmp_path: Path) -> None:
     tables = {"machines": [{"id": "a", "properties": {"x": 1, "y": [], "z": "b"}}, {"id": "b", "properties": 3}]}
     file = SiteFile(tmp_path / "site.toml", SITE, tmp_path, tmp_path / "s", tables)

@@ -206,6 +206,13 @@ async def test_a_link_on_which_there_is_no_room_for_alarms_is_none(tmp_path: Pat
     assert alarms.blocking("mill-1", 500) == [NOT_TOLD]
 
 
+async def test_an_internal_error_of_this_moment_does_not_mean_that_there_are_no_events(tmp_path: Path) -> None:
+    alarms, server = alarms_of(tmp_path), Server()
+    server.events = "BadInternalError"
+    why = "the machine does not tell its alarms: events cannot be watched: BadInternalError"
+    assert await hears(alarms, server) == ("", [why]), "nothing starts, and it is asked again"
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Its last entry is the time for `ask_again`."""
