@@ -215,10 +215,7 @@ class JobOrder(StrictModel):
 
     def step(self, step_id: str) -> Step:
         """The step of this name. Raises `KeyError` if there is none."""
-        try:
-            return next(step for step in self.steps if step.id == step_id)
-        except StopIteration:
-            raise KeyError(step_id) from None
+        return {step.id: step for step in self.steps}[step_id]
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
